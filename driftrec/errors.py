@@ -1,0 +1,91 @@
+"""What can go wrong, in one vocabulary: reasons for bad images, exceptions for bad runs.
+
+A bad image is data (`Failed`, one row of the ledger); a bad run is an exception whose message says what,
+where and what to do. Inside the work on one image `BadImage` carries the reason up to the stage, which makes
+it a row. Nothing but the standard library is imported here, and every exception survives pickling, because
+Ray carries them between processes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an image has no output (the ledger's `reason`). The comments say what each means: what to do."""
+
+    empty = "empty"  # zero bytes: fetch the file again from its source
+    not_an_image = "not_an_image"  # no image format (HTML, text, ...): look at the file, leave it out
+    truncated = "truncated"  # a real image whose end is missing: fetch it again, the copy was cut
+    corrupt = "corrupt"  # a real image with broken data inside: find another copy
+    too_large = "too_large"  # more pixels or metadata than allowed: raise max_pixels if you trust the file
+    unsupported = "unsupported"  # sound, but of a kind that cannot yet be kept without loss: convert it first
+    unsafe_name = "unsafe_name"  # could write outside the output (.., absolute, control signs): rename it
+    duplicate_name = "duplicate_name"  # two inputs would share one output name: rename one of them
+    shard_incomplete = "shard_incomplete"  # the tar or Parquet around it was cut: fetch that shard again
+    timeout = "timeout"  # took longer than the limit: raise the limit or leave it out
+    crashed = "crashed"  # killed the worker on every try: report the file, leave it out
+    out_of_memory = "out_of_memory"  # did not fit in memory: a smaller batch or tile, or a larger machine
+    unreadable = "unreadable"  # storage did not deliver its bytes: check access, then retry these
+    no_partner = "no_partner"  # evaluate: nothing of this key on the other side: complete the pair
+    size_mismatch = "size_mismatch"  # evaluate: the two sides have different sizes: make them the same
+    internal = "internal"  # a defect of this program: report it with the row's detail
+
+
+class DriftRecError(Exception):
+    """A bad run. The message says what happened, where (file, URL or value) and the remedy."""
+
+
+class InvalidInput(DriftRecError):
+    """Bad settings or bad input, found before anything was started (exit code 2)."""
+
+
+class BadImage(DriftRecError):
+    """One image that cannot be handled.
+
+    Args:
+        reason: from the one vocabulary.
+        detail: one line for people, printable, without secrets.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)  # both stay in args, so that the exception pickles
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class StorageFull(DriftRecError):
+    """No room left for something that must be written. What is finished stays valid: free room, run again."""
+
+
+class TrainingDiverged(DriftRecError):
+    """The training loss is no longer a useful number.
+
+    Args:
+        step: optimizer step at which it was seen.
+        loss: the loss there (may be nan or inf).
+        checkpoint: path or URL of the last whole checkpoint, None if there is none yet.
+    """
+
+    def __init__(self, step: int, loss: float, checkpoint: str | None) -> None:
+        super().__init__(step, loss, checkpoint)
+        self.step = step
+        self.loss = loss
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        what = f"training diverged: loss {self.loss:g} at step {self.step}"
+        where = f"the last whole checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint yet"
+        return f"{what}; {where}; lower the learning rate and start again"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image without output, as a row of the ledger."""
+
+    key: str  # the image's name in the input
+    stage: str  # where it failed: read, decode, restore, encode, write, ...
+    reason: Reason
+    detail: str  # one line for people

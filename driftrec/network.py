@@ -1,0 +1,328 @@
+"""NCSN++ (Song et al., ICLR 2021), the U-Net that estimates what is under the noise. One class; the paper's model and
+the small CPU model are two configs.
+
+Plain PyTorch: the FIR resampling is a depth-wise convolution. Any input size: images are padded inside at the right
+and the bottom, so that the JPEG grid stays where it was. The network knows nothing of processes or losses: it maps
+(x, y, noise level) to 3 channels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COLOURS = 3
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The shape of a network. Level k works at 1 / (stem * 2^k) of the image's resolution."""
+
+    width: int = 128  # channels of the first level
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
+    blocks: int = 2  # residual blocks a level going down; one more going up
+    stem: int = 1  # pixels of stem x stem become channels before the first convolution
+    attention_levels: tuple[int, ...] = (4,)  # levels whose blocks are followed by self-attention
+    attention_middle: bool = True  # self-attention at the lowest level, between its two blocks
+    # group: GroupNorm over the whole image; pixel: over the channels of each pixel
+    norm: Literal["group", "pixel"] = "group"
+    # feed the shrunken input to every level and sum every level's output (input_skip, output_skip)
+    pyramid: bool = True
+    fir_kernel: tuple[int, ...] = (1, 3, 3, 1)  # low-pass filter of the resampling; (1, 1) is a 2x2 mean
+    fourier_scale: float = 16.0  # standard deviation of the noise level's Fourier frequencies
+    dropout: float = 0.0
+
+    @classmethod
+    def paper(cls) -> NetworkConfig:
+        """The 65.6 M parameter network of the paper (Section IV-A)."""
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> NetworkConfig:
+        """The network for CPUs. Without attention and with norms a pixel wide its output depends on a bounded
+        neighbourhood only.
+        """
+        return cls(
+            width=64,
+            multipliers=(1, 2, 2),
+            blocks=2,
+            stem=2,
+            attention_levels=(),
+            attention_middle=False,
+            norm="pixel",
+            pyramid=False,
+            fir_kernel=(1, 1),
+            fourier_scale=1.0,
+        )
+
+    def __post_init__(self) -> None:
+        for name in ("multipliers", "attention_levels", "fir_kernel"):  # lists come from JSON and YAML
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
+        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.stem < 1:
+            raise ValueError(
+                f"multipliers, blocks and stem must be at least 1, got {self.multipliers}, {self.blocks}, {self.stem}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Sides are padded to a multiple of this many pixels."""
+        return self.stem * 2 ** (len(self.multipliers) - 1)
+
+
+class NCSNpp(nn.Module):
+    """forward(x, y, noise_level) -> (B, 3, H, W). x: the (scaled) process state, y: the JPEG, both (B, 3, H, W);
+    noise_level: (B,) or scalar.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        image_channels = 2 * COLOURS * config.stem**2
+        self.embedding = NoiseLevelEmbedding(config.width, config.fourier_scale)
+        self.input = conv3x3(image_channels, config.width)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        skips, channels, levels = [config.width], config.width, len(config.multipliers)
+        for level, multiplier in enumerate(config.multipliers):
+            stage = DownLevel(config, channels, multiplier * config.width, level, last=level == levels - 1)
+            channels = multiplier * config.width
+            skips += stage.skip_channels
+            self.down.append(stage)
+        self.middle = Middle(config, channels)
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            taken = [skips.pop() for _ in range(config.blocks + 1)]
+            self.up.append(UpLevel(config, channels, taken, multiplier * config.width, level))
+            channels = multiplier * config.width
+        if config.pyramid:
+            self.output = nn.Conv2d(image_channels, COLOURS * config.stem**2, 1)
+        else:
+            self.output = nn.Sequential(
+                make_norm(config, channels), nn.SiLU(), conv3x3(channels, COLOURS * config.stem**2)
+            )
+
+    def forward(self, x: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        image = pad_to_multiple(torch.cat([x, y], dim=1), self.config.stride)
+        image = F.pixel_unshuffle(image, self.config.stem) if self.config.stem > 1 else image
+        embedding = self.embedding(noise_level.expand(len(x)))
+        h = self.input(image)
+        skips = [h]
+        for stage in self.down:
+            h, image = stage(h, embedding, image, skips)
+        h = self.middle(h, embedding)
+        total: Tensor | None = None
+        for stage in self.up:
+            h, total = stage(h, embedding, skips, total)
+        h = self.output(h if total is None else total)
+        h = F.pixel_shuffle(h, self.config.stem) if self.config.stem > 1 else h
+        return h[..., :height, :width]
+
+
+class DownLevel(nn.Module):
+    """The blocks of one level, then, except at the last, a halving block that also takes in the shrunken input."""
+
+    def __init__(self, config: NetworkConfig, channels: int, width: int, level: int, last: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(config, channels if i == 0 else width, width) for i in range(config.blocks)
+        )
+        self.attention = make_attention(config, width, level, config.blocks)
+        self.downsample = None if last else ResidualBlock(config, width, width, resample="down")
+        self.shrink = Resample(config, "down") if config.pyramid and not last else None
+        self.take_in = nn.Conv2d(2 * COLOURS * config.stem**2, width, 1) if config.pyramid and not last else None
+        self.skip_channels = [width] * (config.blocks + (not last))
+
+    def forward(self, h: Tensor, embedding: Tensor, image: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
+        for block, attention in zip(self.blocks, self.attention, strict=True):
+            h = attention(block(h, embedding))
+            skips.append(h)
+        if self.downsample is not None:
+            h = self.downsample(h, embedding)
+            if self.shrink is not None and self.take_in is not None:
+                image = self.shrink(image)
+                h = self.take_in(image) + h
+            skips.append(h)
+        return h, image
+
+
+class Middle(nn.Module):
+    """Two blocks at the lowest resolution, attention between them."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.first = ResidualBlock(config, channels, channels)
+        self.attention = SelfAttention(config, channels) if config.attention_middle else nn.Identity()
+        self.second = ResidualBlock(config, channels, channels)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        return self.second(self.attention(self.first(h, embedding)), embedding)
+
+
+class UpLevel(nn.Module):
+    """The blocks of one level, each fed the matching skip; the level's share of the output; then, except at the first
+    level, a doubling block.
+    """
+
+    def __init__(self, config: NetworkConfig, channels: int, skip_channels: list[int], width: int, level: int) -> None:
+        super().__init__()
+        inputs = [(channels if i == 0 else width) + skip for i, skip in enumerate(skip_channels)]
+        self.blocks = nn.ModuleList(ResidualBlock(config, n, width) for n in inputs)
+        self.attention = make_attention(config, width, level, 1)
+        image_channels = 2 * COLOURS * config.stem**2
+        self.grow = Resample(config, "up") if config.pyramid else None
+        self.give = (
+            nn.Sequential(make_norm(config, width), nn.SiLU(), conv3x3(width, image_channels))
+            if config.pyramid
+            else None
+        )
+        self.upsample = ResidualBlock(config, width, width, resample="up") if level > 0 else None
+
+    def forward(
+        self, h: Tensor, embedding: Tensor, skips: list[Tensor], total: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        h = self.attention[0](h)
+        if self.give is not None and self.grow is not None:
+            total = self.give(h) if total is None else self.grow(total) + self.give(h)
+        return (h if self.upsample is None else self.upsample(h, embedding)), total
+
+
+class ResidualBlock(nn.Module):
+    """BigGAN's block: norm, SiLU, (resample), conv, + embedding, norm, SiLU, conv; the sum with the shortcut is
+    divided by sqrt(2).
+    """
+
+    def __init__(
+        self, config: NetworkConfig, channels: int, width: int, resample: Literal["up", "down"] | None = None
+    ) -> None:
+        super().__init__()
+        self.norm1 = make_norm(config, channels)
+        self.resample = Resample(config, resample) if resample else nn.Identity()
+        self.conv1 = conv3x3(channels, width)
+        self.embed = nn.Linear(4 * config.width, width)
+        self.norm2 = make_norm(config, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = conv3x3(width, width)
+        nn.init.zeros_(self.conv2.weight)  # a block starts as its shortcut
+        self.shortcut = nn.Conv2d(channels, width, 1) if channels != width or resample else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        h = h + self.embed(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return (self.shortcut(self.resample(x)) + h) * math.sqrt(0.5)
+
+
+class SelfAttention(nn.Module):
+    """One head over all positions of a level."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.norm = make_norm(config, channels)
+        self.query, self.key, self.value, self.project = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+        nn.init.zeros_(self.project.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        query, key, value = (layer(h).flatten(2).mT for layer in (self.query, self.key, self.value))  # (B, H W, C)
+        h = F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
+        return (x + self.project(h)) * math.sqrt(0.5)
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Gaussian Fourier features of the noise level (Tancik et al. 2020), then two linear layers: (B,) -> (B, 4
+    width), SiLU applied.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(width) * scale)
+        self.first = nn.Linear(2 * width, 4 * width)
+        self.second = nn.Linear(4 * width, 4 * width)
+
+    def forward(self, noise_level: Tensor) -> Tensor:
+        phase = 2 * math.pi * noise_level[:, None].float() * self.frequencies.float()
+        features = torch.cat([phase.sin(), phase.cos()], dim=1).to(self.first.weight.dtype)
+        return F.silu(self.second(F.silu(self.first(features))))
+
+
+class Resample(nn.Module):
+    """Halve or double the resolution behind the separable FIR filter (Karras et al. 2020)."""
+
+    kernel: Tensor
+
+    def __init__(self, config: NetworkConfig, direction: Literal["up", "down"]) -> None:
+        super().__init__()
+        self.direction = direction
+        taps = torch.tensor(config.fir_kernel, dtype=torch.float32)
+        kernel = torch.outer(taps, taps) / taps.sum() ** 2
+        self.register_buffer("kernel", kernel * 4 if direction == "up" else kernel, persistent=False)
+        self.is_mean = len(taps) == 2 and bool(taps[0] == taps[1])
+        self.padding = (len(taps) - 2) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.is_mean:  # the same numbers by the faster route
+            return F.avg_pool2d(x, 2) if self.direction == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+        channels = x.shape[1]
+        weight = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
+        convolve = F.conv2d if self.direction == "down" else F.conv_transpose2d
+        return convolve(x, weight, stride=2, padding=self.padding, groups=channels)
+
+
+class PixelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel: no statistics cross from one place of the image to another."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def make_norm(config: NetworkConfig, channels: int) -> nn.Module:
+    """The normalisation that the config names."""
+    return PixelNorm(channels) if config.norm == "pixel" else nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+
+
+def make_attention(config: NetworkConfig, channels: int, level: int, count: int) -> nn.ModuleList:
+    """`count` attention layers where the config wants them at this level, else layers that do nothing."""
+    here = level in config.attention_levels
+    return nn.ModuleList(SelfAttention(config, channels) if here else nn.Identity() for _ in range(count))
+
+
+def conv3x3(channels: int, width: int) -> nn.Conv2d:
+    """(B, channels, H, W) -> (B, width, H, W)."""
+    return nn.Conv2d(channels, width, 3, padding=1)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples: (B, C, H, W)."""
+    height, width = image.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Learned numbers; the paper network's 65.6 M count its 128 fixed Fourier frequencies too."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
+    """Raises ValueError naming a field that NetworkConfig does not have."""
+    unknown = sorted(set(values) - set(NetworkConfig.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"unknown network setting {unknown[0]!r}; known: {', '.join(NetworkConfig.__dataclass_fields__)}"
+        )
+    return NetworkConfig(**values)

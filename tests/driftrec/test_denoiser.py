@@ -1,0 +1,89 @@
+"""Denoiser and objective: the identities between x0, score and noise, in both forms."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from driftrec.denoiser import Denoiser, Form, score_from_x0
+from driftrec.network import NetworkConfig
+from driftrec.objective import Objective, TimeDensity
+from driftrec.sde import OUVE
+
+CONFIG = replace(NetworkConfig.tiny(), width=8)
+
+
+def images(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x0 = torch.rand(count, 3, 16, 16, generator=generator)
+    return x0, (x0 + 0.05 * torch.randn(x0.shape, generator=generator)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("form", ["noise", "x0"])
+@pytest.mark.parametrize("t", [0.01, 0.3, 1.0])
+def test_a_perfect_network_gives_x0_back(form: Form, t: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = Denoiser.create(CONFIG, OUVE(), form)
+    x0, y = images()
+    z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(4))
+    mean, sigma = denoiser.process.marginal(x0, y, t)
+    x = mean + sigma * z
+    target = denoiser.network_target(x0, y, x, z, torch.tensor(t))
+    monkeypatch.setattr(denoiser, "network_output", lambda *_: target)
+    torch.testing.assert_close(denoiser(x, y, t), x0, rtol=0, atol=2e-5)
+    torch.testing.assert_close(denoiser.score(x, y, t), -z / sigma, rtol=1e-2, atol=0.2 * (0.01 / t))
+
+
+def test_score_is_the_gradient_of_the_kernel() -> None:
+    process = OUVE()
+    x0, y = (image.double() for image in images(1))
+    x = (y + 0.1).requires_grad_()
+    mean, sigma = process.marginal(x0, y, 0.4)
+    log_density = -((x - mean) ** 2).sum() / (2 * sigma**2)
+    (gradient,) = torch.autograd.grad(log_density, x)
+    torch.testing.assert_close(score_from_x0(process, x.detach(), y, x0, 0.4), gradient)
+
+
+@pytest.mark.parametrize("form", ["noise", "x0"])
+def test_objective_is_the_published_loss(form: Form) -> None:
+    """noise: || sigma s + z ||^2 (eq. 15); x0: || x0hat - x0 ||^2 / c_out^2. Both as computed from the denoiser's
+    x0hat.
+    """
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(CONFIG, OUVE(), form)
+    x0, y = images(4)
+    density = TimeDensity(t_eps=0.2)
+    loss = Objective(denoiser, density)(x0, y, torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    t = density.draw(4, generator)
+    z = torch.randn(x0.shape, generator=generator)
+    mean, sigma = denoiser.process.marginal(x0, y, t)
+    x = mean + sigma * z
+    if form == "noise":
+        expected = (sigma * denoiser.score(x, y, t) + z).square().mean()
+    else:
+        a, r = denoiser.process.mean_coefficient(t).float().reshape(-1, 1, 1, 1), denoiser.residual_std
+        c_out = sigma * r / (a**2 * r**2 + sigma**2).sqrt()
+        expected = ((denoiser(x, y, t) - x0) / c_out).square().mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_time_density_keeps_its_shares() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = TimeDensity(t_eps=0.01, power=2.0, share_at_one=0.25).draw(1000, generator)
+    assert (t == 1).float().mean().item() == pytest.approx(0.25, abs=0.002)
+    below = t[t < 1]
+    assert below.min() >= 0.01
+    assert ((below - 0.01) / 0.99).sqrt().mean().item() == pytest.approx(0.5, abs=0.01)
+    uniform = TimeDensity().draw(1000, generator)
+    assert uniform.mean().item() == pytest.approx(0.505, abs=0.002)  # stratified
+
+
+@pytest.mark.parametrize("bad", [{"t_eps": 0.0}, {"power": 0.0}, {"share_at_one": 1.5}])
+def test_time_density_refuses(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="t_eps"):
+        TimeDensity(**bad)
+
+
+def test_unknown_form_is_named() -> None:
+    with pytest.raises(ValueError, match="'score'"):
+        Denoiser.create(CONFIG, OUVE(), "score")  # type: ignore[arg-type]

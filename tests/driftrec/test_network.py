@@ -1,0 +1,97 @@
+"""NCSN++: the paper's size, any image size, and what the tiny network's output may depend on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from driftrec.network import NCSNpp, NetworkConfig, Resample, config_from_dict, parameter_count
+
+SMALL = replace(NetworkConfig.paper(), width=8, multipliers=(1, 2), attention_levels=(1,))
+
+
+def randomised(config: NetworkConfig) -> NCSNpp:
+    """A network whose every weight matters (fresh ones have zero convolutions)."""
+    torch.manual_seed(0)
+    network = NCSNpp(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return network
+
+
+def test_paper_network_has_the_published_size() -> None:
+    with torch.device("meta"):
+        network = NCSNpp(NetworkConfig.paper())
+    assert round(parameter_count(network) / 1e6, 2) == 65.62
+    assert len(network.state_dict()) == 647  # entries of the public implementation's score network
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(NetworkConfig.tiny(), width=8)], ids=["group", "pixel"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (32, 32), (30, 17)])
+@torch.inference_mode()
+def test_any_size_in_same_size_out(config: NetworkConfig, size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size)
+    assert randomised(config)(x, x, torch.tensor(0.5)).shape == x.shape
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(NetworkConfig.tiny(), width=8)], ids=["group", "pixel"])
+@torch.inference_mode()
+def test_batch_of_one_equals_batch_of_five(config: NetworkConfig) -> None:
+    network = randomised(config)
+    x, y, level = torch.rand(5, 3, 32, 32), torch.rand(5, 3, 32, 32), torch.rand(5)
+    each = torch.cat([network(x[i : i + 1], y[i : i + 1], level[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(network(x, y, level), each, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_output_depends_on_every_input() -> None:
+    network = randomised(SMALL)
+    x, y, level = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), torch.tensor(0.3)
+    out = network(x, y, level)
+    for other in (network(x + 0.1, y, level), network(x, y + 0.1, level), network(x, y, level + 0.5)):
+        assert (other - out).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_tiny_network_sees_a_bounded_neighbourhood() -> None:
+    """No statistics or attention over the whole image: what is far away changes nothing, so that tiles can be exact."""
+    network = randomised(replace(NetworkConfig.tiny(), width=8))
+    x = torch.rand(1, 3, 64, 512)
+    changed = x.clone()
+    changed[..., 480:] += 1.0
+    difference = (
+        (network(x, x, torch.tensor(0.1)) - network(changed, changed, torch.tensor(0.1))).abs().amax(dim=(0, 1, 2))
+    )
+    assert difference[480:].max() > 0
+    assert difference[:192].max() == 0
+
+
+@torch.inference_mode()
+def test_fir_resampling_keeps_a_constant_and_is_the_transpose_pair() -> None:
+    down, up = Resample(SMALL, "down"), Resample(SMALL, "up")
+    x = torch.rand(1, 2, 16, 16)
+    constant = torch.full((1, 2, 16, 16), 0.7)
+    torch.testing.assert_close(down(constant)[..., 1:-1, 1:-1], constant[..., :6, :6])
+    torch.testing.assert_close(up(constant)[..., 1:-1, 1:-1], torch.full((1, 2, 30, 30), 0.7))
+    z = torch.rand(1, 2, 8, 8)
+    torch.testing.assert_close((down(x) * z).sum() * 4, (x * up(z)).sum())  # <down x, z> = <x, up z> / 4
+
+
+@torch.inference_mode()
+def test_mean_kernel_takes_the_same_values_by_the_general_route() -> None:
+    config = replace(SMALL, fir_kernel=(1, 1))
+    for direction in ("down", "up"):
+        fast, general = Resample(config, direction), Resample(config, direction)  # type: ignore[arg-type]
+        general.is_mean = False
+        x = torch.rand(1, 3, 8, 8)
+        torch.testing.assert_close(fast(x), general(x))
+
+
+def test_config_round_trips_and_names_unknown_fields() -> None:
+    assert config_from_dict({"width": 8, "multipliers": [1, 2]}) == NetworkConfig(width=8, multipliers=(1, 2))
+    with pytest.raises(ValueError, match="'depth'"):
+        config_from_dict({"depth": 3})
+    with pytest.raises(ValueError, match="width"):
+        NetworkConfig(width=6)

@@ -1,0 +1,143 @@
+"""Restorer: the result is a function of picture, key, seed, settings and weights, and keeps what must survive."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from driftrec import Restorer
+from driftrec.checkpoint import load, save
+from driftrec.denoiser import Denoiser
+from driftrec.image import Picture, from_pil
+from driftrec.network import NetworkConfig
+from driftrec.restoration import Sampling
+from driftrec.sde import OUVE
+
+SAMPLING = Sampling(steps=2, fidelity=0.0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network whose every weight matters: its restorations are nonsense, but as deterministic as good ones."""
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE())
+    with torch.no_grad():
+        for parameter in denoiser.network.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save(path, denoiser, sampling={"steps": 3, "fidelity": 0.25})
+    return path
+
+
+@pytest.fixture(scope="module")
+def restorer(weights: Path) -> Restorer:
+    return Restorer.from_pretrained(str(weights), device="cpu")
+
+
+def picture(seed: int, height: int = 40, width: int = 56) -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return from_pil(Image.fromarray(pixels))
+
+
+def test_batch_and_order_change_nothing(restorer: Restorer) -> None:
+    pictures = [picture(i, 40 + i, 56) for i in range(4)]
+    keys = [f"{i}.jpg" for i in range(4)]
+    together = restorer.restore(pictures, keys, 5, SAMPLING)
+    for i in (2, 0, 3, 1):
+        alone = restorer.restore([pictures[i]], [keys[i]], 5, SAMPLING)[0]
+        assert np.array_equal(alone.picture.rgb, together[i].picture.rgb)
+        assert alone.nfe == together[i].nfe == 2
+
+
+def test_seed_and_key_choose_the_sample_but_not_the_size(restorer: Restorer) -> None:
+    first = restorer.restore([picture(0)], ["a"], 0, SAMPLING)[0].picture
+    assert first.rgb.shape == (40, 56, 3)
+    for key, seed in [("b", 0), ("a", 1)]:
+        assert not np.array_equal(restorer.restore([picture(0)], [key], seed, SAMPLING)[0].picture.rgb, first.rgb)
+
+
+@pytest.mark.parametrize(
+    ("settings", "nfe"),
+    [
+        (Sampling(steps=5, fidelity=0.0), 5),
+        (Sampling(steps=5, fidelity=1.0), 1),
+        (Sampling(steps=5, fidelity=0.5), 6),
+        (Sampling(steps=5, fidelity=0.0, samples=3), 15),
+        (Sampling(sampler="euler-maruyama", steps=4, fidelity=0.0), 4),
+        (Sampling(), 4),  # what the file recommends: 3 steps, and one for the mean's share
+    ],
+)
+def test_evaluations_are_counted(restorer: Restorer, settings: Sampling, nfe: int) -> None:
+    assert restorer.restore([picture(0)], ["a"], 0, settings)[0].nfe == nfe
+
+
+def test_fidelity_mixes_mean_and_sample(restorer: Restorer) -> None:
+    def restored(fidelity: float) -> np.ndarray:
+        settings = Sampling(steps=2, fidelity=fidelity, color_correction=False)
+        return restorer.restore([flat()], ["a"], 0, settings)[0].picture.rgb.astype(float)
+
+    mixed = 0.25 * restored(1.0) + 0.75 * restored(0.0)
+    assert np.abs(restored(0.25) - mixed).max() <= 1.5  # levels: three roundings
+
+
+def flat() -> Picture:
+    """Far from 0 and 255, so that nothing clips."""
+    return from_pil(Image.new("RGB", (48, 32), (110, 130, 150)))
+
+
+def test_color_correction_keeps_channel_means(restorer: Restorer) -> None:
+    done = restorer.restore([flat()], ["a"], 0, SAMPLING)[0].picture.rgb
+    assert np.abs(done.mean(axis=(0, 1)) - (110, 130, 150)).max() < 0.6
+    plain = restorer.restore([flat()], ["a"], 0, replace(SAMPLING, color_correction=False))[0].picture.rgb
+    assert np.abs(plain.mean(axis=(0, 1)) - (110, 130, 150)).max() > 0.6
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_three_line_api_keeps_mode_size_and_alpha(restorer: Restorer, mode: str) -> None:
+    image = Image.fromarray(picture(1).rgb).convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray(picture(2).rgb[..., 0]))
+    image.info["icc_profile"] = b"profile"
+    done = restorer(image, steps=1)
+    assert (done.mode, done.size, done.info["icc_profile"]) == (mode, image.size, b"profile")
+    if "A" in mode:
+        assert done.getchannel("A").tobytes() == image.getchannel("A").tobytes()
+    assert [d.tobytes() for d in restorer([image], keys=["0"], steps=1)] == [done.tobytes()]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (17, 31)])
+def test_any_size(restorer: Restorer, size: tuple[int, int]) -> None:
+    assert restorer(Image.new("RGB", size), steps=1).size == size
+
+
+def test_identity_gives_back_what_it_gets() -> None:
+    done = Restorer.identity().restore([picture(0)], ["a"])[0]
+    assert np.array_equal(done.picture.rgb, picture(0).rgb)
+    assert done.nfe == 0
+
+
+def test_bfloat16_stays_close_to_float32(weights: Path) -> None:
+    fast = Restorer.from_pretrained(str(weights), device="cpu")
+    exact = Restorer.from_pretrained(str(weights), device="cpu")
+    assert exact._denoiser is not None
+    exact._denoiser.network.float()
+    a, b = (r.restore([flat()], ["a"], 0, SAMPLING)[0].picture.rgb.astype(float) for r in (fast, exact))
+    assert np.abs(a - b).mean() < 0.5  # levels of 255
+
+
+@pytest.mark.parametrize(
+    "bad", [{"sampler": "euler"}, {"steps": 0}, {"samples": 0}, {"fidelity": 1.5}], ids=lambda bad: next(iter(bad))
+)
+def test_refuses_bad_settings(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Sampling(**bad)  # type: ignore[arg-type]
+
+
+def test_fingerprint_is_the_files_hash(restorer: Restorer, weights: Path) -> None:
+    assert restorer.fingerprint == load(weights).sha256
+    with pytest.raises(ValueError, match="1 pictures, but 2 keys"):
+        restorer.restore([picture(0)], ["a", "b"])
