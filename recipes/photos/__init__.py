@@ -1,0 +1,1 @@
+"""Free photographs that packages carry, cut into training tiles: `python -m recipes.photos`."""
