@@ -1,0 +1,195 @@
+"""What bytes are, before any decoder sees them: their format, whether they are whole, what must be refused.
+
+Everything here looks at headers and chunk frames only; `driftrec.image` decodes.
+"""
+
+import struct
+import zlib
+
+from driftrec import exif
+from driftrec.errors import BadImage, Reason
+
+MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),  # BigTIFF
+    (b"MM\0+", "TIFF"),
+)
+EXTENSIONS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
+    ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+    ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF",
+}  # fmt: skip
+BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # the sizes that name a BMP header's version
+
+# Pictures that are not read (yet): (offset, magic, name).
+OTHER_IMAGES = (
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"qoif", "QOI"),
+    (0, b"DDS ", "DDS"),
+    (0, b"FUJIFILMCCD-RAW", "camera raw"),
+    (0, b"IIU\0", "camera raw"),
+    (0, b"IIRO", "camera raw"),
+)
+OTHER_FILES = (
+    (b"%pdf", "PDF"),
+    (b"pk\3\4", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
+    (b"{", "JSON"),
+)
+
+
+def identify(data: bytes) -> str:
+    """The format by content: JPEG, PNG, WEBP, TIFF, BMP or GIF.
+
+    Raises:
+        BadImage: `empty`, `truncated` (too short to tell), `unsupported` (an image of a kind not read yet),
+            `not_an_image`.
+    """
+    if not data:
+        raise BadImage(Reason.empty, "0 bytes")
+    for magic, name in MAGIC:
+        if data.startswith(magic):
+            return name
+        if magic.startswith(data):
+            raise BadImage(Reason.truncated, f"only the first {len(data)} bytes of a {name}")
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:4] == b"RIFF"[: len(data)] and len(data) < 12:
+        raise BadImage(Reason.truncated, f"only the first {len(data)} bytes of a RIFF file")
+    if data.startswith(b"BM") and (len(data) < 18 or int.from_bytes(data[14:18], "little") in BMP_HEADERS):
+        return "BMP"
+    for offset, magic, name in OTHER_IMAGES:
+        if data.startswith(magic, offset):
+            raise BadImage(Reason.unsupported, f"{name} is not read yet: convert it to PNG or TIFF")
+    raise BadImage(Reason.not_an_image, f"{len(data)} bytes of {looks_like(data)}")
+
+
+def looks_like(data: bytes) -> str:
+    """A word for people: what data that is no image seems to be."""
+    head = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or b"<html" in head:
+        return "HTML"
+    for magic, name in OTHER_FILES:
+        if head.startswith(magic):
+            return name
+    if not data.strip(b"\0"):
+        return "zeros"
+    try:
+        text = data[:1024].decode("utf-8", errors="strict" if len(data) <= 1024 else "ignore")
+    except UnicodeDecodeError:
+        return "unknown data"
+    return "text" if all(c.isprintable() or c.isspace() for c in text) else "unknown data"
+
+
+def check_frames(data: bytes, name: str, max_pixels: int) -> None:
+    """Refuse, before a decoder is made, what the decoders would let pass or choke on.
+
+    PNG: Pillow checks neither the data's checksums nor that the end is there, and opens 16-bit colour as
+    8-bit without a word. WEBP: Pillow's decoder allocates the whole canvas when the file is opened.
+    """
+    if name == "PNG":
+        size = png_size(data)
+    elif name == "WEBP":
+        size = webp_size(data)
+    else:
+        return
+    check_size(*size, max_pixels)
+    if name == "PNG":
+        check_png_chunks(data)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises BadImage `too_large` if there are more pixels than the limit."""
+    if width * height > max_pixels:
+        detail = f"{width}x{height} are {width * height} pixels; max_pixels is {max_pixels}"
+        raise BadImage(Reason.too_large, detail)
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the header; refuses 16 bits a channel."""
+    if len(data) < 33:
+        raise BadImage(Reason.truncated, "PNG ends inside its header")
+    length, kind, width, height, depth = struct.unpack_from(">I4sIIB", data, 8)
+    if kind != b"IHDR" or length != 13 or width == 0 or height == 0:
+        raise BadImage(Reason.corrupt, "PNG with a broken header")
+    if depth == 16:
+        raise BadImage(Reason.unsupported, "PNG with 16 bits a channel: 8 bits would lose half of them")
+    return width, height
+
+
+def check_png_chunks(data: bytes) -> None:
+    """Every chunk whole, its checksum right, and the end chunk there."""
+    view, position = memoryview(data), 8
+    while True:
+        if position + 12 > len(data):
+            raise BadImage(Reason.truncated, "PNG without its end chunk")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if not kind.isalpha() or length > 0x7FFFFFFF:
+            raise BadImage(Reason.corrupt, f"PNG with a broken chunk at byte {position}")
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise BadImage(Reason.truncated, f"PNG ends inside a chunk ({kind.decode()})")
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if zlib.crc32(view[position + 4 : end]) != checksum:
+            raise BadImage(Reason.corrupt, f"PNG with a wrong checksum ({kind.decode()} at byte {position})")
+        if kind == b"IEND":
+            return
+        position = end + 4
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the canvas, from the header (RFC 9649)."""
+    if len(data) < 30:
+        raise BadImage(Reason.truncated, "WEBP ends inside its header")
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1
+        case b"VP8X":
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+        case kind:
+            raise BadImage(Reason.corrupt, f"WEBP with an unknown first chunk {kind!r}")
+
+
+def is_cut(data: bytes, name: str) -> bool:
+    """Whether the end of a file that could not be decoded is missing (rather than its inside broken)."""
+    match name:
+        case "JPEG":
+            return b"\xff\xd9" not in data[-64:]  # a few bytes behind the end marker are common
+        case "GIF":
+            return not data.rstrip(b"\0").endswith(b";")
+        case "WEBP":
+            return len(data) < 8 + int.from_bytes(data[4:8], "little")
+        case "BMP":
+            return len(data) < max(54, int.from_bytes(data[2:6], "little"))
+        case "TIFF":
+            return _tiff_is_cut(data)
+        case _:
+            return False  # PNG: check_frames has already told
+
+
+def _tiff_is_cut(data: bytes) -> bool:
+    """Whether the first directory, the pointer behind it, or data that it points to lie behind the end."""
+    try:
+        return any(max(entry.end, entry.position + 8) > len(data) for entry in exif.directory(data))
+    except struct.error:
+        return True
