@@ -1,0 +1,90 @@
+"""Blocking effect factor and PSNR-B: Yim and Bovik, "Quality assessment of deblocked images", IEEE TIP, 2011.
+
+Values are per image and raw, for pixels in [0, 1] (times 65,025 for pixels in 0..255). Two points where the
+paper is silent or slips:
+- its pair counts, N_V (N_H / B) - 1 and so on, are approximate; the means here divide by the pairs there are;
+- small images: where no pair crosses a block boundary (both sides at most 8, no offset), or every pair does,
+  BEF is 0; a side below 8 counts as 8 in eta, which so never exceeds 1. BEF is thus defined for every size.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from driftrec.metrics.planes import check_image, check_pair, luma
+from driftrec.metrics.psnr import decibel, mean_squared_error
+
+BLOCK = 8  # JPEG's block side
+Offset = tuple[int, int]  # row, column of a block's corner: (0, 0) where the image was never cropped
+
+
+def bef(reference: Tensor, restored: Tensor, offset: Offset = (0, 0)) -> Tensor:  # noqa: ARG001  one signature
+    """Blocking effect factor of `restored`, mean over RGB; the reference is not looked at.
+
+    Both (B, 3, H, W) in [0, 1] -> (B,) float64.
+    """
+    return blocking_effect_factor(check_image(restored), offset).mean(dim=1)
+
+
+def bef_y(reference: Tensor, restored: Tensor, offset: Offset = (0, 0)) -> Tensor:  # noqa: ARG001
+    """Blocking effect factor of the BT.601 luma of `restored`; the reference is not looked at.
+
+    Both (B, 3, H, W) in [0, 1] -> (B,) float64.
+    """
+    return blocking_effect_factor(luma(check_image(restored)), offset).squeeze(1)
+
+
+def psnrb(reference: Tensor, restored: Tensor, offset: Offset = (0, 0)) -> Tensor:
+    """PSNR-B of each channel, mean over RGB. Both (B, 3, H, W) in [0, 1] -> (B,) float64, dB."""
+    return _psnrb(*check_pair(reference, restored), offset).mean(dim=1)
+
+
+def psnrb_y(reference: Tensor, restored: Tensor, offset: Offset = (0, 0)) -> Tensor:
+    """PSNR-B of BT.601 luma. Both (B, 3, H, W) in [0, 1] -> (B,) float64, dB."""
+    reference, restored = check_pair(reference, restored)
+    return _psnrb(luma(reference), luma(restored), offset).squeeze(1)
+
+
+def _psnrb(reference: Tensor, restored: Tensor, offset: Offset) -> Tensor:
+    """PSNR with MSE + BEF in place of MSE, peak 1. Both (B, C, H, W) -> (B, C), dB."""
+    return decibel(mean_squared_error(reference, restored) + blocking_effect_factor(restored, offset))
+
+
+def blocking_effect_factor(planes: Tensor, offset: Offset = (0, 0)) -> Tensor:
+    """(B, C, H, W) float64 in [0, 1] -> (B, C). One by one: a batch must not change the order of sums."""
+    return torch.stack([_factor(image, offset) for image in planes])
+
+
+def _factor(planes: Tensor, offset: Offset) -> Tensor:
+    """BEF = eta (D_B - D_BC): the mean squared step across block boundaries, less that of other neighbours.
+
+    (C, H, W) -> (C,).
+    """
+    height, width = planes.shape[1:]
+    rows, columns = _squared_steps(planes, 1), _squared_steps(planes, 2)
+    at_rows, at_columns = (slice((start - 1) % BLOCK, None, BLOCK) for start in offset)
+    boundary_pairs = rows[0, at_rows].numel() * width + columns[0, at_columns].numel() * height
+    other_pairs = (height - 1) * width + (width - 1) * height - boundary_pairs
+    if boundary_pairs == 0 or other_pairs == 0:
+        return planes.new_zeros(len(planes))
+    boundary_sum = rows[:, at_rows].sum(dim=1) + columns[:, at_columns].sum(dim=1)
+    other_sum = rows.sum(dim=1) + columns.sum(dim=1) - boundary_sum
+    excess = boundary_sum / boundary_pairs - other_sum / other_pairs
+    eta = math.log2(BLOCK) / math.log2(max(min(height, width), BLOCK))
+    return eta * excess.clamp(min=0)  # eta is 0 unless D_B exceeds D_BC
+
+
+def _squared_steps(planes: Tensor, dim: int) -> Tensor:
+    """(C, H, W) -> (C, side - 1): summed squared differences of neighbouring rows (dim 1) or columns (2)."""
+    return planes.diff(dim=dim).square_().sum(dim=3 - dim)
+
+
+def bef_u8(rgb: np.ndarray, offset: Offset = (0, 0)) -> float:
+    """BEF of one (H, W, 3) uint8 image, mean over RGB, raw as `bef` gives it for pixels / 255.
+
+    About 2.5 ms at 512x512 on one core: whole numbers need no division before the sums.
+    """
+    planes = torch.as_tensor(np.array(rgb.transpose(2, 0, 1), order="C")).double()
+    return float(_factor(planes, offset).mean()) / 255**2
