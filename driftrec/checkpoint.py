@@ -21,7 +21,8 @@ from torch import Tensor
 from driftrec.denoiser import Denoiser
 from driftrec.errors import InvalidInput
 from driftrec.network import config_from_dict
-from driftrec.sde import PROCESSES, DriftProcess
+from driftrec.process import Process
+from driftrec.sde import PROCESSES
 
 FORMAT = 1
 HEADER = "driftrec"
@@ -87,12 +88,10 @@ def load(path: str | Path) -> Checkpoint:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InvalidInput(f"{path}: the file's description of its model is not valid: {error}") from error
-    _check(path, tensors, denoiser.network.state_dict())
+    check_weights(path, tensors, denoiser.network.state_dict())
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
-    with path.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Checkpoint(denoiser, header.get("sampling", {}), header.get("card", {}), sha256)
+    return Checkpoint(denoiser, header.get("sampling", {}), header.get("card", {}), file_sha256(path))
 
 
 def resolve(source: str | Path) -> Path:
@@ -105,7 +104,13 @@ def resolve(source: str | Path) -> Path:
     return path
 
 
-def _process(name: str, settings: dict[str, float]) -> DriftProcess:
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _process(name: str, settings: dict[str, Any]) -> Process:
     if name not in PROCESSES:
         raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
     return PROCESSES[name](**settings)
@@ -134,7 +139,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _check(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_weights(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise InvalidInput, naming the first three, unless the names and shapes are those expected and all is finite."""
     wrong = {
         "missing": [name for name in expected if name not in tensors],
         "not of this network": [name for name in tensors if name not in expected],

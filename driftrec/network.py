@@ -9,8 +9,9 @@ and the bottom, so that the JPEG grid stays where it was. The network knows noth
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ class NetworkConfig:
     """The shape of a network. Level k works at 1 / (stem * 2^k) of the image's resolution."""
 
     width: int = 128  # channels of the first level
+    # the network sees a process state and its noise level beside the JPEG; False: the JPEG alone (regression)
+    conditional: bool = True
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
     blocks: int = 2  # residual blocks a level going down; one more going up
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
@@ -50,7 +53,7 @@ class NetworkConfig:
         return cls(
             width=64,
             multipliers=(1, 2, 2),
-            blocks=2,
+            blocks=1,
             stem=2,
             attention_levels=(),
             attention_middle=False,
@@ -71,6 +74,11 @@ class NetworkConfig:
             )
 
     @property
+    def image_channels(self) -> int:
+        """Channels of the input, two pictures or one, at the first level's resolution."""
+        return (2 if self.conditional else 1) * COLOURS * self.stem**2
+
+    @property
     def stride(self) -> int:
         """Sides are padded to a multiple of this many pixels."""
         return self.stem * 2 ** (len(self.multipliers) - 1)
@@ -78,15 +86,14 @@ class NetworkConfig:
 
 class NCSNpp(nn.Module):
     """forward(x, y, noise_level) -> (B, 3, H, W). x: the (scaled) process state, y: the JPEG, both (B, 3, H, W);
-    noise_level: (B,) or scalar.
+    noise_level: (B,) or scalar. A network that is not conditional looks at y alone.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        image_channels = 2 * COLOURS * config.stem**2
-        self.embedding = NoiseLevelEmbedding(config.width, config.fourier_scale)
-        self.input = conv3x3(image_channels, config.width)
+        self.embedding = NoiseLevelEmbedding(config.width, config.fourier_scale) if config.conditional else None
+        self.input = conv3x3(config.image_channels, config.width)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         skips, channels, levels = [config.width], config.width, len(config.multipliers)
@@ -101,17 +108,18 @@ class NCSNpp(nn.Module):
             self.up.append(UpLevel(config, channels, taken, multiplier * config.width, level))
             channels = multiplier * config.width
         if config.pyramid:
-            self.output = nn.Conv2d(image_channels, COLOURS * config.stem**2, 1)
+            self.output = nn.Conv2d(config.image_channels, COLOURS * config.stem**2, 1)
         else:
             self.output = nn.Sequential(
                 make_norm(config, channels), nn.SiLU(), conv3x3(channels, COLOURS * config.stem**2)
             )
 
     def forward(self, x: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        image = pad_to_multiple(torch.cat([x, y], dim=1), self.config.stride)
+        height, width = y.shape[-2:]
+        image = torch.cat([x, y], dim=1) if self.config.conditional else y
+        image = pad_to_multiple(image, self.config.stride)
         image = F.pixel_unshuffle(image, self.config.stem) if self.config.stem > 1 else image
-        embedding = self.embedding(noise_level.expand(len(x)))
+        embedding = self.embedding(noise_level.expand(len(y))) if self.embedding is not None else None
         h = self.input(image)
         skips = [h]
         for stage in self.down:
@@ -136,10 +144,10 @@ class DownLevel(nn.Module):
         self.attention = make_attention(config, width, level, config.blocks)
         self.downsample = None if last else ResidualBlock(config, width, width, resample="down")
         self.shrink = Resample(config, "down") if config.pyramid and not last else None
-        self.take_in = nn.Conv2d(2 * COLOURS * config.stem**2, width, 1) if config.pyramid and not last else None
+        self.take_in = nn.Conv2d(config.image_channels, width, 1) if config.pyramid and not last else None
         self.skip_channels = [width] * (config.blocks + (not last))
 
-    def forward(self, h: Tensor, embedding: Tensor, image: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, embedding: Tensor | None, image: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
         for block, attention in zip(self.blocks, self.attention, strict=True):
             h = attention(block(h, embedding))
             skips.append(h)
@@ -161,7 +169,7 @@ class Middle(nn.Module):
         self.attention = SelfAttention(config, channels) if config.attention_middle else nn.Identity()
         self.second = ResidualBlock(config, channels, channels)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         return self.second(self.attention(self.first(h, embedding)), embedding)
 
 
@@ -175,17 +183,16 @@ class UpLevel(nn.Module):
         inputs = [(channels if i == 0 else width) + skip for i, skip in enumerate(skip_channels)]
         self.blocks = nn.ModuleList(ResidualBlock(config, n, width) for n in inputs)
         self.attention = make_attention(config, width, level, 1)
-        image_channels = 2 * COLOURS * config.stem**2
         self.grow = Resample(config, "up") if config.pyramid else None
         self.give = (
-            nn.Sequential(make_norm(config, width), nn.SiLU(), conv3x3(width, image_channels))
+            nn.Sequential(make_norm(config, width), nn.SiLU(), conv3x3(width, config.image_channels))
             if config.pyramid
             else None
         )
         self.upsample = ResidualBlock(config, width, width, resample="up") if level > 0 else None
 
     def forward(
-        self, h: Tensor, embedding: Tensor, skips: list[Tensor], total: Tensor | None
+        self, h: Tensor, embedding: Tensor | None, skips: list[Tensor], total: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
@@ -207,16 +214,17 @@ class ResidualBlock(nn.Module):
         self.norm1 = make_norm(config, channels)
         self.resample = Resample(config, resample) if resample else nn.Identity()
         self.conv1 = conv3x3(channels, width)
-        self.embed = nn.Linear(4 * config.width, width)
+        self.embed = nn.Linear(4 * config.width, width) if config.conditional else None
         self.norm2 = make_norm(config, width)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = conv3x3(width, width)
         nn.init.zeros_(self.conv2.weight)  # a block starts as its shortcut
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width or resample else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        h = h + self.embed(embedding)[:, :, None, None]
+        if self.embed is not None:
+            h = h + self.embed(embedding)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return (self.shortcut(self.resample(x)) + h) * math.sqrt(0.5)
 
@@ -250,14 +258,23 @@ class NoiseLevelEmbedding(nn.Module):
         self.first = nn.Linear(2 * width, 4 * width)
         self.second = nn.Linear(4 * width, 4 * width)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follows every move and cast of the module, except that the frequencies stay in float32: rounded to bfloat16
+        they are off by a part of a radian at high frequencies.
+        """
+        exact = self.frequencies
+        super()._apply(fn, recurse)
+        self.frequencies = exact.to(self.frequencies.device)
+        return self
+
     def forward(self, noise_level: Tensor) -> Tensor:
-        phase = 2 * math.pi * noise_level[:, None].float() * self.frequencies.float()
+        phase = 2 * math.pi * noise_level[:, None].float() * self.frequencies
         features = torch.cat([phase.sin(), phase.cos()], dim=1).to(self.first.weight.dtype)
         return F.silu(self.second(F.silu(self.first(features))))
 
 
 class Resample(nn.Module):
-    """Halve or double the resolution behind the separable FIR filter (Karras et al. 2020)."""
+    """Halve or double the resolution behind the separable FIR filter (Karras et al. 2020), zeros around the image."""
 
     kernel: Tensor
 
@@ -265,18 +282,44 @@ class Resample(nn.Module):
         super().__init__()
         self.direction = direction
         taps = torch.tensor(config.fir_kernel, dtype=torch.float32)
-        kernel = torch.outer(taps, taps) / taps.sum() ** 2
-        self.register_buffer("kernel", kernel * 4 if direction == "up" else kernel, persistent=False)
-        self.is_mean = len(taps) == 2 and bool(taps[0] == taps[1])
+        taps = taps / taps.sum() * (2 if direction == "up" else 1)
+        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
         self.padding = (len(taps) - 2) // 2
+        self.fast = FAST_FILTERS.get((direction, config.fir_kernel))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.is_mean:  # the same numbers by the faster route
-            return F.avg_pool2d(x, 2) if self.direction == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.general(x) if self.fast is None else self.fast(x)
+
+    def general(self, x: Tensor) -> Tensor:
+        """Any filter, as a depth-wise convolution."""
         channels = x.shape[1]
         weight = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
         convolve = F.conv2d if self.direction == "down" else F.conv_transpose2d
         return convolve(x, weight, stride=2, padding=self.padding, groups=channels)
+
+
+def halve_by_mean(x: Tensor) -> Tensor:
+    """Filter (1, 1)."""
+    return F.avg_pool2d(x, 2)
+
+
+def double_by_repeating(x: Tensor) -> Tensor:
+    """Filter (1, 1)."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def double_linearly(x: Tensor) -> Tensor:
+    """Filter (1, 3, 3, 1): bilinear interpolation, but for the border, where zeros come in."""
+    padded = F.pad(x, (1, 1, 1, 1))
+    return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
+
+
+# The same numbers by faster routes: up to 30 times on a CPU in bfloat16 and channels_last.
+FAST_FILTERS: dict[tuple[str, tuple[int, ...]], Callable[[Tensor], Tensor]] = {
+    ("down", (1, 1)): halve_by_mean,
+    ("up", (1, 1)): double_by_repeating,
+    ("up", (1, 3, 3, 1)): double_linearly,
+}
 
 
 class PixelNorm(nn.Module):

@@ -1,6 +1,7 @@
-"""Training losses. Both forms of the network are trained by one expression, E || N - target ||^2: for "noise" it is
-the paper's eq. 15 (|| sigma s + z ||^2 with s = -N / sigma), for "x0" it is the squared error of x0hat weighted by
-1 / c_out^2.
+"""The training loss, E || N - target ||^2, one expression for every form of the network.
+
+For "noise" it is the paper's eq. 15 (|| sigma s + z ||^2 with s = -N / sigma), for "x0" the squared error of x0hat
+weighted by 1 / c_out^2, for "residual" with the process `regression` the baseline of eq. 10.
 """
 
 from __future__ import annotations
@@ -50,5 +51,5 @@ class Objective(nn.Module):
         z = torch.randn(x0.shape, generator=generator).to(x0.device)
         mean, sigma = self.denoiser.process.marginal(x0, y, t)
         x = mean + sigma * z
-        error = self.denoiser.network_output(x, y, t) - self.denoiser.network_target(x0, y, x, z, t)
+        error = self.denoiser.network_output(x, y, t) - self.denoiser.network_target(x0, x, y, t)
         return error.square().mean()

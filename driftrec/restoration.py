@@ -7,7 +7,7 @@ else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, overload
@@ -18,39 +18,83 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from driftrec import fbcnn
 from driftrec.checkpoint import Checkpoint, load
 from driftrec.denoiser import Denoiser
+from driftrec.grids import GRIDS
 from driftrec.image import Picture, from_pil, to_pil
 from driftrec.noise import gaussian
-from driftrec.sampling import SAMPLERS
+from driftrec.process import Process
+from driftrec.sampling import SAMPLERS, Spacing, check_multistep
+
+FBCNN = "fbcnn:"  # before the path of FBCNN's weights
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an image is restored. None means what the model's file recommends."""
+    """How an image is restored. None means what the model's file recommends, or else the sampler's own default."""
 
     sampler: str = "multistep"  # a key of SAMPLERS
-    steps: int | None = None  # evaluations of the network for a sample
+    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation a step
     samples: int = 1  # posterior samples that are averaged
-    # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
-    fidelity: float | None = None
+    fidelity: float | None = (
+        None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
+    )
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
+    start: float = 1.0  # time to start from; below 1 from the posterior mean with noise
+    t_eps: float | None = None  # time to end at
+    grid: str | None = None  # a key of GRIDS
+    eta: float = 0.0  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
+    order: int = 2  # multistep: 1 or 2
+    spacing: Spacing = "true"  # Euler-Maruyama: or "authors"
+    corrector_steps: int = 0  # Euler-Maruyama: Langevin steps after each step
+    corrector_ratio: float = 0.5  # Euler-Maruyama: of the corrector's step to sigma
+    tolerance: float = 1e-2  # ode: of one step's error
+    denoise_last: bool = False  # all but multistep: end with x0hat, at one more evaluation
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
+        if self.grid is not None and self.grid not in GRIDS:
+            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(GRIDS)}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.fidelity is not None and not 0 <= self.fidelity <= 1:
             raise ValueError(f"fidelity must be in 0..1, got {self.fidelity}")
+        if not self._t_eps < self.start <= 1 or not self._t_eps > 0:
+            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._t_eps}, start = {self.start}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {self.tolerance}")
+        if self.corrector_steps < 0 or not self.corrector_ratio > 0:
+            raise ValueError(
+                "corrector_steps must not be negative and corrector_ratio must be positive, "
+                f"got {self.corrector_steps} and {self.corrector_ratio}"
+            )
+        check_multistep(self.eta, self.order)
+
+    @property
+    def _t_eps(self) -> float:
+        return self.t_eps if self.t_eps is not None else SAMPLERS[self.sampler].t_eps
 
     def resolve(self, recommended: dict[str, Any]) -> Sampling:
-        """Every None replaced by the model's recommendation, or else by 8 steps and fidelity 0."""
+        """Steps and fidelity replaced, where None, by the model's recommendation, or else by 8 steps and fidelity 0."""
         steps = self.steps if self.steps is not None else int(recommended.get("steps", 8))
         fidelity = self.fidelity if self.fidelity is not None else float(recommended.get("fidelity", 0.0))
         return replace(self, steps=steps, fidelity=fidelity)
+
+    def times(self, process: Process) -> Tensor:
+        """The falling times of one sample."""
+        assert self.steps is not None, "resolve first"
+        method = SAMPLERS[self.sampler]
+        points = self.steps if self.spacing == "authors" else method.points(self.steps)
+        return GRIDS[self.grid or method.grid](process, points, self._t_eps, self.start)
+
+    def draw(self) -> Callable[..., Tensor]:
+        """The sampler with its options."""
+        method = SAMPLERS[self.sampler]
+        return partial(method.sample, **{name: getattr(self, name) for name in method.options})
 
 
 @dataclass(frozen=True)
@@ -67,15 +111,21 @@ class Restorer:
     restorer = Restorer.from_pretrained() clean = restorer(Image.open("photo.jpg"))
     """
 
-    def __init__(self, checkpoint: Checkpoint | None, device: str | torch.device | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
-        self._denoiser = _prepare(checkpoint.denoiser, self.device) if checkpoint else None
+        self._denoiser = _prepare(checkpoint.denoiser, self.device) if isinstance(checkpoint, Checkpoint) else None
+        if isinstance(checkpoint, fbcnn.Weights):  # float32, as published
+            checkpoint.network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
-        """An embedded model by name, or a .safetensors file. Raises InvalidInput naming what is wrong with it."""
+        """An embedded model by name, a .safetensors file, or "fbcnn:PATH" (public weights of FBCNN, to compare with).
+        Raises InvalidInput naming what is wrong with it.
+        """
+        if source.startswith(FBCNN):
+            return cls(fbcnn.load(source.removeprefix(FBCNN)), device)
         return cls(load(source), device)
 
     @classmethod
@@ -107,7 +157,7 @@ class Restorer:
         samples: int = 1,
         fidelity: float | None = None,
     ) -> Image.Image | list[Image.Image]:
-        """PIL in, PIL out: same size, mode, ICC and EXIF, upright. `keys` (default "0", "1", ...) and `seed` choose
+        """PIL in, PIL out: same size, mode, ICC and EXIF. `keys` (default "0", "1", ...) and `seed` choose
         each image's noise.
         """
         sampling = Sampling(steps=steps, samples=samples, fidelity=fidelity)
@@ -126,12 +176,15 @@ class Restorer:
     def restore(
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
-        """One result a picture, in order. On a GPU pictures of one size share the network's batch."""
+        """One result a picture, in order. On a GPU pictures of one size share the network's batch. FBCNN needs neither
+        keys, seed nor sampling.
+        """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
-        if self._denoiser is None or self.checkpoint is None:
+        if self.checkpoint is None:
             return [Restored(picture, 0) for picture in pictures]
-        settings = (sampling or Sampling()).resolve(self.checkpoint.sampling)
+        recommended = self.checkpoint.sampling if isinstance(self.checkpoint, Checkpoint) else {}
+        settings = (sampling or Sampling()).resolve(recommended)
         results: dict[int, Restored] = {}
         for group in self._groups(pictures):
             y = torch.stack([_as_tensor(pictures[i].rgb) for i in group])
@@ -155,9 +208,18 @@ class Restorer:
         self, y: Tensor, keys: list[str], seed: int, settings: Sampling
     ) -> tuple[list[NDArray[np.uint8]], int]:
         """(B, 3, H, W) in [0, 1] -> B arrays (H, W, 3) uint8, and the evaluations each took."""
+        y = y.to(self.device).contiguous(memory_format=torch.channels_last)
+        if isinstance(self.checkpoint, fbcnn.Weights):
+            result, nfe = self.checkpoint.restore(y), 1
+        else:
+            result, nfe = self._sample(y, keys, seed, settings)
+        pixels = (result.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return [np.ascontiguousarray(image) for image in pixels], nfe
+
+    def _sample(self, y: Tensor, keys: list[str], seed: int, settings: Sampling) -> tuple[Tensor, int]:
+        """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
         assert self._denoiser is not None and settings.steps is not None and settings.fidelity is not None
         denoiser, calls = self._denoiser, 0
-        y = y.to(self.device).contiguous(memory_format=torch.channels_last)
 
         def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
@@ -169,19 +231,20 @@ class Restorer:
             return torch.stack(drawn).to(self.device)
 
         process, weight = denoiser.process, settings.fidelity
-        result = torch.zeros_like(y)
-        if weight > 0:
+        mean = torch.zeros_like(y)
+        if weight > 0 or settings.start < 1:
             t = torch.ones((), dtype=torch.float64)
-            result += weight * denoise(y + process.std(t).to(y) * noise(0, 0), y, t)
+            mean = denoise(process.centre(y, t) + process.std(t).to(y) * noise(0, 0), y, t)
+        result = weight * mean
         if weight < 1:
-            sampler, grid = SAMPLERS[settings.sampler]
+            sampler, times = settings.draw(), settings.times(process)
+            guess = mean if settings.start < 1 else None
             for sample in range(settings.samples):
-                drawn = sampler(denoise, process, y, partial(noise, sample=sample), grid(settings.steps))
+                drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
                 result += (1 - weight) / settings.samples * drawn
         if settings.color_correction:
             result += (y - result).mean(dim=(2, 3), keepdim=True)
-        pixels = (result.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [np.ascontiguousarray(image) for image in pixels], calls
+        return result, calls
 
 
 def _prepare(denoiser: Denoiser, device: torch.device) -> Denoiser:

@@ -1,108 +1,277 @@
-"""From the JPEG back to the clean image: one function a sampler, all with one signature; grids of times apart from
-samplers.
+"""From the JPEG back to the clean image: one function a sampler, all with one signature.
 
     sampler(denoise, process, y, noise, times) -> image        y and image: (B, 3, H, W) in [0, 1]
 
 `denoise(x, y, t)` estimates x0; `noise(step)` gives standard normal noise like y; `times` fall from the start (at
-most 1) to t_eps.
+most 1) to t_eps and come from a grid (`driftrec.grids`). A start below 1 wants a `guess` of x0, say the posterior
+mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from driftrec.denoiser import score_from_x0
-from driftrec.sde import DriftProcess, per_image
+from driftrec.process import Diffusion, Process, per_image
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Callable[[int], Tensor]
+Spacing = Literal["true", "authors"]
 
 
 class Sampler(Protocol):
-    """What every sampler looks like."""
+    """What every sampler looks like; its own options have defaults."""
 
-    def __call__(self, denoise: Denoise, process: DriftProcess, y: Tensor, noise: Noise, times: Tensor) -> Tensor: ...
+    def __call__(
+        self, denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None
+    ) -> Tensor: ...
 
 
-def uniform_grid(evaluations: int, t_eps: float = 0.03, start: float = 1.0) -> Tensor:
-    """evaluations + 1 equidistant times from start to t_eps (Table I: 100 steps, t_eps = 0.03): (evaluations + 1,)
-    float64.
+def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None) -> Tensor:
+    """x at times[0], x0 being guessed: by default as the JPEG, which costs nothing at t = 1, where x0 is (nearly)
+    forgotten.
     """
-    _check_grid(evaluations, t_eps, start)
-    return torch.linspace(start, t_eps, evaluations + 1, dtype=torch.float64)
-
-
-def quadratic_grid(evaluations: int, t_eps: float = 0.01, start: float = 1.0) -> Tensor:
-    """`evaluations` times from start to t_eps, equidistant in sqrt(t): more of them where detail is decided."""
-    _check_grid(evaluations, t_eps, start)
-    share = torch.linspace(0, 1, evaluations, dtype=torch.float64)
-    return (start**0.5 + (t_eps**0.5 - start**0.5) * share) ** 2
-
-
-def euler_maruyama(denoise: Denoise, process: DriftProcess, y: Tensor, noise: Noise, times: Tensor) -> Tensor:
-    """The reverse SDE (eq. 2), dx = [gamma f (y - x) - g^2 score] dt + g dw: len(times) - 1 evaluations."""
-    x = start_state(process, y, noise, times)
-    mean = x
-    for step, (t, dt) in enumerate(zip(times[:-1], times.diff(), strict=True), start=1):  # dt < 0
-        g2 = process.diffusion(t) ** 2
-        score = score_from_x0(process, x, y, denoise(x, y, t), t)
-        mean = x + (process.drift(x, y, t) - per_image(g2, x) * score) * per_image(dt, x)
-        x = mean + per_image((g2 * -dt).sqrt(), x) * noise(step)
-    return mean  # no fresh noise at the end
+    mean, sigma = process.marginal(y if guess is None else guess, y, times[0])
+    return mean + sigma * noise(0)
 
 
 def multistep(
-    denoise: Denoise, process: DriftProcess, y: Tensor, noise: Noise, times: Tensor, eta: float = 0.0
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    eta: float = 0.0,
+    order: int = 2,
 ) -> Tensor:
-    """Second-order exponential multistep sampler in lambda = ln(a / sigma), after DPM-Solver++(2M) (Lu et al. 2022)
-    carried over to a mean that drifts: x_t = A x_s + B y + C x0hat + sqrt(V) xi with A + B + C = 1. eta from 0
-    (ODE, the default) to 1 (reverse SDE). len(times) evaluations: the last output is x0hat at times[-1].
+    """Exponential multistep sampler in lambda = ln(a / sigma), for any process: len(times) evaluations.
+
+    DPM-Solver++(2M) (Lu et al. 2022) carried over to a mean that moves: with h = lambda_t - lambda_s > 0, x_t = A x_s
+    + B y + C x0hat + sqrt(V) xi. eta from 0 (ODE) over 1 (ancestral, the reverse SDE) to 2; order 1 is the kin of
+    DDIM. The last output is x0hat at times[-1].
     """
-    x = start_state(process, y, noise, times)
-    order2 = 1 + eta**2
-    previous: Tensor | None = None
-    h_previous = torch.tensor(1.0)
+    check_multistep(eta, order)
+    x = start_state(process, y, noise, times, guess)
+    p = 1 + eta**2
+    previous, h_previous = None, torch.ones((), dtype=torch.float64)
     for step, (s, t) in enumerate(pairwise(times), start=1):
         x0 = denoise(x, y, s)
-        a_s, a_t, sigma_s, sigma_t = (
-            process.mean_coefficient(s),
-            process.mean_coefficient(t),
-            process.std(s),
-            process.std(t),
-        )
-        h = (a_t / sigma_t).log() - (a_s / sigma_s).log()  # > 0
-        A = sigma_t / sigma_s * (-(eta**2) * h).exp()
-        C = -a_t * torch.expm1(-order2 * h)
-        B = (1 - a_t) - A * (1 - a_s)
-        mean = per_image(A, x) * x + per_image(B, x) * y + per_image(C, x) * x0
-        if previous is not None:  # the slope of x0hat along lambda
+        a_s, a_t = process.mean_coefficient(s), process.mean_coefficient(t)
+        b_s, b_t, sigma_t = process.jpeg_coefficient(s), process.jpeg_coefficient(t), process.std(t)
+        ratio = process.std_ratio(t, s)
+        h = -(a_s / a_t * ratio).log()  # infinite where a_s = 0: nothing of x0 was left
+        A = ratio * (-(eta**2) * h).exp() if eta > 0 else ratio
+        V = -(sigma_t**2) * torch.expm1(-2 * eta**2 * h) if eta > 0 else torch.zeros_like(h)
+        if not ratio.isfinite():  # a bridge starts without noise: its first step is all fresh
+            A, V, h = torch.zeros_like(h), sigma_t**2, torch.full_like(h, torch.inf)
+        B, C = b_t - A * b_s, -a_t * torch.expm1(-p * h)
+        x = per_image(A, x) * x + per_image(B, x) * y + per_image(C, x) * x0
+        if order == 2 and previous is not None:  # the slope of x0hat along lambda
             slope = (x0 - previous) / per_image(h_previous, x)
-            mean = mean + per_image(a_t * (h + torch.expm1(-order2 * h) / order2), x) * slope
-        V = -(sigma_t**2) * torch.expm1(-2 * eta**2 * h)
-        x = mean + per_image(V.sqrt(), x) * noise(step) if eta > 0 else mean
+            x = x + per_image(a_t * (h + torch.expm1(-p * h) / p), x) * slope
+        if V > 0:
+            x = x + per_image(V.sqrt(), x) * noise(step)
         previous, h_previous = x0, h
     return denoise(x, y, times[-1])
 
 
-def start_state(process: DriftProcess, y: Tensor, noise: Noise, times: Tensor) -> Tensor:
-    """x at times[0]: the JPEG under the process's noise."""
-    return y + per_image(process.std(times[0]), y) * noise(0)
+def euler_maruyama(
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    spacing: Spacing = "true",
+    corrector_steps: int = 0,
+    corrector_ratio: float = 0.5,
+    denoise_last: bool = False,
+) -> Tensor:
+    """The reverse SDE (eq. 2), dx = [drift - g^2 score] dt + g dw: an evaluation a step, the last without fresh
+    noise.
+
+    spacing "true" steps between the times; "authors" takes a step of -1/N at each of the N times, as their code does.
+    corrector_steps: annealed Langevin steps after each (Song and Ermon 2019), of size 2 (corrector_ratio sigma)^2.
+    denoise_last: one more evaluation; the output is x0hat at the end instead of the mean of the last step.
+    """
+    diffusion = check_diffusion(process)
+    x = mean = start_state(process, y, noise, times, guess)
+    draw = counted(noise)
+    for t, dt in _steps(times, spacing):
+        g2 = diffusion.diffusion(t) ** 2
+        score = score_from_x0(process, x, y, denoise(x, y, t), t)
+        mean = x + (diffusion.drift(x, y, t) - per_image(g2, x) * score) * per_image(dt, x)
+        x = mean + per_image((g2 * -dt).sqrt(), x) * next(draw)
+        for _ in range(corrector_steps):
+            now = t + dt
+            size = per_image(2 * (corrector_ratio * process.std(now)) ** 2, x)
+            mean = x + size * score_from_x0(process, x, y, denoise(x, y, now), now)
+            x = mean + (2 * size).sqrt() * next(draw)
+    return denoise(mean, y, times[-1]) if denoise_last else mean
 
 
-def _check_grid(evaluations: int, t_eps: float, start: float) -> None:
-    if evaluations < 1:
-        raise ValueError(f"steps must be at least 1, got {evaluations}")
-    if not 0 < t_eps < start <= 1:
-        raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {t_eps}, start = {start}")
+def euler_heun(
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    denoise_last: bool = False,
+) -> Tensor:
+    """Heun's second order for the reverse SDE: two evaluations a step. The noise is additive, so the same kick serves
+    both.
+    """
+    diffusion = check_diffusion(process)
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        score = score_from_x0(process, x, y, denoise(x, y, t), t)
+        return diffusion.drift(x, y, t) - per_image(diffusion.diffusion(t) ** 2, x) * score
+
+    x = mean = start_state(process, y, noise, times, guess)
+    for step, (s, t) in enumerate(pairwise(times), start=1):
+        dt = per_image(t - s, x)
+        variance = (s - t) * (diffusion.diffusion(s) ** 2 + diffusion.diffusion(t) ** 2) / 2
+        kick = per_image(variance.sqrt(), x) * noise(step)
+        first = slope(x, s)
+        mean = x + (first + slope(x + first * dt + kick, t)) * dt / 2
+        x = mean + kick
+    return denoise(mean, y, times[-1]) if denoise_last else mean
 
 
-# with the grid that gives it as many evaluations as asked for
-SAMPLERS: dict[str, tuple[Sampler, Callable[[int], Tensor]]] = {
-    "multistep": (multistep, quadratic_grid),
-    "euler-maruyama": (euler_maruyama, uniform_grid),
+def probability_flow(
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    tolerance: float = 1e-2,
+    denoise_last: bool = False,
+) -> Tensor:
+    """The probability-flow ODE, dx = [drift - g^2 score / 2] dt, by Dormand and Prince's 5(4) pair with error
+    control.
+
+    tolerance: largest root-mean-square error of a step, relative to 1 + |x|. Each image is solved alone, with steps
+    of its own, so what else is in the batch changes neither its result nor its number of evaluations.
+    """
+    diffusion = check_diffusion(process)
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    x = start_state(process, y, noise, times, guess)
+    results: list[Tensor] = []
+    for i in range(len(y)):
+        image = y[i : i + 1]
+
+        def slope(x: Tensor, t: Tensor, image: Tensor = image) -> Tensor:
+            score = score_from_x0(process, x, image, denoise(x, image, t), t)
+            return diffusion.drift(x, image, t) - per_image(diffusion.diffusion(t) ** 2 / 2, x) * score
+
+        end = dormand_prince(slope, x[i : i + 1], times[0], times[-1], tolerance)
+        results.append(denoise(end, image, times[-1]) if denoise_last else end)
+    return torch.cat(results)
+
+
+def dormand_prince(
+    slope: Callable[[Tensor, Tensor], Tensor], x: Tensor, start: Tensor, end: Tensor, tolerance: float
+) -> Tensor:
+    """Solve dx/dt = slope(x, t) from start to end < start (Dormand and Prince 1980; step control of Hairer et al.,
+    II.4).
+    """
+    t, dt = start, (end - start) / 20
+    stages = [slope(x, t)]
+    while t > end:
+        dt = torch.maximum(dt, end - t)
+        step = stages[0]
+        for node, row in zip(DP_NODES, DP_ROWS, strict=True):
+            step = sum((weight * k for weight, k in zip(row, stages, strict=True)), torch.zeros_like(x))
+            stages.append(slope(x + per_image(dt, x) * step, t + node * dt))
+        higher = x + per_image(dt, x) * step  # the last row is the fifth-order solution: its slope starts the next step
+        error = sum((weight * k for weight, k in zip(DP_ERROR, stages, strict=True)), torch.zeros_like(x))
+        scaled = (per_image(dt, x) * error / (tolerance * (1 + torch.maximum(x.abs(), higher.abs())))).double()
+        size = scaled.square().mean().sqrt().cpu()
+        if size <= 1:
+            t, x, stages = t + dt, higher, stages[-1:]
+            t = end if (t - end).abs() < 1e-12 else t
+        else:
+            stages = stages[:1]
+        dt = dt * (0.9 * size.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
+    return x
+
+
+DP_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+DP_ROWS = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+DP_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)  # fifth minus fourth order
+
+
+def check_multistep(eta: float, order: int) -> None:
+    """Raises ValueError with the range."""
+    if not 0 <= eta <= 2:
+        raise ValueError(f"eta must be in 0..2, got {eta}")
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order}")
+
+
+def check_diffusion(process: Process) -> Diffusion:
+    """The process, if it has a reverse SDE that can start from its noise. Raises ValueError naming the sampler to
+    take.
+    """
+    if not isinstance(process, Diffusion) or not process.std(1.0) > 0:
+        raise ValueError(f"{process.name} has no reverse SDE that starts from noise: use the sampler multistep")
+    return process
+
+
+def counted(noise: Noise) -> Iterator[Tensor]:
+    """noise(1), noise(2), ...: each asked for when it is needed."""
+    step = 0
+    while True:
+        step += 1
+        yield noise(step)
+
+
+def _steps(times: Tensor, spacing: Spacing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Time and (negative) length of each step."""
+    if spacing == "authors":
+        return ((t, torch.full_like(t, -1 / len(times))) for t in times)
+    if spacing != "true":
+        raise ValueError(f"unknown spacing {spacing!r}; known: true, authors")
+    return zip(times[:-1], times.diff(), strict=True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler with the grid that suits it."""
+
+    sample: Callable[..., Tensor]  # a Sampler, and its options
+    options: tuple[str, ...]  # names of them
+    grid: str
+    t_eps: float  # last time
+    points: Callable[[int], int]  # of the grid, for so many steps
+
+
+SAMPLERS: dict[str, Method] = {
+    "multistep": Method(multistep, ("eta", "order"), "quadratic", 0.01, lambda steps: steps),
+    "euler-maruyama": Method(
+        euler_maruyama,
+        ("spacing", "corrector_steps", "corrector_ratio", "denoise_last"),
+        "uniform",
+        0.03,  # Table I
+        lambda steps: steps + 1,
+    ),
+    "euler-heun": Method(euler_heun, ("denoise_last",), "uniform", 0.03, lambda steps: steps + 1),
+    "ode": Method(probability_flow, ("tolerance", "denoise_last"), "uniform", 0.03, lambda steps: 2),
 }

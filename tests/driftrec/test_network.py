@@ -79,14 +79,30 @@ def test_fir_resampling_keeps_a_constant_and_is_the_transpose_pair() -> None:
     torch.testing.assert_close((down(x) * z).sum() * 4, (x * up(z)).sum())  # <down x, z> = <x, up z> / 4
 
 
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])
+@pytest.mark.parametrize("direction", ["down", "up"])
 @torch.inference_mode()
-def test_mean_kernel_takes_the_same_values_by_the_general_route() -> None:
-    config = replace(SMALL, fir_kernel=(1, 1))
-    for direction in ("down", "up"):
-        fast, general = Resample(config, direction), Resample(config, direction)  # type: ignore[arg-type]
-        general.is_mean = False
-        x = torch.rand(1, 3, 8, 8)
-        torch.testing.assert_close(fast(x), general(x))
+def test_fast_filters_take_the_same_values_as_the_general_route(taps: tuple[int, ...], direction: str) -> None:
+    resample = Resample(replace(SMALL, fir_kernel=taps), direction)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, 8, 12)
+    torch.testing.assert_close(resample(x), resample.general(x), rtol=0, atol=1e-6)
+
+
+def test_frequencies_keep_their_precision_in_bfloat16() -> None:
+    network = NCSNpp(SMALL)
+    exact = network.embedding.frequencies.clone()
+    network.to(torch.bfloat16)
+    assert network.input.weight.dtype == torch.bfloat16
+    assert torch.equal(network.embedding.frequencies, exact)
+
+
+@torch.inference_mode()
+def test_an_unconditional_network_looks_at_the_jpeg_alone() -> None:
+    network = randomised(replace(SMALL, conditional=False))
+    x, y = torch.rand(2, 2, 3, 16, 16)
+    out = network(x, y, torch.tensor(0.3))
+    assert torch.equal(network(x + 1, y, torch.tensor(0.9)), out)
+    assert (network(x, y + 0.1, torch.tensor(0.3)) - out).abs().max() > 1e-3
 
 
 def test_config_round_trips_and_names_unknown_fields() -> None:

@@ -1,6 +1,4 @@
-"""Samplers against a case that can be solved: u = x0 - y Gaussian with a known spectrum of scales, so that x0hat is
-exact.
-"""
+"""Samplers against a case that can be solved: x0 - y Gaussian with known scales, so that x0hat is exact."""
 
 from collections.abc import Callable
 
@@ -8,84 +6,180 @@ import pytest
 import torch
 from torch import Tensor
 
-from driftrec.sampling import SAMPLERS, euler_maruyama, multistep, quadratic_grid, uniform_grid
-from driftrec.sde import OUVE, PROCESSES, DriftProcess, per_image
+from driftrec.bridge import I2SB, IRSDE, Conditional, InDI
+from driftrec.grids import GRIDS
+from driftrec.process import Diffusion, Process
+from driftrec.restoration import Sampling
+from driftrec.sampling import SAMPLERS, dormand_prince, multistep
+from driftrec.sde import OUVE, TSDVE, CosVE
 
 SCALES = torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)  # standard deviation of x0 - y, one a channel
+FAMILY = [OUVE(), TSDVE(), CosVE()]
+NOISY: list[Diffusion] = [*FAMILY, IRSDE(noise_level=0.2), Conditional()]  # with noise at t = 1
+EVERY: list[Process] = [*NOISY, I2SB(), InDI(noise=0.1)]
+END = {"conditional": 1e-4, "i2sb": 1e-3}  # t_eps where sigma(0.01) is not small beside SCALES
 
 
-def exact_denoiser(process: DriftProcess) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def exact_denoiser(process: Process) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """E[x0 | x_t, y] for x0 - y ~ N(0, SCALES^2)."""
 
     def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        a, sigma = process.mean_coefficient(t), process.std(t)
+        a, sigma = process.mean_coefficient(t), process.std(t).clamp(min=1e-9)
         variance = SCALES.reshape(1, 3, 1, 1) ** 2
-        return y + a * variance / (a**2 * variance + sigma**2) * (x - y)
+        return y + a * variance / (a**2 * variance + sigma**2) * (x - process.centre(y, t))
 
     return denoise
 
 
-def draw(sampler: Callable[..., Tensor], process: DriftProcess, times: Tensor, **options: float) -> Tensor:
+def draw(process: Process, sampling: Sampling) -> Tensor:
     """Samples of x0 - y: (3, many)."""
-    y = torch.full((1, 3, 200, 200), 0.5, dtype=torch.float64)
+    y = torch.full((1, 3, 100, 100), 0.5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    kicks = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for _ in range(len(times) + 1)]
-    result = sampler(exact_denoiser(process), process, y, lambda step: kicks[step], times, **options)
+
+    def noise(step: int) -> Tensor:
+        return torch.randn(y.shape, generator=generator, dtype=y.dtype)
+
+    result = sampling.draw()(exact_denoiser(process), process, y, noise, sampling.times(process))
     return (result - y)[0].reshape(3, -1)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+def error(drawn: Tensor) -> float:
+    """Of the standard deviation, root mean square of its logarithm over the scales."""
+    return (drawn.std(dim=1) / SCALES).log().square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("process", EVERY, ids=lambda p: p.name)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_multistep_draws_from_the_posterior(name: str, eta: float) -> None:
-    drawn = draw(multistep, PROCESSES[name](), quadratic_grid(12), eta=eta)
-    torch.testing.assert_close(drawn.std(dim=1), SCALES, rtol=0.1, atol=0)
+def test_multistep_draws_from_the_posterior(process: Process, eta: float) -> None:
+    assert error(draw(process, Sampling(steps=160, eta=eta, t_eps=END.get(process.name)))) < 0.08
 
 
-def test_euler_maruyama_draws_from_the_posterior() -> None:
-    drawn = draw(euler_maruyama, OUVE(), uniform_grid(100))
-    torch.testing.assert_close(drawn.std(dim=1), SCALES, rtol=0.12, atol=0)
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_ten_multistep_evaluations_match_a_hundred_of_euler_maruyama(name: str) -> None:
-    def error(drawn: Tensor) -> float:
-        return ((drawn.std(dim=1) / SCALES).log() ** 2).mean().sqrt().item()
-
-    process = PROCESSES[name]()
-    assert error(draw(multistep, process, quadratic_grid(10))) <= error(
-        draw(euler_maruyama, process, uniform_grid(100))
+@pytest.mark.parametrize("process", NOISY, ids=lambda p: p.name)
+@pytest.mark.parametrize("sampler", ["euler-maruyama", "euler-heun"])
+def test_reverse_sde_draws_from_the_posterior(process: Diffusion, sampler: str) -> None:
+    assert (
+        error(draw(process, Sampling(sampler=sampler, steps=120, grid="quadratic", t_eps=END.get(process.name, 0.01))))
+        < 0.08
     )
 
 
-def test_one_exponential_step_keeps_the_gaussian_bayes_posterior() -> None:
-    """eta = 1 and x0 known: p(x_t | x_s, x0) by Bayes' rule."""
-    process, s, t = OUVE(), torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+@pytest.mark.parametrize("process", NOISY, ids=lambda p: p.name)
+def test_probability_flow_draws_from_the_posterior(process: Diffusion) -> None:
+    assert (
+        error(draw(process, Sampling(sampler="ode", tolerance=1e-4, steps=1, t_eps=END.get(process.name, 0.01)))) < 0.08
+    )
+
+
+@pytest.mark.parametrize("process", FAMILY, ids=lambda p: p.name)
+def test_ten_multistep_evaluations_match_a_hundred_of_euler_maruyama(process: Process) -> None:
+    hundred = Sampling(sampler="euler-maruyama", steps=100)
+    assert error(draw(process, Sampling(steps=10))) <= error(draw(process, hundred))
+
+
+def test_options_change_what_they_say() -> None:
+    process = OUVE()
+    plain = Sampling(sampler="euler-maruyama", steps=30)
+    assert error(draw(process, Sampling(sampler="euler-maruyama", steps=30, corrector_steps=2))) < error(
+        draw(process, plain)
+    )
+    authors = draw(process, Sampling(sampler="euler-maruyama", steps=30, spacing="authors"))
+    assert not torch.equal(authors, draw(process, plain))
+    first, second = (error(draw(process, Sampling(steps=6, order=order))) for order in (1, 2))
+    assert second < first
+
+
+@pytest.mark.parametrize("process", [*NOISY, I2SB()], ids=lambda p: p.name)
+def test_eta_1_is_the_gaussian_bayes_posterior(process: Diffusion) -> None:
+    """One step with x0 known, from s to t: p(x_t | x_s, x0) by Bayes' rule."""
+    s, t = torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
     x0, y, xs, z = (torch.full((1, 3, 1, 1), v, dtype=torch.float64) for v in (0.3, 0.6, 0.8, 0.5))
-    times = torch.stack([s, t])
+    seen = one_step(process, s, t, x0, y, xs, z, eta=1.0)
+    r = process.mean_coefficient(s) / process.mean_coefficient(
+        t
+    )  # forwards: x_s = r x_t + rest y + noise of variance q
+    rest = process.jpeg_coefficient(s) - r * process.jpeg_coefficient(t)
+    var_t = process.std(t) ** 2
+    q = process.std(s) ** 2 - r**2 * var_t
+    precision = 1 / var_t + r**2 / q
+    prior_mean, _ = process.marginal(x0, y, t)
+    mean = (prior_mean / var_t + r * (xs - rest * y) / q) / precision
+    torch.testing.assert_close(seen, mean + z / precision.sqrt(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("process", [*NOISY, I2SB()], ids=lambda p: p.name)
+def test_eta_0_is_the_probability_flow_with_x0hat_frozen(process: Diffusion) -> None:
+    s, t = torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+    x0, y, xs = (torch.full((1, 3, 1, 1), v, dtype=torch.float64) for v in (0.3, 0.6, 0.8))
+
+    def slope(x: Tensor, time: Tensor) -> Tensor:
+        mean, sigma = process.marginal(x0, y, time)
+        return process.drift(x, y, time) - process.diffusion(time) ** 2 / 2 * (mean - x) / sigma**2
+
+    flow = dormand_prince(slope, xs, s, t, 1e-13)
+    torch.testing.assert_close(
+        one_step(process, s, t, x0, y, xs, torch.zeros_like(y), eta=0.0), flow, rtol=0, atol=1e-10
+    )
+
+
+def one_step(
+    process: Process, s: Tensor, t: Tensor, x0: Tensor, y: Tensor, xs: Tensor, z: Tensor, eta: float
+) -> Tensor:
+    """x_t after one step from x_s = xs, with x0hat = x0 and fresh noise z."""
     seen: list[Tensor] = []
 
     def denoise(x: Tensor, y: Tensor, time: Tensor) -> Tensor:
         seen.append(x)
         return x0
 
-    start_noise = (xs - y) / process.std(s)
-    multistep(denoise, process, y, lambda step: start_noise if step == 0 else z, times, eta=1.0)
-    a_s, a_t, var_s, var_t = (
-        process.mean_coefficient(s), process.mean_coefficient(t), process.std(s) ** 2, process.std(t) ** 2,
-    )  # fmt: skip
-    # forwards from t to s: x_s = r x_t + (1 - r) y + noise of variance q
-    r = a_s / a_t
-    q = var_s - r**2 * var_t
-    precision = 1 / var_t + r**2 / q
-    prior_mean = a_t * x0 + (1 - a_t) * y
-    mean = (prior_mean / var_t + r * (xs - (1 - r) * y) / q) / precision
-    torch.testing.assert_close(seen[1], mean + z / precision.sqrt(), rtol=1e-12, atol=1e-12)
+    start = (xs - process.centre(y, s)) / process.std(s)
+    multistep(denoise, process, y, lambda step: start if step == 0 else z, torch.stack([s, t]), eta=eta)
+    torch.testing.assert_close(seen[0], xs)
+    return seen[1]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("evaluations", [1, 2, 9])
-def test_evaluations_are_what_was_asked_for(name: str, evaluations: int) -> None:
-    sampler, grid = SAMPLERS[name]
+def test_a_bridges_first_step_is_all_fresh_noise() -> None:
+    process, t = I2SB(), torch.tensor([1.0, 0.6], dtype=torch.float64)
+    x0, y, z = (torch.full((1, 3, 1, 1), v, dtype=torch.float64) for v in (0.3, 0.6, 2.0))
+    seen: list[Tensor] = []
+
+    def denoise(x: Tensor, y: Tensor, time: Tensor) -> Tensor:
+        seen.append(x)
+        return x0
+
+    multistep(denoise, process, y, lambda step: z, t)
+    assert torch.equal(seen[0], y)
+    mean, sigma = process.marginal(x0, y, t[1])
+    torch.testing.assert_close(seen[1], mean + sigma * z)
+
+
+def test_indi_without_noise_walks_the_straight_line() -> None:
+    x0, y = torch.rand(2, 1, 3, 4, 4, dtype=torch.float64)
+    seen: list[Tensor] = []
+
+    def denoise(x: Tensor, y: Tensor, time: Tensor) -> Tensor:
+        seen.append(x)
+        return x0
+
+    times = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+    assert torch.equal(multistep(denoise, InDI(), y, lambda step: torch.zeros_like(y), times), x0)
+    for x, t in zip(seen, times, strict=True):
+        torch.testing.assert_close(x, (1 - t) * x0 + t * y)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "evaluations"),
+    [
+        (Sampling(steps=1), 1),
+        (Sampling(steps=9), 9),
+        (Sampling(sampler="euler-maruyama", steps=1), 1),
+        (Sampling(sampler="euler-maruyama", steps=9), 9),
+        (Sampling(sampler="euler-maruyama", steps=9, spacing="authors"), 9),
+        (Sampling(sampler="euler-maruyama", steps=9, corrector_steps=2), 27),
+        (Sampling(sampler="euler-maruyama", steps=9, denoise_last=True), 10),
+        (Sampling(sampler="euler-heun", steps=5), 10),
+    ],
+)
+def test_evaluations_are_what_was_asked_for(sampling: Sampling, evaluations: int) -> None:
     calls = 0
 
     def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
@@ -94,22 +188,75 @@ def test_evaluations_are_what_was_asked_for(name: str, evaluations: int) -> None
         return y
 
     y = torch.rand(1, 3, 8, 8)
-    sampler(denoise, OUVE(), y, lambda step: torch.zeros_like(y), grid(evaluations))
+    sampling.draw()(denoise, OUVE(), y, lambda step: torch.zeros_like(y), sampling.times(OUVE()))
     assert calls == evaluations
+
+
+def test_ode_steps_of_an_image_do_not_depend_on_its_batch() -> None:
+    process, sampling = OUVE(), Sampling(sampler="ode", tolerance=1e-3, steps=1)
+    y = torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kicks = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
+    seen = 0
+
+    def denoise(x: Tensor, image: Tensor, t: Tensor) -> Tensor:
+        nonlocal seen
+        seen += len(x)
+        return exact_denoiser(process)(x, image, t)
+
+    together = sampling.draw()(denoise, process, y, lambda step: kicks, sampling.times(process))
+    evaluations, seen = seen, 0
+    for i in range(3):
+        part = slice(i, i + 1)
+        alone = sampling.draw()(denoise, process, y[part], lambda step, part=part: kicks[part], sampling.times(process))
+        assert torch.equal(alone, together[part])
+    assert seen == evaluations
 
 
 def test_quadratic_grid_is_the_published_one() -> None:
     expected = torch.tensor([1, 0.7594, 0.5518, 0.3773, 0.2359, 0.1276, 0.0522, 0.01], dtype=torch.float64)
-    torch.testing.assert_close(quadratic_grid(8), expected, rtol=0, atol=5e-5)
+    torch.testing.assert_close(Sampling(steps=8).times(OUVE()), expected, rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("grid", [uniform_grid, quadratic_grid])
-def test_grids_refuse(grid: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("process", [*FAMILY, I2SB()], ids=lambda p: p.name)
+def test_lambda_grid_is_equidistant_in_lambda(process: Process) -> None:
+    times = GRIDS["lambda"](process, 7, 0.01, 0.9)
+    steps = (process.mean_coefficient(times) / process.std(times)).log().diff()
+    torch.testing.assert_close(steps, steps.mean().expand(6))
+    assert (times[0].item(), times[-1].item()) == (0.9, 0.01)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids_fall_from_start_to_t_eps_and_refuse_the_impossible(name: str) -> None:
+    times = GRIDS[name](OUVE(), 5, 0.02, 0.8)
+    assert (times.diff() < 0).all()
+    torch.testing.assert_close(times[[0, -1]], torch.tensor([0.8, 0.02], dtype=torch.float64))
+    assert GRIDS[name](OUVE(), 1, 0.02, 1.0).tolist() == [1.0]
     with pytest.raises(ValueError, match="at least 1"):
-        grid(0)
+        GRIDS[name](OUVE(), 0, 0.01, 1.0)
     with pytest.raises(ValueError, match="t_eps < start"):
-        grid(5, t_eps=0.5, start=0.4)
+        GRIDS[name](OUVE(), 5, 0.5, 0.4)
 
 
-def test_batch_times_shape() -> None:
-    assert per_image(torch.rand(4), torch.rand(4, 3, 2, 2)).shape == (4, 1, 1, 1)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "multistep"])
+def test_samplers_of_the_reverse_sde_refuse_processes_without_one(name: str) -> None:
+    sampling = Sampling(sampler=name, steps=2)
+    y = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ValueError, match="use the sampler multistep"):
+        sampling.draw()(lambda x, y, t: y, I2SB(), y, lambda step: y, sampling.times(OUVE()))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"eta": 2.5}, r"eta must be in 0\.\.2"),
+        ({"order": 3}, "1 or 2"),
+        ({"tolerance": 0.0}, "tolerance must be positive"),
+        ({"start": 0.005}, "t_eps < start"),
+        ({"start": 1.5}, "start <= 1"),
+        ({"grid": "cosine"}, "uniform, quadratic, lambda"),
+        ({"corrector_steps": -1}, "corrector_steps"),
+    ],
+)
+def test_sampling_refuses_what_is_out_of_range(bad: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Sampling(**bad)  # type: ignore[arg-type]
