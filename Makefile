@@ -1,0 +1,65 @@
+# `make demo` restores the example archive, `make test` runs lint and the quick tests. Both make .venv once, from the
+# exact versions in requirements/, and can be killed and run again at any moment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+
+.PHONY: help demo test test-chaos lint bench lock clean distclean
+
+help:
+	@echo "make demo         restore examples/archive through local Ray, write $(DEMO)/report.html"
+	@echo "make test         lint and the quick tests"
+	@echo "make test-chaos   the long tests: kills, faults, scale"
+	@echo "make lint         ruff, pyright, import-linter"
+	@echo "make bench        the pipeline against a bare process pool"
+	@echo "make lock         write the versions in .venv to requirements/*.lock"
+	@echo "make clean        remove outputs and caches; make distclean removes .venv too"
+
+demo: $(VENV)/.runtime
+	$(BIN)/driftrec restore examples/archive $(DEMO) --max-failed 2    # the archive holds two broken files on purpose
+	@echo "See $(CURDIR)/$(DEMO)/report.html"
+
+test: lint
+	$(BIN)/pytest -m "not slow and not chaos"
+
+test-chaos: $(VENV)/.test
+	$(BIN)/pytest -m "slow or chaos"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/pipeline.py
+
+# Stamps: written only after a whole install, so a killed one is taken up again.
+$(VENV)/.runtime: requirements/runtime.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "DriftRec needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	    || { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): minutes, and 7 GB on disk, most of it PyTorch ..."
+	$(BIN)/pip install --quiet -r requirements/runtime.lock
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.runtime requirements/test.lock
+	$(BIN)/pip install --quiet -r requirements/test.lock
+	touch $@
+
+lock: $(VENV)/.test
+	$(BIN)/python requirements/lock.py
+
+clean:
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

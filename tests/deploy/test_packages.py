@@ -1,0 +1,64 @@
+"""The wheel holds what the packages need and nothing else; the layering rules of pyproject.toml do refuse."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("driftrec", "pipeline", "jobs")
+
+
+@pytest.fixture(scope="module")
+def wheel_names(tmp_path_factory) -> set[str]:
+    """The names in a wheel built, without network, from a copy: a build leaves traces beside its sources."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+               "--wheel-dir", str(out), str(source)]
+    subprocess.run(command, check=True)
+    return set(zipfile.ZipFile(next(out.glob("driftrec-*.whl"))).namelist())
+
+
+def test_wheel_holds_every_file_of_the_packages(wheel_names):
+    """Weights, model card, templates and the typing marker included."""
+    files = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*")
+             if path.is_file() and "__pycache__" not in path.parts}
+    assert files - wheel_names == set()
+    assert {"driftrec/py.typed", "jobs/cli.py"} <= wheel_names
+
+
+def test_wheel_holds_nothing_else(wheel_names):
+    assert {name.split("/")[0] for name in wheel_names if ".dist-info/" not in name} == set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "kept"),
+    [
+        ("pipeline", "import driftrec", True),
+        ("jobs", "import pipeline", True),
+        ("driftrec", "import ray", False),
+        ("driftrec", "import argparse", False),
+        ("driftrec", "from fsspec import filesystem", False),
+        ("driftrec", "import pipeline", False),
+        ("pipeline", "import jobs", False),
+    ],
+)
+def test_import_rules(tmp_path, package, line, kept):
+    """The project's own contracts, on three packages of one import."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(line + "\n" if name == package else "")
+    lint_imports = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    run = subprocess.run(
+        [sys.executable, "-c", lint_imports, "--no-cache"], cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (run.returncode == 0) == kept, run.stdout + run.stderr
+    assert "Contracts:" in run.stdout
