@@ -1,0 +1,33 @@
+"""The command `driftrec`: gives the arguments to the job that is named. Imports nothing heavy before it knows which."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+JOBS = {
+    "restore": "restore an archive of JPEG-damaged images",
+    "train": "train a model on clean images, or go on with it",
+    "models": "list and show models; import a checkpoint of the authors' implementation",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `driftrec JOB ...`; gives the exit code."""
+    told = argparse.ArgumentParser(
+        prog="driftrec",
+        description="Restores JPEG-damaged image archives with a diffusion model, in bulk, on Ray.",
+        epilog="driftrec JOB --help tells the rest. Exit codes: 0 done; 1 the run failed; 2 bad settings or input, "
+        "nothing was started; 3 done, but more images failed than --max-failed; 130 interrupted, the same command "
+        "goes on.",
+    )
+    jobs = told.add_subparsers(dest="job", metavar="JOB", required=True)
+    for name, purpose in JOBS.items():
+        jobs.add_parser(name, help=purpose, add_help=False)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    job, rest = told.parse_known_args(arguments[:1])[0].job, arguments[1:]
+    return int(import_module(f"jobs.{job}").main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

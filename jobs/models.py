@@ -1,0 +1,46 @@
+"""`driftrec models`: the embedded models, what a weights file holds, and the import of the authors' checkpoints."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.command import execute
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    told = argparse.ArgumentParser(prog="driftrec models", description=__doc__)
+    actions = told.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="the embedded models")
+    show = actions.add_parser("show", help="network, process and history of one model")
+    show.add_argument("model", metavar="NAME", help="an embedded model, or the path of a .safetensors file")
+    taken = actions.add_parser(
+        "import", help="turn a checkpoint of the authors' implementation into a .safetensors file"
+    )
+    taken.add_argument(
+        "source", metavar="AUTHORS.ckpt", help="a PyTorch Lightning checkpoint; its pickle is not executed"
+    )
+    taken.add_argument("target", metavar="OUT.safetensors", help="written whole or not at all")
+    return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what is asked, print the result; gives the exit code."""
+    asked = parser().parse_args(argv)
+
+    def job() -> dict[str, Any]:
+        from driftrec.checkpoint import describe, embedded, import_authors
+
+        if asked.action == "list":
+            return {"models": [describe(name) for name in embedded()]}
+        if asked.action == "show":
+            return describe(asked.model)
+        import_authors(asked.source, asked.target)
+        return describe(asked.target)
+
+    return execute(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""`driftrec restore`: restore an archive, or what an earlier attempt has left of it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.command import add_common, execute
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Settings without a flag (see pipeline/settings.py) go by --set or --config."""
+    told = argparse.ArgumentParser(prog="driftrec restore", description=__doc__)
+    told.add_argument("input", help="folder, tar, glob of tars, or Parquet with images; local or any fsspec URL")
+    told.add_argument("output", help="folder or URL of this run; the same command again finishes what is missing")
+    told.add_argument("--model", help="embedded model, or path or URL of a .safetensors (default tiny)")
+    told.add_argument("--sampler", choices=("multistep", "euler-maruyama", "euler-heun", "ode"))
+    told.add_argument("--steps", type=int, metavar="N", help="evaluations of the network for a sample")
+    told.add_argument("--samples", type=int, metavar="K", help="samples to average (default 1)")
+    told.add_argument("--fidelity", type=float, metavar="F", help="0: a posterior sample; 1: the posterior mean")
+    told.add_argument("--no-color-correction", dest="color_correction", action="store_false", default=None)
+    told.add_argument("--format", choices=("png", "same", "jpeg", "webp", "tiff"), help="of the outputs (default png)")
+    told.add_argument("--layout", choices=("tree",), help="how the outputs lie (default tree: as the inputs)")
+    told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")
+    told.add_argument("--actors", type=int, metavar="N", help="processes with a model (default: one a GPU, or a CPU)")
+    told.add_argument("--batch-size", type=int, metavar="N", help="images given to the network together (default 4)")
+    told.add_argument("--gpus-per-actor", type=float, metavar="G", help="default 1 where the cluster has GPUs")
+    told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
+    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
+    add_common(told)
+    return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the settings, restore, print the result; gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    flags = vars(parser().parse_args(arguments))
+    config, assignments = flags.pop("config"), flags.pop("set")
+    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
+
+    def job() -> dict[str, Any]:
+        from pipeline.settings import RestoreSettings, load
+
+        settings = load(RestoreSettings, config, assignments, flags)
+        if dry_run:
+            from pipeline.estimate import estimate_restore
+
+            return estimate_restore(settings)
+        if submit:
+            from pipeline.submit import submit_job
+
+            return submit_job(submit, "restore", arguments, settings.output)
+        from pipeline.restore import run_restore
+
+        return run_restore(settings)
+
+    return execute(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Checkpoints of a training run in its OUTPUT: the state first, then a small marker. Readers trust only markers.
+
+    checkpoints/step-00001000.safetensors    what Learner.save wrote
+    checkpoints/step-00001000.json           {"step", "bytes", "sha256", "positions"}: the state is whole
+
+Knows no Ray.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from driftrec.errors import DriftRecError, StorageFull
+from driftrec.learner import Learner
+from pipeline.store import Store
+from pipeline.windows import Position
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a marker says."""
+
+    step: int
+    bytes: int
+    sha256: str
+    positions: tuple[Position, ...]  # of each worker in its data; none: all at the beginning
+
+    @property
+    def state(self) -> str:
+        """Name of the training state in the store."""
+        return f"{FOLDER}/step-{self.step:08d}.safetensors"
+
+    @property
+    def name(self) -> str:
+        """Name of the marker in the store."""
+        return f"{FOLDER}/step-{self.step:08d}.json"
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Mark":
+        """Raises ValueError or KeyError for anything else."""
+        values = json.loads(data)
+        positions = tuple(Position(**position) for position in values["positions"])
+        return cls(values["step"], values["bytes"], values["sha256"], positions)
+
+
+def save(store: Store, learner: Learner, positions: Sequence[Position], keep: int) -> Mark:
+    """Write a checkpoint, then remove all but the last `keep`. Raises StorageFull or StorageError; older ones stay."""
+    mark = put(store, learner.step_count, state_of(learner), positions)
+    _prune(store, keep)
+    return mark
+
+
+def put(store: Store, step: int, data: bytes, positions: Sequence[Position] = ()) -> Mark:
+    """Write the bytes of a training state as a checkpoint."""
+    mark = Mark(step, len(data), hashlib.sha256(data).hexdigest(), tuple(positions))
+    store.put(mark.state, data)
+    store.put(mark.name, mark.to_json())
+    return mark
+
+
+def state_of(learner: Learner) -> bytes:
+    """The bytes of the learner's state. Raises StorageFull if the temporary folder has no room for them."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="driftrec-") as folder:
+            path = Path(folder) / "state.safetensors"
+            learner.save(path)
+            return path.read_bytes()
+    except (OSError, SafetensorError) as error:
+        where = tempfile.gettempdir()
+        raise StorageFull(f"{where}: the training state could not be written there: {error}; free some room") from error
+
+
+def _prune(store: Store, keep: int) -> None:
+    """Remove old checkpoints, marker first, and states that have no marker."""
+    names = [name for name, _ in store.list(FOLDER)]
+    markers = sorted((name for name in names if name.endswith(".json")), reverse=True)
+    for name in markers[keep:]:
+        store.remove(name)
+    whole = {name.removesuffix(".json") for name in markers[:keep]}
+    for name in names:
+        if name.endswith(".safetensors") and name.removesuffix(".safetensors") not in whole:
+            store.remove(name)
+
+
+def latest(store: Store) -> Mark | None:
+    """The marker of the newest checkpoint whose state has the size that it should have."""
+    sizes = dict(store.list(FOLDER))
+    for name in sorted((name for name in sizes if name.endswith(".json")), reverse=True):
+        try:
+            mark = Mark.from_json(store.read(name))
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is no checkpoint marker (%s); the one before is taken", store.where(name), error)
+            continue
+        if sizes.get(mark.state) == mark.bytes:
+            return mark
+        found = sizes.get(mark.state, 0)
+        log.warning("%s: %d of %d bytes; the one before is taken", store.where(mark.state), found, mark.bytes)
+    return None
+
+
+def load(store: Store, mark: Mark, learner: Learner) -> None:
+    """Put a checkpoint into the learner. Raises DriftRecError if its bytes are not those that were written."""
+    data = store.read(mark.state)
+    if hashlib.sha256(data).hexdigest() != mark.sha256:
+        where = store.where(mark.state)
+        raise DriftRecError(
+            f"{where}: its {len(data)} bytes are not those that were written; remove {mark.name} and start again"
+        )
+    load_state(data, learner)
+
+
+def load_state(data: bytes, learner: Learner) -> None:
+    """Put the bytes of a training state into the learner."""
+    with tempfile.TemporaryDirectory(prefix="driftrec-") as folder:
+        path = Path(folder) / "state.safetensors"
+        path.write_bytes(data)
+        learner.load(path)

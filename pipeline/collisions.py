@@ -1,0 +1,83 @@
+"""Two inputs on one output name, found before anything is written. Names are kept as 64-bit digests: 8 bytes a name."""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from driftrec.errors import InvalidInput
+from pipeline.names import collision_id, printable
+
+OutputName = Callable[[str], str]  # key -> name of its output
+
+
+class Taken:
+    """The output names in use. Names that differ in case or Unicode composition alone are one (see `collision_id`)."""
+
+    def __init__(self, output_name: OutputName) -> None:
+        self._output_name = output_name
+        self._files = np.empty(0, np.uint64)  # of loose files, sorted
+        self._folders: set[int] = set()  # above loose files, all levels
+        self._rows: set[int] = set()  # of tar members or Parquet rows
+
+    def add_files(self, names: Callable[[], Iterator[str]]) -> None:
+        """Take the names of all loose files (gone through twice). Raises InvalidInput naming two on one output."""
+        ids = array("Q")
+        for name in names():
+            ids.append(collision_id(self._output_name(name)))
+            self._folders.update(_folder_ids(name))
+        files = np.sort(np.frombuffer(ids, np.uint64)) if ids else self._files
+        self._files = files
+        repeated = set(files[1:][files[1:] == files[:-1]].tolist())
+        repeated |= {folder for folder in self._folders if self._holds(folder)}
+        if repeated:
+            self._refuse(names(), repeated)
+
+    def check_trees(self, stems: Sequence[str]) -> None:
+        """Refuse tars (names without .tar) whose members would fall among loose files or another tar's members."""
+        owner: dict[int, str] = {}
+        folders = set(self._folders)
+        for stem in sorted(stems):
+            here, above = collision_id(stem), _folder_ids(stem)
+            clash = next((place for place in (here, *above) if place in owner), here if here in folders else None)
+            if clash is not None:
+                other = f"{owner[clash]}.tar" if clash in owner else f"the folder {stem}/"
+                raise InvalidInput(
+                    f"{printable(stem)}.tar and {printable(other)} would be restored into one folder; rename one"
+                )
+            owner[here] = stem
+            folders.update(above)
+
+    def add(self, keys: Sequence[str]) -> frozenset[int]:
+        """Take the output names of some rows; gives the positions of those that were taken before."""
+        repeated: list[int] = []
+        for position, key in enumerate(keys):
+            name = collision_id(self._output_name(key))
+            above = _folder_ids(self._output_name(key))
+            if name in self._rows or name in self._folders or self._holds(name) or not self._rows.isdisjoint(above):
+                repeated.append(position)
+                continue
+            self._rows.add(name)
+            self._folders.update(above)
+        return frozenset(repeated)
+
+    def _holds(self, name: int) -> bool:
+        at = int(np.searchsorted(self._files, np.uint64(name)))
+        return at < len(self._files) and int(self._files[at]) == name
+
+    def _refuse(self, names: Iterator[str], repeated: set[int]) -> None:
+        first: dict[int, str] = {}
+        for name in names:
+            for place in (collision_id(self._output_name(name)), *_folder_ids(name)):
+                if place in repeated and first.setdefault(place, name) != name:
+                    output = printable(self._output_name(name))
+                    raise InvalidInput(
+                        f"{printable(first[place])} and {printable(name)} cannot both be written: on some disks at "
+                        f"least images/{output} would hold two of them; rename one"
+                    )
+
+
+def _folder_ids(name: str) -> list[int]:
+    """Digests of all folders above a name."""
+    parts = name.split("/")[:-1]
+    return [collision_id("/".join(parts[: depth + 1])) for depth in range(len(parts))]

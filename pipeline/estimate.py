@@ -1,0 +1,77 @@
+"""What a restore would cost, without writing anything: some images are looked at, the network is timed on a crop."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from driftrec.errors import BadImage
+from driftrec.image import Picture, decode
+from pipeline.ledger import Ledger
+from pipeline.restore import list_restore, resolve, shown
+from pipeline.run import plan
+from pipeline.settings import RestoreSettings
+from pipeline.shards import Shard, read_shard
+from pipeline.stage import sampling_of
+from pipeline.store import Store
+from pipeline.weights import Weights, find
+
+SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
+CROP = 128  # pixels, side of the crop on which the network is timed
+
+
+def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
+    """Shards, bytes, resolved settings and an estimate of the cost. Raises InvalidInput as the run would."""
+    listing, weights = list_restore(settings), find(settings.model)
+    settings = resolve(settings, weights)
+    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    size = sum(shard.size for shard in listing.shards)
+    todo = sum(shard.size for shard in listing.shards if shard.id not in done)
+    bytes_each, pixels_each = _sample(listing.shards, settings.max_pixels)
+    images = listing.images if listing.images is not None else round(size / bytes_each)
+    megapixels = todo / bytes_each * pixels_each / 1e6
+    seconds = megapixels * _seconds_per_megapixel(settings, weights)
+    actors = settings.actors or os.cpu_count() or 1
+    return {
+        "job": "restore",
+        "state": "dry run",
+        "exit_code": 0,
+        **plan(listing, done),
+        "estimate": {
+            "images": images,
+            "megapixels_to_do": round(megapixels, 2),
+            "seconds_of_one_actor": round(seconds, 1),
+            "actors": actors,
+            "seconds": round(seconds / actors, 1),
+        },
+        "settings": shown(settings),
+    }
+
+
+def _sample(shards: list[Shard], max_pixels: int) -> tuple[float, float]:
+    """(mean bytes, mean pixels) of some images of some shards. Bad images count with no pixels."""
+    some = shards[:: max(1, len(shards) // SAMPLE_SHARDS)][:SAMPLE_SHARDS]
+    sizes: list[int] = []
+    pixels: list[int] = []
+    for shard in some:
+        for data in read_shard(shard)["data"].to_pylist()[:SAMPLE_IMAGES]:
+            sizes.append(len(data))
+            try:
+                picture = decode(data, "", max_pixels)
+                pixels.append(picture.width * picture.height)
+            except BadImage:
+                pixels.append(0)
+    return max(1.0, float(np.mean(sizes or [0]))), float(np.mean(pixels or [0]))
+
+
+def _seconds_per_megapixel(settings: RestoreSettings, weights: Weights) -> float:
+    """Of the network alone, on the device of this machine; decoding and encoding go on beside it."""
+    restorer = weights.load()
+    crop = Picture(np.full((CROP, CROP, 3), 127, np.uint8))
+    begun = 0.0
+    for _ in range(2):  # the first warms up
+        begun = time.perf_counter()
+        restorer.restore([crop], ["crop"], settings.seed, sampling_of(settings))
+    return (time.perf_counter() - begun) / CROP**2 * 1e6
+

@@ -1,0 +1,155 @@
+"""Training batches for one worker: Ray Data tasks read shards and draw patches, a thread gathers windows ahead.
+
+The order is that of `pipeline.windows`, whatever the timing.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext, ExecutionResources
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pipeline.shards import Shard
+from pipeline.windows import Drawing, Pair, Position, Window, draw_shard, gather_windows, locate
+
+log = logging.getLogger(__name__)
+
+CHAPTER = 256  # items in one Ray Dataset: starting one takes about a second, planning one a millisecond an item
+DRAW_CPUS = 0.5  # a drawing task reserves: one fits beside the workers even on a single CPU
+RETRIES = 3  # of a drawing task whose process died
+WINDOWS_AHEAD = 2  # of patches that may lie finished in Ray's object store
+
+Item = tuple[int, int, Shard]  # number of the item, epoch, shard
+
+
+class PatchSource(Datasource):
+    """Read tasks, one an item, one block each."""
+
+    def __init__(self, items: Sequence[Item], drawing: Drawing) -> None:
+        super().__init__()
+        self._items, self._drawing = items, drawing
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Not known: it is the number of images that counts."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task an item, whatever parallelism is asked for."""
+        return [ReadTask(self._task(*item), BlockMetadata(None, None, None, None)) for item in self._items]
+
+    def _task(self, item: int, epoch: int, shard: Shard) -> Callable[[], list[pa.Table]]:
+        drawing = self._drawing
+        return lambda: [draw_shard(shard, epoch, item, drawing)]
+
+
+def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Iterator[pa.Table]:
+    """The tables of the items in their order, drawn by Ray Data tasks, about `ahead_bytes` of them in advance."""
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # one block an item
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
+    with DataContext.current(context):
+        dataset = ray.data.read_datasource(
+            PatchSource(items, drawing),
+            num_cpus=DRAW_CPUS,
+            override_num_blocks=len(items),
+            ray_remote_args={"max_retries": RETRIES},
+        )
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+class Feed:
+    """Iterates over a worker's batches without end, from `position` on; `position` moves with the iteration."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        drawing: Drawing,
+        batch_size: int,
+        shuffle_buffer: int,
+        rank: int = 0,
+        world: int = 1,
+        position: Position | None = None,
+    ) -> None:
+        self._shards, self._drawing, self._batch_size = shards, drawing, batch_size
+        self._patches = max(shuffle_buffer, batch_size)  # in a window
+        self._rank, self._world = rank, world
+        self._queue: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        self.position = position or Position()
+        self.skipped: dict[str, str] = {}  # key: why, of every image that gave no patches
+        self.waited_s = 0.0  # for batches, in all
+
+    @property
+    def epoch(self) -> int:
+        """Of the present window's first item."""
+        return self._locate(self.position.item)[0]
+
+    def __iter__(self) -> Iterator[Pair]:
+        threading.Thread(target=self._fill, args=[self.position.item], name="windows", daemon=True).start()
+        taken = self.position.batch
+        while True:
+            begun = time.perf_counter()
+            window = self._queue.get()
+            if isinstance(window, BaseException):
+                raise window
+            self._tell(window.skipped)
+            for number, indices in enumerate(window.batches(self._batch_size, self._drawing.seed)):
+                if number < taken:
+                    continue
+                pair = window.take(indices)
+                self.waited_s += time.perf_counter() - begun
+                self.position = Position(window.first, number + 1)
+                yield pair
+                begun = time.perf_counter()
+            self.position, taken = Position(window.following), 0
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed.set()
+
+    def _fill(self, item: int) -> None:
+        """Gather windows, one ahead of the iteration; runs in a thread of its own."""
+        try:
+            for window in gather_windows(self._tables(item), self._patches, self._drawing, len(self._shards)):
+                if not self._put(window):
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, window: Window | BaseException) -> bool:
+        """Wait for a place in the queue; False once the feed is closed."""
+        while not self._closed.is_set():
+            try:
+                self._queue.put(window, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _tables(self, item: int) -> Iterator[pa.Table]:
+        ahead = WINDOWS_AHEAD * 2 * self._drawing.bytes_per_image * self._patches // self._drawing.patches.per_image
+        while True:
+            chapter = [(number, *self._locate(number)) for number in range(item, item + CHAPTER)]
+            yield from read_items(chapter, self._drawing, ahead)
+            item += CHAPTER
+
+    def _locate(self, item: int) -> tuple[int, Shard]:
+        epoch, shard = locate(item, self._rank, self._world, self._drawing.seed, len(self._shards))
+        return epoch, self._shards[shard]
+
+    def _tell(self, skipped: dict[str, str]) -> None:
+        """Name every skipped image once."""
+        for key, why in skipped.items():
+            if key not in self.skipped:
+                log.warning("%s gives no patches: %s", key, why)
+        self.skipped |= skipped

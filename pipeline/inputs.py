@@ -1,0 +1,108 @@
+"""What the user's INPUT means: a folder, one file, or a glob; local or any fsspec URL. No file is opened here."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from driftrec.errors import InvalidInput
+from pipeline.names import is_image, printable, suffix
+from pipeline.store import LocalStore, StorageError, Store, redact
+
+CONTAINERS = (".tar", ".parquet")
+PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A store, and which of its names are meant."""
+
+    store: Store
+    url: str  # as the user gave it, without credentials
+    name: str | None = None  # only this one file
+    pattern: re.Pattern[str] | None = None  # only the names that match
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file meant, in the order of the names."""
+        if self.name is not None:
+            yield self.name, self.store.size(self.name) or 0
+            return
+        for name, size in self.store.list():
+            if self.pattern is None or self.pattern.fullmatch(name):
+                yield name, size
+
+
+def open_input(url: str) -> Input:
+    """The input behind a path, URL or glob. Raises InvalidInput that names it if there is nothing usable."""
+    shown = redact(url)
+    root, pattern = _split_glob(url)
+    try:
+        if pattern and not (_is_local(url) and Store.open(url).exists("")):
+            return Input(Store.open(root), shown, pattern=_glob_regex(pattern))
+        store = Store.open(url)
+        if isinstance(store, LocalStore) and store.root.is_dir():
+            return Input(store, shown)
+        return _single(store, url, shown)
+    except StorageError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def _single(store: Store, url: str, shown: str) -> Input:
+    """One file if the URL names one, else a remote prefix."""
+    parent, _, name = store.url.rpartition("/") if isinstance(store, LocalStore) else url.rstrip("/").rpartition("/")
+    usable = suffix(_path(name)) in CONTAINERS or is_image(_path(name))
+    if isinstance(store, LocalStore) and not store.root.exists():
+        raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")
+    if (isinstance(store, LocalStore) and not usable) or suffix(name) in PACKED:
+        raise InvalidInput(f"INPUT {shown} is no image, .tar or .parquet file; unpack it, or give its folder")
+    if not usable:
+        return Input(store, shown)
+    if not store.exists(""):
+        raise InvalidInput(f"INPUT {shown} does not exist; check the name")
+    return Input(Store.open(parent), shown, name=name)
+
+
+def check_apart(source: Input, output: Store) -> None:
+    """Refuse an OUTPUT that holds INPUT or lies in it: a run would restore its own output, or sweep the input away."""
+    one, other = _place(source.store), _place(output)
+    inside = source.name is None and f"{other}/".startswith(f"{one}/")
+    if inside or f"{one}/".startswith(f"{other}/images/"):
+        told = f"OUTPUT {output.url} and INPUT {source.url} lie in each other"
+        raise InvalidInput(f"{told}; give OUTPUT a place of its own")
+
+
+def nothing_found(source: Input, others: int) -> InvalidInput:
+    """The error for an input without a single image, tar or Parquet file."""
+    found = f"{others} files of other kinds" if others else "it is empty"
+    where = printable(source.url)
+    return InvalidInput(f"INPUT {where} holds no image, .tar or .parquet file ({found}); check the path")
+
+
+def _place(store: Store) -> str:
+    return str(Path(os.path.realpath(store.root))) if isinstance(store, LocalStore) else store.url
+
+
+def _is_local(url: str) -> bool:
+    return "://" not in url
+
+
+def _path(name: str) -> str:
+    """A name without the query of a signed URL."""
+    return name.partition("?")[0] if "=" in name else name
+
+
+def _split_glob(url: str) -> tuple[str, str]:
+    """("s3://b/x", "*.tar") for "s3://b/x/*.tar"; an empty pattern where nothing globs."""
+    match = re.search(r"[*\[]|\?(?!.*=)", url)  # a ? before a = is the query of a signed URL
+    if not match:
+        return url, ""
+    cut = url.rfind("/", 0, match.start()) + 1
+    return url[: max(cut - 1, 1 if url.startswith("/") else 0)] or ".", url[cut:]
+
+
+def _glob_regex(pattern: str) -> re.Pattern[str]:
+    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class."""
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern)
+    return re.compile("".join(known.get(p) or (p.replace("[!", "[^") if len(p) > 1 else re.escape(p)) for p in parts))

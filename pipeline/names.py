@@ -1,0 +1,79 @@
+"""Names: which are images, which are safe, and what an output is called. Pure functions; no storage, no Ray."""
+
+import hashlib
+import re
+import unicodedata
+
+# What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+SUFFIX_OF_FORMAT = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+FORMAT_OF_SUFFIX = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    ".webp": "webp",
+}
+MAX_COMPONENT_BYTES = 255  # of Linux file systems
+MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
+
+# Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
+# with which a name can pretend to be another.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\\\\]")
+
+
+def suffix(name: str) -> str:
+    """Lower-case suffix with its dot, "" if there is none: "a/B.JPG" -> ".jpg"."""
+    stem, dot, last = name.rpartition("/")[2].rpartition(".")
+    return f".{last.lower()}" if dot and stem else ""
+
+
+def is_image(name: str) -> bool:
+    """Whether the name promises an image. Its content is looked at later and decides."""
+    return suffix(name) in IMAGE_SUFFIXES
+
+
+def strip_suffix(name: str) -> str:
+    """The name without its suffix: "a/b.tar" -> "a/b"."""
+    return name[: len(name) - len(suffix(name))]
+
+
+def output_format(key: str, wanted: str) -> str:
+    """The format of an output: `wanted`, or for "same" what the key's suffix promises (png if we do not write that)."""
+    return FORMAT_OF_SUFFIX.get(suffix(key), "png") if wanted == "same" else wanted
+
+
+def output_name(key: str, wanted: str) -> str:
+    """Where the output of `key` lies below images/: an image suffix is replaced, or else one is appended.
+
+    "same" keeps the suffix of a format that we write.
+    """
+    new = SUFFIX_OF_FORMAT[output_format(key, wanted)]
+    if wanted == "same" and FORMAT_OF_SUFFIX.get(suffix(key)) and is_image(key):
+        return key
+    return (strip_suffix(key) if is_image(key) else key) + new
+
+
+def unsafe(key: str) -> str:
+    """Why no output may be named after this key, in words; "" if it is safe."""
+    if match := _UNSAFE.search(key):
+        return f"the name holds the character {printable(match.group())} (U+{ord(match.group()):04X})"
+    if key.startswith("/"):
+        return "the name is absolute"
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "the name has an empty, . or .. part"
+    longest = (strip_suffix(key) if is_image(key) else key) + ".webp"  # of all its possible outputs
+    lengths = [len(part.encode()) for part in longest.split("/")]
+    if max(lengths) > MAX_COMPONENT_BYTES or sum(lengths) + len(parts) > MAX_NAME_BYTES:
+        return f"the name is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
+    return ""
+
+
+def printable(name: str) -> str:
+    """The name with every unsafe character escaped, for the ledger and messages. Safe names are unchanged."""
+    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), name)
+
+
+def collision_id(name: str) -> int:
+    """Equal for names that some file system holds for one (case, Unicode composition): 64 bits of a digest."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

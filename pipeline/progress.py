@@ -1,0 +1,85 @@
+"""How far a run is: one live line on a terminal, one JSON line an interval elsewhere. Writes to stderr only."""
+
+import json
+import sys
+import time
+from typing import TextIO
+
+LIVE_S = 0.2  # seconds between two redraws of the live line
+
+
+class Progress:
+    """Counts what is done and says so.
+
+    Args:
+        shards: of the input, all of them.
+        done: of these, finished by an earlier attempt.
+        images: of the input; None while tars are unopened.
+        interval_s: seconds between two JSON lines.
+        stream: stderr unless a test says otherwise.
+    """
+
+    def __init__(
+        self, shards: int, done: int, images: int | None, interval_s: float, stream: TextIO | None = None
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._interval_s = LIVE_S if self._live else interval_s
+        self._shards, self._done, self._listed = shards, done, images
+        self._images = self._failed = self._pixels = 0
+        self._shards_now = 0
+        self._begun = self._said = time.monotonic()
+
+    def add(self, ok: int, failed: int, pixels: int) -> None:
+        """One more shard is finished, with so many images and pixels."""
+        self._done += 1
+        self._shards_now += 1
+        self._images += ok + failed
+        self._failed += failed
+        self._pixels += pixels
+        self.tick()
+
+    def tick(self) -> None:
+        """Say something if it is time to."""
+        if time.monotonic() - self._said >= self._interval_s:
+            self._say()
+
+    def close(self) -> None:
+        """Say the last of it."""
+        self._say()
+        if self._live:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        seconds = self._said - self._begun
+        rate = self._images / seconds if seconds else 0.0
+        left = (self._shards - self._done) * seconds / self._shards_now if self._shards_now else None
+        if self._live:
+            eta = "" if left is None else f", {_clock(left)} left"
+            text = (
+                f"{self._done}/{self._shards} shards, {self._images} images, {self._failed} failed, "
+                f"{rate:.1f} images/s{eta}"
+            )
+            self._stream.write(f"\r\x1b[K{text}")
+        else:
+            told = {
+                "shards": self._shards,
+                "shards_done": self._done,
+                "images": self._images,
+                "failed": self._failed,
+                "images_per_second": round(rate, 2),
+                "megapixels_per_second": round(self._pixels / seconds / 1e6, 2) if seconds else 0.0,
+                "seconds": round(seconds, 1),
+                "seconds_left": None if left is None else round(left),
+            }
+            self._stream.write(json.dumps({"progress": told}) + "\n")
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    """3725 -> "1:02:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

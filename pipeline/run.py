@@ -1,0 +1,234 @@
+"""The life of a run: OUTPUT opened or refused, what is still to do, the final count check, _RESULT.json, the exit code.
+
+Knows no Ray and no pixels. A run owns run.json, images/, ledger/ and _RESULT.json below OUTPUT, and nothing else.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SKIPPED, Ledger, Tally, sweep
+from pipeline.settings import allowed_failures
+from pipeline.shards import Listing, Shard
+from pipeline.store import NotFound, StorageError, Store
+
+log = logging.getLogger(__name__)
+
+RUN, RESULT = "run.json", "_RESULT.json"
+PACKAGES = ("driftrec", "torch", "ray", "pillow", "numpy", "pyarrow")
+
+
+class Exit(IntEnum):
+    """What a command answers to the shell."""
+
+    DONE = 0
+    FAILED = 1  # the run failed; what was finished stays valid
+    REFUSED = 2  # bad settings or input; nothing was started
+    TOO_MANY_FAILED = 3  # done, but more images failed than max_failed
+    INTERRUPTED = 130
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM: finish nothing more, say so, go."""
+
+
+@dataclass
+class Run:
+    """One attempt at one OUTPUT."""
+
+    job: str
+    store: Store
+    ledger: Ledger
+    listing: Listing
+    max_failed: str
+    fingerprint: str
+    resumed: set[str] = field(default_factory=set)  # shards that an earlier attempt has finished
+    statuses: Counter[str] = field(default_factory=Counter)  # of the shards finished in this attempt
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def todo(self) -> list[Shard]:
+        """The shards without a part when this attempt began."""
+        return [shard for shard in self.listing.shards if shard.id not in self.resumed]
+
+
+def open_run(
+    job: str,
+    output: str,
+    listing: Listing,
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    max_failed: str = "0",
+) -> Run:
+    """Open OUTPUT for a new run, or to go on with one of the same fingerprint.
+
+    Args:
+        job: "restore", ...
+        output: path or URL.
+        listing: the input.
+        settings: all resolved settings, to be kept in run.json; without secrets.
+        identity: what determines the output's bytes and shards (settings, weights). With the input and the code's
+            version it is the run's fingerprint.
+        max_failed: failed images that are still a success, "N" or "P%".
+
+    Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
+    """
+    document = describe(job, listing, settings, identity)
+    fingerprint = document["fingerprint"]
+    try:
+        store = Store.open(output)
+        claim(store, document)
+        run = Run(job, store, Ledger(store), listing, max_failed, fingerprint)
+        run.resumed = run.ledger.committed() & {shard.id for shard in listing.shards}
+        if run.todo:
+            store.remove(RESULT)  # it speaks of an earlier attempt
+    except StorageError as error:
+        raise InvalidInput(f"OUTPUT {error}") from None
+    return run
+
+
+def describe(
+    job: str, listing: Listing, settings: Mapping[str, Any], identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What run.json says; the arguments are those of `open_run`."""
+    identity = dict(identity) | {"job": job, "input": listing.digest, "version": _version("driftrec")}
+    return {
+        "job": job,
+        "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "identity": identity,
+        "settings": dict(settings),
+        "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def claim(store: Store, document: Mapping[str, Any]) -> None:
+    """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused."""
+    try:
+        text = store.read(RUN)  # not `exists`: a refusal of S3 says why only to those who read
+    except NotFound:
+        foreign = next((name for folder in (IMAGES, FOLDER) for name, _ in store.list(folder)), None)
+        if foreign:
+            told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
+            raise InvalidInput(told) from None
+        if store.create(RUN, json.dumps(document, indent=2).encode()):
+            return
+        text = store.read(RUN)
+    try:
+        there: dict[str, Any] = json.loads(text)
+        identity: dict[str, Any] = there["identity"]
+    except (ValueError, KeyError, TypeError):
+        raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
+    if there.get("fingerprint") != document["fingerprint"]:
+        raise InvalidInput(
+            f"OUTPUT {store.url} belongs to another run: {_difference(identity, document['identity'])}; "
+            "choose another OUTPUT, or repeat that run with its own settings"
+        )
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs, in words: "seed is 0 there, 1 here"."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    words = {"input": "INPUT holds other files than it did", "weights": "the model's weights are others"}
+    told = [words.get(name) or f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in names]
+    return ", ".join(told) or "its run.json was changed"
+
+
+def earlier_result(run: Run) -> dict[str, Any] | None:
+    """The result of the run if it was finished before and nothing is left to do."""
+    if run.todo:
+        return None
+    try:
+        result: dict[str, Any] = json.loads(run.store.read(RESULT))
+    except (StorageError, ValueError):
+        return None
+    finished = result.get("state") == "done" and result.get("fingerprint") == run.fingerprint
+    return result if finished else None
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """The end of a run whose shards are all done: count, check, sweep, write _RESULT.json.
+
+    Raises DriftRecError if the count is off.
+    """
+    tally = run.ledger.tally(shard.id for shard in run.listing.shards)
+    _check_count(run, tally)
+    swept = sweep(run.store, tally.outputs())
+    if swept:
+        log.info("removed %d leftovers of earlier attempts", swept)
+    allowed = allowed_failures(run.max_failed, tally.rows)
+    code = Exit.TOO_MANY_FAILED if tally.statuses[FAILED] > allowed else Exit.DONE
+    return _write(run, "done", code, tally.statuses, tally.reasons)
+
+
+def _check_count(run: Run, tally: Tally) -> None:
+    expected = run.listing.images
+    if tally.repeated:
+        raise DriftRecError(f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice; please report this")
+    if expected is not None and tally.rows != expected:
+        raise DriftRecError(
+            f"{run.store.where(FOLDER)} has {tally.rows} rows for {expected} listed images; please report this"
+        )
+
+
+def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
+    """The end of a run that did not get through: _RESULT.json says so. Counts are those of this attempt."""
+    state = "interrupted" if code == Exit.INTERRUPTED else "failed"
+    return _write(run, state, code, run.statuses, Counter(), error)
+
+
+def _write(
+    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], error: str | None = None
+) -> dict[str, Any]:
+    seconds = time.monotonic() - run.started
+    images = run.statuses.total()
+    done = len(run.resumed) + (len(run.todo) if state == "done" else 0)
+    result: dict[str, Any] = {
+        "job": run.job,
+        "state": state,
+        "interrupted": state == "interrupted",
+        "exit_code": int(code),
+        "output": run.store.url,
+        "fingerprint": run.fingerprint,
+        "images": statuses.total(),
+        "status": {name: statuses[name] for name in (OK, FAILED, SKIPPED)},
+        "reasons": dict(sorted(reasons.items())),
+        "ignored_files": dict(sorted(run.listing.ignored.items())),
+        "shards": {"listed": len(run.listing.shards), "done": done, "resumed": len(run.resumed)},
+        "seconds": round(seconds, 2),
+        "images_this_attempt": images,
+        "images_per_second": round(images / seconds, 3) if seconds else 0.0,
+    }
+    if error:
+        result["error"] = error
+    run.store.put(RESULT, json.dumps(result, indent=2).encode())
+    return result
+
+
+def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:
+    """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
+    return {
+        "shards": len(listing.shards),
+        "shards_done": len(done),
+        "images": listing.images,
+        "bytes": sum(shard.size for shard in listing.shards),
+        "ignored_files": dict(listing.ignored),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

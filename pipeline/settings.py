@@ -1,0 +1,176 @@
+"""The settings of every job: frozen pydantic models that YAML, --set and flags fill alike. Knows no Ray, no storage."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from driftrec.errors import InvalidInput
+
+MIB = 2**20
+
+
+class Settings(BaseModel):
+    """Base of all settings: an unknown name is an error, and nothing changes after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class RestoreSettings(Settings):
+    """Settings of `driftrec restore`, named as the flags; the two groups say what a change does to an output."""
+
+    input: str  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: str  # folder or URL prefix that this run owns
+
+    # These determine the bytes or the shards: another value needs another output.
+    model: str = (
+        "tiny"  # embedded; or path or URL of a .safetensors; or "identity": no network, the pipeline alone
+    )
+    seed: int = Field(0, ge=0)
+    sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"
+    steps: int | None = Field(None, ge=1)  # None: as the model says
+    samples: int = Field(1, ge=1)  # so many are drawn and averaged
+    fidelity: float | None = Field(
+        None, ge=0, le=1
+    )  # 0: a posterior sample, 1: its mean; None: as the model says
+    color_correction: bool = True
+    format: Literal["png", "same", "jpeg", "webp", "tiff"] = "png"
+    layout: Literal["tree"] = "tree"
+    max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
+    limit: int | None = Field(None, ge=1)  # only the first so many images
+    shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
+
+    # These do not: they may change between two attempts at one output.
+    max_failed: str = "0"  # failed images that are still a success: a number or "5%"
+    actors: int | None = Field(None, ge=1)  # None: one per GPU, or one per CPU where there is no GPU
+    batch_size: int = Field(4, ge=1)  # images given to the network together
+    gpus_per_actor: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs
+    cpus_per_actor: float | None = Field(None, gt=0)  # None: what leaves room for the reading tasks
+    codec_threads: int = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
+    report: bool = True  # write report.html at the end
+    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+
+    @field_validator("max_failed", mode="before")
+    @classmethod
+    def _check_max_failed(cls, value: Any) -> str:
+        allowed_failures(str(value), 0)
+        return str(value)
+
+
+# Fields of RestoreSettings that may differ between two attempts at the same output.
+FREE_FIELDS = frozenset(
+    {
+        "output",
+        "max_failed",
+        "actors",
+        "batch_size",
+        "gpus_per_actor",
+        "cpus_per_actor",
+        "codec_threads",
+        "report",
+    }
+    | {"progress_s"}
+)
+
+
+def allowed_failures(max_failed: str, images: int) -> int:
+    """How many of `images` may fail under `max_failed`, "N" or "P%". Raises ValueError for anything else."""
+    text = max_failed.strip()
+    share = text.endswith("%")
+    try:
+        number = float(text[:-1]) if share else float(int(text))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf or (share and number > 100):
+        raise ValueError("give a number of images such as 10, or a share such as 5%")
+    return math.floor(images * number / 100) if share else int(number)
+
+
+def load(
+    model: type[S],
+    config: str | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> S:
+    """Settings from a YAML file, then `a.b=c` assignments, then flags that are not None; the later wins.
+
+    Raises InvalidInput that names each wrong or unknown setting and what it could be.
+    """
+    values: dict[str, Any] = _read_yaml(config) if config else {}
+    for assignment in assignments:
+        _assign(values, assignment)
+    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(_explain(model, error, config)) from None
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"--config {path}: {error.strerror}; give the path of a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise InvalidInput(f"--config {path} holds a {kind}; write settings as `name: value` lines")
+    return values
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    """Put `a.b=c` into the nested `values`; c is read as YAML."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not all(name.split(".")):
+        raise InvalidInput(f"--set {assignment!r}: write it as name=value, for example --set seed=1")
+    *parents, last = name.split(".")
+    for parent in parents:
+        child = values.get(parent)
+        values[parent] = dict(child) if isinstance(child, dict) else {}
+        values = values[parent]
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values[last] = text
+
+
+def _explain(model: type[Settings], error: ValidationError, config: str | None) -> str:
+    """One line for all problems, with the names that come close to an unknown one."""
+    where = f" (in {config} or the command line)" if config else ""
+    names = list(_names(model))
+    problems: list[str] = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            last = name.rpartition(".")[2]
+            near = [known for known in names if known.rpartition(".")[2] == last]
+            near = near or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+            problems.append(f"unknown setting {name!r}; {hint}")
+        elif problem["type"] == "missing":
+            problems.append(f"setting {name!r} is missing")
+        else:
+            what = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"setting {name!r} is {problem['input']!r}: {what}")
+    return "; ".join(problems) + where
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings, those of nested models included."""
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            yield from _names(nested, f"{prefix}{name}.")
+        else:
+            yield prefix + name

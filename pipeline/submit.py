@@ -1,0 +1,71 @@
+"""A job handed to the Ray cluster at a URL (`--submit`), followed to its end. There it is `python -m jobs.<name>`."""
+
+import json
+import logging
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.run import RESULT
+from pipeline.store import StorageError, Store
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+# Handed on to the job, so that it reaches the same storage. Whoever may see the cluster's jobs can see them.
+STORAGE_VARIABLES = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_REGION", "AWS_DEFAULT_REGION",
+)  # fmt: skip
+EXCLUDES = [".git", ".venv", "out", "tests", "docs", "examples"]
+
+
+def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dict[str, Any]:
+    """Run `python -m jobs.<job> <arguments>` on the cluster at `url` and wait. Gives its _RESULT.json.
+
+    Raises InvalidInput if the cluster cannot be reached, DriftRecError if the job ended without a result.
+    """
+    entrypoint = shlex.join(["python", "-m", f"jobs.{job}", *_without_submit(arguments)])
+    runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
+    if Path("jobs", f"{job}.py").is_file():  # a checkout; else the cluster has the package installed
+        runtime |= {"working_dir": ".", "excludes": EXCLUDES}
+    try:
+        client = JobSubmissionClient(url)
+        submitted = client.submit_job(entrypoint=entrypoint, runtime_env=runtime)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InvalidInput(f"--submit {url}: {' '.join(str(error).split())[:300]}; give the dashboard's URL") from None
+    log.info("submitted as %s; follow it with: ray job logs --address %s --follow %s", submitted, url, submitted)
+    status = client.get_job_status(submitted)
+    while not status.is_terminal():
+        time.sleep(POLL_S)
+        status = client.get_job_status(submitted)
+    return _result(client, submitted, status, output)
+
+
+def _without_submit(arguments: Sequence[str]) -> list[str]:
+    """The arguments less --submit and its value."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not skip and argument != "--submit" and not argument.startswith("--submit="):
+            kept.append(argument)
+        skip = argument == "--submit"
+    return kept
+
+
+def _result(client: JobSubmissionClient, submitted: str, status: JobStatus, output: str) -> dict[str, Any]:
+    """What the job left in OUTPUT. Ray tells success from failure only; the exit code stands in the result."""
+    try:
+        result: dict[str, Any] = json.loads(Store.open(output).read(RESULT))
+    except (StorageError, ValueError):
+        result = {}
+    if status == JobStatus.SUCCEEDED or result.get("exit_code"):
+        return result
+    words = client.get_job_logs(submitted).strip().splitlines()[-5:]
+    raise DriftRecError(f"job {submitted} ended as {status}: {' | '.join(words)}")

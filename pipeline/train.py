@@ -1,0 +1,276 @@
+"""The train job: open OUTPUT, start Ray Train, follow its metrics, end with _RESULT.json.
+
+Ray starts the workers anew when one dies; they go on from the newest whole checkpoint in OUTPUT, as does the same
+command after a kill of this process. Ray's own checkpoints and run names play no part: its files lie in a scratch
+folder that is new each time, so that no earlier run can be continued by chance.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
+from pipeline import checkpoints, cluster, run
+from pipeline.ingest import DRAW_CPUS
+from pipeline.inputs import check_apart
+from pipeline.learning import METRICS, MODEL, drawing_of, make_learner, train_worker
+from pipeline.run import RESULT, Exit, Interrupted
+from pipeline.shards import Listing, list_input
+from pipeline.store import StorageError, Store, redact
+from pipeline.train_settings import FREE_FIELDS, TrainSettings
+from pipeline.windows import draw_shard, no_patches, why_skipped
+
+log = logging.getLogger(__name__)
+
+PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be used
+FOLLOW_S = 5.0  # seconds between two looks at the metrics
+
+
+def run_train(settings: TrainSettings) -> dict[str, Any]:
+    """Train to the last step, or go on with it. Gives what stands in _RESULT.json.
+
+    Raises InvalidInput before anything is started; TrainingDiverged, StorageFull or another DriftRecError if the run
+    fails, of which _RESULT.json tells too.
+    """
+    started = time.monotonic()
+    listing = list_data(settings)
+    initial = initial_state(settings)
+    store = open_output(settings, listing, initial)
+    if finished := earlier_result(store):
+        log.info("trained already: %s", store.url)
+        return finished
+    values = settings.model_dump(mode="json")
+    task = {"settings": values, "store": store, "shards": listing.shards}
+    with cluster.connected():
+        try:
+            if initial and not checkpoints.latest(store):
+                checkpoints.put(store, initial.step, initial.data)
+            outcome = fit(settings, task, store)
+            check(outcome)
+        except (KeyboardInterrupt, Interrupted):
+            error = "interrupted; the same command goes on from the last checkpoint"
+            return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+        except InvalidInput:
+            raise
+        except DriftRecError as error:
+            write_result(store, Exit.FAILED, started, error=str(error))
+            raise
+        return write_result(store, Exit.DONE, started, **summary(outcome, store))
+
+
+def plan_train(settings: TrainSettings) -> dict[str, Any]:
+    """What a dry run tells: the resolved settings, the data, where the run stands. Writes nothing."""
+    listing = list_data(settings)
+    initial_state(settings)
+    mark = checkpoints.latest(Store.open(settings.output))
+    return {
+        "job": "train",
+        "dry_run": True,
+        "settings": settings.model_dump(mode="json"),
+        "data": run.plan(listing, []),
+        "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
+        "patches": settings.optimizer.steps * settings.batch_size * settings.workers,
+        "steps_done": mark.step if mark else 0,
+    }
+
+
+def list_data(settings: TrainSettings) -> Listing:
+    """The shards of DATA. Raises InvalidInput if there are none, or if none of the first images can be used."""
+    try:
+        listing = list_input(settings.data, settings.shard_bytes, settings.shard_images, settings.limit)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace("INPUT", "DATA", 1)) from None
+    skipped: dict[str, str] = {}
+    for shard in listing.shards[:PROBE_SHARDS]:
+        table = draw_shard(shard, 0, 0, drawing_of(settings))
+        skipped |= why_skipped(table)
+        if table["clean"].null_count < len(table):
+            return listing
+    raise no_patches(skipped)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The training state of another run, to go on from."""
+
+    step: int
+    data: bytes
+
+
+def initial_state(settings: TrainSettings) -> Initial | None:
+    """What init_from names. Raises InvalidInput if it is not there, does not fit the network or has no step to do."""
+    if settings.init_from is None:
+        return None
+    shown, steps = redact(settings.init_from), settings.optimizer.steps
+    folder, _, name = settings.init_from.rpartition("/")
+    learner = make_learner(settings)
+    try:
+        data = Store.open(folder or ("/" if settings.init_from.startswith("/") else ".")).read(name)
+        checkpoints.load_state(data, learner)
+    except StorageError as error:
+        raise InvalidInput(f"init_from: {error}") from None
+    except InvalidInput as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:500]
+        raise InvalidInput(f"init_from {shown} is no training state of this network: {cause}") from None
+    if learner.step_count >= steps:
+        raise InvalidInput(
+            f"init_from {shown} is at step {learner.step_count}; set optimizer.steps above it, not to {steps}"
+        )
+    return Initial(learner.step_count, data)
+
+
+def open_output(settings: TrainSettings, listing: Listing, initial: Initial | None) -> Store:
+    """OUTPUT, made this run's. Raises InvalidInput if it cannot be written or belongs to a run of other settings."""
+    shown = settings.model_dump(mode="json") | {"data": redact(settings.data), "output": redact(settings.output)}
+    identity = flat({name: value for name, value in shown.items() if name not in FREE_FIELDS})
+    identity["init_from"] = hashlib.sha256(initial.data).hexdigest() if initial else None
+    store = Store.open(settings.output)
+    check_apart(listing.source, store)
+    try:
+        run.claim(store, run.describe("train", listing, shown, identity))
+    except StorageError as error:
+        raise InvalidInput(f"OUTPUT {error}") from None
+    return store
+
+
+def earlier_result(store: Store) -> dict[str, Any] | None:
+    """The result of the run if it is finished; one of an attempt that did not get through is removed."""
+    try:
+        result: dict[str, Any] = json.loads(store.read(RESULT))
+    except (StorageError, ValueError):
+        return None
+    if result.get("state") == "done":
+        return result
+    store.remove(RESULT)
+    return None
+
+
+def fit(settings: TrainSettings, task: dict[str, Any], store: Store) -> dict[str, Any]:
+    """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often."""
+    with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=task,
+            scaling_config=scaling(settings),
+            run_config=RunConfig(
+                name="run",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=settings.max_failures),
+                logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )
+        training = in_thread(trainer.fit)
+        follow(training, store, settings.optimizer.steps)
+        try:
+            return training.result().return_value
+        except Exception as error:
+            raise DriftRecError(
+                f"training failed: {cause_of(error)}; the same command goes on from the last checkpoint"
+            ) from error
+
+
+def scaling(settings: TrainSettings) -> ScalingConfig:
+    """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput."""
+    workers, (cpus, gpus) = settings.workers, cluster.resources()
+    gpu = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(gpus > 0)
+    fair = 1.0 if cpus == 0 else min(1.0, (cpus - DRAW_CPUS) / workers)  # 0: all machines are still to come
+    cpu = settings.cpus_per_worker or fair
+    if workers * gpu > gpus or workers * cpu + DRAW_CPUS > cpus:
+        wanted = (
+            f"{workers} workers want {gpu} GPUs and {cpu:g} CPUs each, and {DRAW_CPUS:g} CPUs are for drawing patches"
+        )
+        there = f"{gpus:g} GPUs and {cpus:g} CPUs are there"
+        if not os.environ.get("RAY_ADDRESS"):
+            raise InvalidInput(f"{wanted}; {there}; set workers, gpus_per_worker or cpus_per_worker lower")
+        log.warning("%s; %s: waiting for the cluster to grow", wanted, there)
+    return ScalingConfig(num_workers=workers, use_gpu=gpu > 0, resources_per_worker={"CPU": cpu, "GPU": gpu})
+
+
+def in_thread(function: Callable[[], Any]) -> Future[Any]:
+    """Run a function in a thread of its own: in the main thread Ray Train would take SIGINT for itself."""
+    future: Future[Any] = Future()
+
+    def target() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=target, name="train", daemon=True).start()
+    return future
+
+
+def follow(training: Future[Any], store: Store, steps: int) -> None:
+    """Until the training ends, tell the newest line of its metrics every now and then."""
+    told = newest_line(store)
+    while not training.done():
+        with contextlib.suppress(TimeoutError):
+            training.exception(timeout=FOLLOW_S)
+        if (line := newest_line(store)) and line != told:
+            log.info(
+                "step %d of %d, epoch %d: loss %.4f, rate %.2g, %.1f images/s, %.1f %% of the time waiting for data",
+                *(line["step"], steps, line["epoch"], line["loss"], line["lr"]),
+                *(line["images_per_s"], 100 * line["waiting_for_data"]),
+            )
+            told = line
+
+
+def newest_line(store: Store) -> dict[str, Any] | None:
+    """The last line of metrics; None if there is none, or none that can be read: progress is no reason to stop."""
+    try:
+        return json.loads(store.read(METRICS).splitlines()[-1])
+    except (StorageError, IndexError, ValueError):
+        return None
+
+
+def check(outcome: dict[str, Any]) -> None:
+    """Raise what the workers found: TrainingDiverged, StorageFull."""
+    if outcome["state"] == "diverged":
+        raise TrainingDiverged(outcome["step"], outcome["loss"], outcome["checkpoint"])
+    if outcome["state"] == "unwritable":
+        kept = outcome["checkpoint"] or "none yet"
+        raise StorageFull(f"{outcome['error']} (at step {outcome['step']}; the last whole checkpoint is {kept})")
+
+
+def cause_of(error: BaseException) -> str:
+    """One line on what the workers died of."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    cause = next(iter(failures.values()), error)
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
+
+
+def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
+    """What the result tells of a finished training."""
+    kept = {"steps": outcome["step"], "epochs": outcome["epoch"], "skipped": outcome["skipped"]}
+    return kept | {"metrics": outcome["metrics"], "model": store.where(MODEL), "checkpoint": outcome["checkpoint"]}
+
+
+def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:
+    """Write and return _RESULT.json."""
+    state = {Exit.DONE: "done", Exit.INTERRUPTED: "interrupted"}.get(code, "failed")
+    result = {"job": "train", "state": state, "interrupted": interrupted, "exit_code": int(code), "output": store.url}
+    result |= {"seconds": round(time.monotonic() - started, 2)} | more
+    store.put(RESULT, json.dumps(result, indent=2).encode())
+    return result
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

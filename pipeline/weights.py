@@ -1,0 +1,67 @@
+"""The model of a run, found before anything starts and loaded again where it works. Knows no Ray.
+
+A model is an embedded one ("tiny"), a path that every node sees, a URL, "identity" (no network), or "fbcnn:" and the
+path or URL of FBCNN's public weights.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.store import StorageError, Store, redact
+
+if TYPE_CHECKING:
+    from driftrec.restoration import Restorer
+
+IDENTITY = "identity"
+FBCNN = "fbcnn:"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights are, and which they are. Picklable."""
+
+    source: str  # as given, without credentials
+    sha256: str  # of the file; "identity" for none
+    recommended: dict[str, Any] = field(default_factory=dict)  # sampling settings that the file recommends
+    remote: tuple[Store, str] | None = None  # store and name where the source is a URL
+
+    def load(self, device: str | None = None) -> "Restorer":
+        """A Restorer with these weights. Raises DriftRecError if they are others than when the run began."""
+        restorer = _load(self.source, self.remote, device)
+        if restorer.fingerprint != self.sha256:
+            raise DriftRecError(
+                f"model {self.source} has changed since the run began, or is another file on this node: "
+                f"sha256 {restorer.fingerprint[:12]} here, {self.sha256[:12]} expected; put the same file everywhere"
+            )
+        return restorer
+
+
+def find(source: str) -> Weights:
+    """The weights behind `model`, opened and checked once. Raises InvalidInput that names what is wrong with them."""
+    remote = None
+    if "://" in source:
+        parent, _, name = source.removeprefix(FBCNN).rpartition("/")
+        remote = (Store.open(parent), name)
+    try:
+        restorer = _load(source, remote, device="cpu")
+    except StorageError as error:
+        raise InvalidInput(f"model {error}") from None
+    recommended = restorer.checkpoint.sampling if restorer.checkpoint else {}
+    return Weights(redact(source), restorer.fingerprint, recommended, remote)
+
+
+def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> "Restorer":
+    from driftrec.restoration import Restorer  # brings PyTorch
+
+    if source == IDENTITY:
+        return Restorer.identity()
+    if remote is None:
+        return Restorer.from_pretrained(source, device)
+    store, name = remote
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name).name
+        path.write_bytes(store.read(name))
+        return Restorer.from_pretrained((FBCNN if source.startswith(FBCNN) else "") + str(path), device)

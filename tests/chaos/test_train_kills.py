@@ -1,0 +1,215 @@
+"""Training under kills: of a worker, of the driver, by signals, as a job of a cluster. It ends as if nothing had been."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import made
+
+ROOT = Path(__file__).parents[2]
+STEPS, EVERY = 60, 5
+SETTINGS = {
+    "network": {"preset": "tiny", "width": 8},
+    "optimizer": {"steps": STEPS, "lr": 1e-3, "warmup": 2},
+    "patches": {"size": 32, "per_image": 8},
+    "batch_size": 4,
+    "shuffle_buffer": 64,
+    "threads": 1,
+    "checkpoint_every": EVERY,
+    "log_every": EVERY,
+    "keep": 2,
+}
+TIMEOUT_S = 400  # of one run, on a busy machine
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(4 * TIMEOUT_S)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tars of 12 images."""
+    folder = tmp_path_factory.mktemp("data")
+    for shard in range(2):
+        images = {f"{shard}-{i}.jpg": made.jpeg(12 * shard + i, 64, 64, quality=90) for i in range(12)}
+        (folder / f"{shard}.tar").write_bytes(made.tar(images))
+    return folder
+
+
+class Attempt:
+    """One `python -m jobs.train` on an OUTPUT."""
+
+    def __init__(self, data: Path, output: Path, *arguments: str, cwd: Path = ROOT) -> None:
+        self.output = output
+        config = output.with_suffix(".yaml")
+        config.write_text(json.dumps(SETTINGS))
+        command = [sys.executable, "-m", "jobs.train", str(data), str(output), "--config", str(config), *arguments]
+        self.talk = output.with_suffix(".log").open("ab")
+        env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self.process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=self.talk)
+
+    def wait_for_step(self, step: int) -> None:
+        """Until there is a checkpoint of this step or a later one."""
+        until = time.monotonic() + TIMEOUT_S
+        while newest(self.output) < step:
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.02)
+
+    def end(self) -> tuple[int, dict[str, Any]]:
+        """(exit code, result on stdout)."""
+        stdout, _ = self.process.communicate(timeout=TIMEOUT_S)
+        return self.process.returncode, json.loads(stdout or b"{}")
+
+    def said(self) -> str:
+        return Path(self.talk.name).read_text()
+
+
+def newest(output: Path) -> int:
+    """The step of the newest checkpoint, 0 without one."""
+    return max((int(path.stem.removeprefix("step-")) for path in output.glob("checkpoints/*.json")), default=0)
+
+
+def training_workers(of: int) -> list[psutil.Process]:
+    """The Ray Train workers below a process, oldest first."""
+    found = [p for p in psutil.Process(of).children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    return sorted(found, key=lambda p: p.create_time())
+
+
+def undisturbed(data: Path, output: Path, workers: int) -> Path:
+    code, result = Attempt(data, output, "--workers", str(workers)).end()
+    assert (code, result["state"]) == (0, "done")
+    return output
+
+
+@pytest.fixture(scope="module")
+def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUTPUT of an undisturbed run of one worker."""
+    return undisturbed(data, tmp_path_factory.mktemp("one") / "run", 1)
+
+
+@pytest.fixture(scope="module")
+def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUTPUT of an undisturbed run of two workers."""
+    return undisturbed(data, tmp_path_factory.mktemp("two") / "run", 2)
+
+
+def assert_same(output: Path, undisturbed: Path) -> None:
+    """The same weights and the same loss curve, bit for bit, each step once."""
+    for name in ("model.safetensors", f"checkpoints/step-{STEPS:08d}.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    curves = [
+        [json.loads(line) for line in (p / "metrics.jsonl").read_text().splitlines()] for p in (output, undisturbed)
+    ]
+    told, expected = ([(line["step"], line["loss"], line["gradient_norm"]) for line in curve] for curve in curves)
+    assert [step for step, _, _ in told] == list(range(EVERY, STEPS + 1, EVERY))
+    assert told == expected
+
+
+def test_a_killed_training_worker_is_replaced_and_the_run_goes_on_by_itself(data: Path, two: Path, tmp_path: Path):
+    attempt = Attempt(data, tmp_path / "run", "--workers", "2")
+    for step, rank in ((10, 1), (25, 0)):
+        attempt.wait_for_step(step)
+        workers = training_workers(attempt.process.pid)
+        assert len(workers) == 2
+        workers[rank].kill()
+        assert newest(attempt.output) < STEPS  # else the kill came too late to show anything
+        psutil.wait_procs(workers, timeout=TIMEOUT_S)  # the other one goes too: the group starts anew
+    code, result = attempt.end()
+    assert (code, result["steps"]) == (0, STEPS)
+    assert_same(attempt.output, two)
+
+
+def test_a_killed_driver_is_followed_by_the_same_command(data: Path, one: Path, tmp_path: Path):
+    for step in (5, 20, 35):
+        attempt = Attempt(data, tmp_path / "run")
+        attempt.wait_for_step(step)
+        below = psutil.Process(attempt.process.pid).children(recursive=True)
+        attempt.process.kill()
+        attempt.process.wait()
+        assert newest(attempt.output) < STEPS
+        psutil.wait_procs(below, timeout=60)  # Ray's processes notice that their driver has gone
+    code, result = Attempt(data, tmp_path / "run").end()
+    assert (code, result["steps"]) == (0, STEPS)
+    assert_same(tmp_path / "run", one)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_130_and_it_can_go_on(data: Path, one: Path, tmp_path: Path, number: signal.Signals):
+    attempt = Attempt(data, tmp_path / "run")
+    attempt.wait_for_step(15)
+    below = psutil.Process(attempt.process.pid).children(recursive=True)
+    attempt.process.send_signal(number)
+    code, result = attempt.end()
+    assert (code, result["state"]) == (130, "interrupted")
+    assert json.loads((attempt.output / "_RESULT.json").read_text()) == result
+    assert not psutil.wait_procs(below, timeout=60)[1]
+    assert newest(attempt.output) < STEPS
+    code, result = Attempt(data, tmp_path / "run").end()
+    assert (code, result["steps"]) == (0, STEPS)
+    assert_same(tmp_path / "run", one)
+
+
+def test_another_number_of_workers_can_finish_the_run(data: Path, tmp_path: Path):
+    attempt = Attempt(data, tmp_path / "run", "--workers", "2")
+    attempt.wait_for_step(15)
+    attempt.process.send_signal(signal.SIGTERM)
+    assert attempt.end()[0] == 130
+    code, result = Attempt(data, tmp_path / "run", "--workers", "1").end()
+    assert (code, result["steps"]) == (0, STEPS)
+    marks = [json.loads(path.read_text()) for path in sorted(attempt.output.glob("checkpoints/*.json"))]
+    assert len(marks[-1]["positions"]) == 1
+
+
+HEAD = """
+import sys, pipeline, ray
+port = int(sys.argv[1])
+ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port,
+         _node_ip_address="127.0.0.1", log_to_driver=False)
+sys.stdout.write("ready\\n"); sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    """(pid, job URL) of a cluster of two CPUs on loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (tmp_path / "head.log").open("wb") as talk:
+        command = [sys.executable, "-c", HEAD, str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=talk)
+    assert process.stdout
+    assert process.stdin
+    try:
+        assert process.stdout.readline() == b"ready\n", (tmp_path / "head.log").read_text()
+        yield process.pid, f"http://127.0.0.1:{port}"
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def test_a_submitted_job_with_two_workers_survives_the_kill_of_one(
+    data: Path, two: Path, head: tuple[int, str], tmp_path: Path
+):
+    pid, url = head
+    work = tmp_path / "work"  # what is sent to the cluster
+    for package in ("driftrec", "pipeline", "jobs"):
+        shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("__pycache__"))
+    attempt = Attempt(data, tmp_path / "run", "--workers", "2", "--submit", url, cwd=work)
+    attempt.wait_for_step(15)
+    training_workers(pid)[-1].kill()
+    assert newest(attempt.output) < STEPS
+    code, result = attempt.end()
+    assert (code, result["steps"]) == (0, STEPS), attempt.said()
+    assert_same(attempt.output, two)

@@ -1,0 +1,99 @@
+"""The command line: one JSON object on stdout, the talk on stderr, an exit code for every end."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import JOBS, main
+from tests import made
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict, str]:
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    return code, json.loads(out), err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    heavy = "torch ray numpy pyarrow pydantic PIL fsspec"
+    check = f"import sys, jobs.cli; sys.exit(bool(set('{heavy}'.split()) & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - begun)
+        assert done.returncode == 0
+        assert all(job in done.stdout for job in JOBS)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([job, "--help"])
+    assert caught.value.code == 0
+    assert f"driftrec {job}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["restor"], ["restore"], ["restore", "in", "out", "--stepz", "3"]])
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_refusal_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result, _ = answer(capsys, "restore", tmp_path / "none", tmp_path / "out")
+    assert (code, result["exit_code"], result["state"]) == (2, 2, "refused")
+    assert f"{tmp_path}/none does not exist" in result["error"]
+    assert not (tmp_path / "out").exists()
+    config = tmp_path / "c.yaml"
+    config.write_text("stepz: 4\n")
+    code, result, _ = answer(capsys, "restore", made.folder(tmp_path / "in", 1), tmp_path / "out", "--config", config)
+    assert code == 2
+    assert "unknown setting 'stepz'; did you mean steps?" in result["error"]
+
+
+def test_dry_run_tells_and_writes_nothing(
+    tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = made.folder(tmp_path / "in", 20)
+    code, result, _ = answer(
+        capsys, "restore", source, tmp_path / "out", "--dry-run", "--model", small_model, "--set", "batch_size=2"
+    )
+    assert code == 0
+    assert (result["shards"], result["images"], result["shards_done"]) == (10, 20, 0)
+    assert result["bytes"] == sum(path.stat().st_size for path in source.rglob("*.jpg"))
+    assert result["settings"]["batch_size"] == 2
+    assert (result["settings"]["steps"], result["settings"]["fidelity"]) == (2, 0.25)  # what the model recommends
+    pixels = sum((48 + index % 5 * 8) * 64 for index in range(20))
+    assert result["estimate"]["megapixels_to_do"] == pytest.approx(pixels / 1e6, rel=0.3)
+    assert result["estimate"]["seconds"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(300)
+def test_a_run_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = made.folder(tmp_path / "in", 4)
+    (source / "z.jpg").write_bytes(b"no")
+    flags = ("--format", "webp", "--actors", "1", "--batch-size", "2", "--set", "report=false", "--max-failed", "0")
+    command = ("restore", source, tmp_path / "out", "--model", "identity", "--limit", "4")
+    code, result, _ = answer(capsys, *command, *flags)
+    assert code == 0
+    assert result["images"] == 4
+    assert result == json.loads((tmp_path / "out/_RESULT.json").read_text())
+    assert len(list((tmp_path / "out/images").rglob("*.webp"))) == 4
+    code, result, _ = answer(capsys, *command, *flags, "--seed", "3")
+    assert code == 2
+    assert "seed is 0 there, 3 here" in result["error"]
+    code, result, _ = answer(capsys, "restore", source, tmp_path / "all", "--model", "identity", "--actors", "1")
+    assert code == 3
+    assert result["reasons"] == {"not_an_image": 1}

@@ -1,0 +1,147 @@
+"""The same on a real S3 server: stores, create-only, tar shards to a mirrored tree, refusals without secrets."""
+
+import json
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import main
+from pipeline.restore import run_restore
+from pipeline.settings import RestoreSettings
+from pipeline.store import AccessDenied, NotFound, StorageError, Store
+from tests import made
+from tests.s3 import SECRET, Server
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
+
+
+def test_a_store_on_s3(bucket: str) -> None:
+    store = Store.open(f"{bucket}/some/prefix")
+    assert list(store.list()) == []
+    names = ["a-b/x", "a/x", "a/y z/é", "b"]
+    for name in reversed(names):
+        store.put(name, name.encode())
+    assert list(store.list()) == [(name, len(name.encode())) for name in names]
+    assert list(store.list("a")) == [("a/x", 3), ("a/y z/é", 8)]
+    assert (store.read("a/x"), store.read("a/x", 1, 1), store.read("a/x", 1)) == (b"a/x", b"/", b"/x")
+    assert (store.size("b"), store.size("a"), store.size("none")) == (1, None, None)
+    with pytest.raises(NotFound, match=f"{bucket}/some/prefix/none does not exist"):
+        store.read("none")
+    store.remove("a/x")
+    store.remove("a/x")
+    assert not store.exists("a/x")
+    left = [f"some/prefix/{name}" for name in ("a-b/x", "a/y z/é", "b")]
+    assert [name for name, _ in Store.open(bucket).list()] == left
+
+
+def test_one_of_many_creators_wins(bucket: str) -> None:
+    store = Store.open(bucket)
+    gate, won = threading.Barrier(6), []
+
+    def create(number: int) -> None:
+        gate.wait()
+        if store.create("ledger/part", bytes([number]) * 2000):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read("ledger/part") == bytes(won) * 2000
+    assert not store.create("ledger/part", b"late")
+
+
+def test_the_way_travels_with_the_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(bucket)
+    store.put("x", b"1")
+    packed = pickle.dumps(store)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert pickle.loads(packed).read("x") == b"1"
+    assert SECRET not in repr(store) + store.url
+
+
+def test_refusals_name_the_url_and_no_secret(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-not-to-be-seen")
+    calls = [lambda s: list(s.list()), lambda s: s.read("x"), lambda s: s.put("x", b""), lambda s: s.create("x", b"")]
+    for call in calls:
+        with pytest.raises(AccessDenied, match=f"{bucket}.*check the credentials") as caught:
+            call(Store.open(bucket))
+        assert "not-to-be-seen" not in str(caught.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.01)
+    with pytest.raises(StorageError, match=r"could not be reached in 5 attempts.*127\.0\.0\.1:9"):
+        list(Store.open(bucket).list())
+
+
+def files(store: Store, folder: str) -> dict[str, bytes]:
+    return {name: store.read(name) for name, _ in store.list(folder)}
+
+
+def restore(source: str, output: str, **changes: Any) -> dict[str, Any]:
+    values = {"model": "identity", "actors": 1, "report": False, "progress_s": 3600} | changes
+    return run_restore(RestoreSettings(input=source, output=output, **values))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, small_model: Path) -> None:
+    shards = {f"{n}.tar": {f"d{i % 2}/{i}.jpg": made.jpeg(10 * n + i) for i in range(4)} for n in range(3)}
+    store = Store.open(bucket)
+    (tmp_path / "in/set").mkdir(parents=True)
+    for name, members in shards.items():
+        store.put(f"in/set/{name}", made.tar(members))
+        (tmp_path / "in/set" / name).write_bytes(made.tar(members))
+    store.put("models/small.safetensors", small_model.read_bytes())
+    result = restore(f"{bucket}/in/set/*.tar", f"{bucket}/out", model=f"{bucket}/models/small.safetensors")
+    assert result["status"] == {"ok": 12, "failed": 0, "skipped": 0}
+    restore(f"{tmp_path}/in/set/*.tar", f"{tmp_path}/out", model=str(small_model))
+    output = files(store, "out/images")
+    assert set(output) == {f"out/images/{n}/d{i % 2}/{i}.png" for n in range(3) for i in range(4)}
+    assert {f"out/{name}": data for name, data in files(Store.open(f"{tmp_path}/out"), "images").items()} == output
+    assert restore(f"{bucket}/in/set/*.tar", f"{bucket}/out", model=str(small_model)) == result  # finished before
+    written = b"".join(data for name, data in files(store, "out").items() if "/images/" not in name)
+    assert SECRET.encode() not in written
+    assert json.loads(store.read("out/run.json"))["settings"]["output"] == f"{bucket}/out"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_folder_on_s3_with_a_resume(bucket: str, tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 20)
+    store = Store.open(bucket)
+    for path in source.rglob("*.jpg"):
+        store.put(f"in/{path.relative_to(source)}", path.read_bytes())
+    store.put("in/cut.jpg", made.jpeg(0)[:-200])
+    assert restore(f"{bucket}/in", f"{bucket}/out")["exit_code"] == 3
+    first = files(store, "out/images")
+    for name in (*list(files(store, "out/ledger"))[:3], "out/_RESULT.json", "out/images/a/0000.png"):
+        store.remove(name)
+    store.put("out/images/a/orphan.png", b"of a killed attempt")
+    result = restore(f"{bucket}/in", f"{bucket}/out")
+    assert result["status"] == {"ok": 20, "failed": 1, "skipped": 0}
+    assert result["shards"]["resumed"] == result["shards"]["listed"] - 3
+    left = files(store, "out/images")
+    assert left.items() <= first.items()
+    assert first.keys() - left.keys() <= {"out/images/a/0000.png"}  # removed by hand, and its part perhaps not
+
+
+@pytest.mark.parametrize("place", ["input", "output"])
+def test_a_wrong_secret_is_exit_2(
+    bucket: str, s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, place: str
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-not-to-be-seen")
+    local = str(made.folder(tmp_path / "in", 1))
+    places = [f"{bucket}/in", str(tmp_path / "out")] if place == "input" else [local, f"{bucket}/out"]
+    code = main(["restore", *places, "--model", "identity"])
+    out, err = capsys.readouterr()
+    assert code == 2
+    told = json.loads(out)["error"]
+    assert bucket in told
+    assert "refused" in told
+    assert "signature" in told.lower()
+    assert "not-to-be-seen" not in out + err
+    assert SECRET not in out + err

@@ -1,0 +1,85 @@
+"""Settings: YAML, --set and flags fill one model; what is unknown or wrong is named with its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from driftrec.errors import InvalidInput
+from pipeline.settings import FREE_FIELDS, RestoreSettings, Settings, allowed_failures, load
+
+PLACES = {"input": "in", "output": "out"}
+
+
+class Inner(Settings):
+    rate: float = 0.1
+
+
+class Outer(Settings):
+    inner: Inner = Inner()
+    name: str = "x"
+
+
+def test_the_later_wins(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("seed: 1\nsteps: 2\nformat: webp\n")
+    settings = load(RestoreSettings, str(config), ["steps=3", "format=tiff"], PLACES | {"format": "png", "limit": None})
+    assert (settings.seed, settings.steps, settings.format, settings.limit) == (1, 3, "png", None)
+
+
+def test_dotted_names_reach_nested_settings(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("inner: {rate: 5}\n")
+    assert load(Outer, None, ["inner.rate=2e-4"]).inner.rate == 2e-4
+    assert load(Outer, str(config)).inner.rate == 5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parts"),
+    [
+        ("stepz=3", ["unknown setting 'stepz'", "did you mean steps?"]),
+        ("steps=0", ["'steps' is 0", "greater than or equal to 1"]),
+        ("fidelity=2", ["'fidelity' is 2"]),
+        ("format=gif", ["'format' is 'gif'", "'png'"]),
+        ("max_failed=3.5", ["'max_failed' is 3.5", "such as 10, or a share such as 5%"]),
+        ("steps", ["'steps'", "name=value"]),
+    ],
+)
+def test_wrong_settings_are_named(assignment: str, parts: list[str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        load(RestoreSettings, None, [assignment], PLACES)
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_unknown_setting_in_the_yaml_names_the_file_and_the_nested_name(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("rate: 5\n")
+    with pytest.raises(InvalidInput, match=r"unknown setting 'rate'; did you mean inner\.rate\?.*mine\.yaml"):
+        load(Outer, str(config))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])
+def test_a_config_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidInput, match=r"c\.yaml"):
+        load(RestoreSettings, str(config), [], PLACES)
+
+
+def test_a_config_that_is_missing_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"nowhere\.yaml: No such file"):
+        load(RestoreSettings, "nowhere.yaml", [], PLACES)
+
+
+@pytest.mark.parametrize(("text", "images", "allowed"), [("0", 9, 0), ("7", 9, 7), ("5%", 99, 4), ("100%", 3, 3)])
+def test_allowed_failures(text: str, images: int, allowed: int) -> None:
+    assert allowed_failures(text, images) == allowed
+
+
+@pytest.mark.parametrize("text", ["-1", "101%", "many", "", "nan%", "5%%"])
+def test_allowed_failures_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="give a number"):
+        allowed_failures(text, 1)
+
+
+def test_free_fields_exist() -> None:
+    assert set(RestoreSettings.model_fields) >= FREE_FIELDS

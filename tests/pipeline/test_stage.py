@@ -1,0 +1,231 @@
+"""The restore stage without Ray: one shard in, files and one part out; bad images are rows, bad runs are exceptions."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from driftrec.errors import StorageFull
+from driftrec.image import decode
+from driftrec.restoration import Restored, Restorer
+from pipeline.ledger import SCHEMA, Ledger
+from pipeline.settings import RestoreSettings
+from pipeline.shards import ShardSource, list_shards, read_shard
+from pipeline.stage import RestoreShard
+from pipeline.store import LocalStore
+from pipeline.weights import find
+from tests import made
+
+
+def make(output: Path, **changes: Any) -> RestoreShard:
+    settings = RestoreSettings(input="in", output=str(output), **({"model": "identity"} | changes))
+    return RestoreShard(settings, find(settings.model), LocalStore(str(output)))
+
+
+def run(stage: RestoreShard, source: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Restore all of `source` as one shard. Gives the part's rows and the summary."""
+    shards = list_shards(str(source))
+    summary = stage(pa.concat_tables([read_shard(shard) for shard in shards])).to_pylist()[0]
+    return stage.ledger.read_part(shards[0].id).to_pylist(), summary
+
+
+def restore(source: Path, output: Path, **changes: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return run(make(output, **changes), source)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_shard_becomes_files_and_rows(tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 7)
+    rows, summary = restore(source, tmp_path / "out")
+    assert (summary["ok"], summary["failed"], summary["computed"]) == (7, 0, True)
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    for row in rows:
+        data, output = (source / row["key"]).read_bytes(), (tmp_path / "out" / row["output"]).read_bytes()
+        assert row["output"] == f"images/{row['key'][:-4]}.png"
+        assert row["input_sha256"] == hashlib.sha256(data).hexdigest()
+        assert row["output_sha256"] == hashlib.sha256(output).hexdigest()
+        assert np.array_equal(decode(output).rgb, decode(data).rgb)
+        picture = Image.open(io.BytesIO(data))
+        assert (row["width"], row["height"], row["mode"], row["quality"], row["nfe"]) == (*picture.size, "RGB", 20, 0)
+        assert row["bef_before"] == row["bef_after"] > 0
+        assert (row["status"], row["reason"], row["detail"], row["stage"]) == ("ok", None, None, None)
+        assert 0 < row["seconds"] < 60
+    assert summary["pixels"] == sum(row["width"] * row["height"] for row in rows)
+
+
+def test_bad_images_are_rows_and_their_neighbours_are_unchanged(tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 6)
+    clean, _ = restore(source, tmp_path / "clean")
+    bad = {
+        "a/empty.jpg": (b"", "empty"),
+        "a/page.jpg": (b"<html><body>404</body></html>", "not_an_image"),
+        "b/cut.jpg": (made.jpeg(1, 200, 200)[:-900], "truncated"),
+        "c/z.png": (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "corrupt"),
+    }
+    for name, (data, _) in bad.items():
+        (source / name).write_bytes(data)
+    (source / "c/huge.jpg").write_bytes(made.jpeg(2, 300, 300))
+    rows, summary = restore(source, tmp_path / "out", max_pixels=89_999)
+    assert (summary["ok"], summary["failed"]) == (6, 5)
+    failed = {row["key"]: row for row in rows if row["status"] == "failed"}
+    assert {key: row["reason"] for key, row in failed.items()} == {
+        **{name: reason for name, (_, reason) in bad.items()},
+        "c/huge.jpg": "too_large",
+    }
+    for row in failed.values():
+        assert row["detail"]
+        assert row["stage"] == "decode"
+        assert row["input_sha256"]
+        assert row["output"] is row["output_sha256"] is None
+    for one in clean:
+        other = next(row for row in rows if row["key"] == one["key"])
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert len(files(tmp_path / "out/images")) == 6
+
+
+def test_a_lying_suffix_is_decoded_by_content_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x.png").write_bytes(made.jpeg(0))
+    rows, _ = restore(tmp_path / "in", tmp_path / "out")
+    assert (rows[0]["status"], rows[0]["quality"]) == ("ok", 20)
+    assert "JPEG" in rows[0]["detail"]
+
+
+def test_formats(tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 3)
+    for wanted, kind in {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "tiff": "TIFF", "same": "JPEG"}.items():
+        rows, _ = restore(source, tmp_path / wanted, format=wanted)
+        for row in rows:
+            assert Image.open(tmp_path / wanted / row["output"]).format == kind
+
+
+def test_a_shard_with_a_part_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = made.folder(tmp_path / "in", 4)
+    stage = make(tmp_path / "out")
+    rows, _ = run(stage, source)
+    before = files(tmp_path / "out")
+    monkeypatch.setattr(stage.restorer, "restore", lambda *_: pytest.fail("computed again"))
+    again, summary = run(stage, source)
+    assert again == rows
+    assert (summary["computed"], summary["ok"]) == (False, 0)
+    assert files(tmp_path / "out") == before
+
+
+def test_an_attempt_that_was_cut_before_its_part_is_repeated_to_the_same_bytes(tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 4)
+    stage = make(tmp_path / "out")
+    run(stage, source)
+    images = files(tmp_path / "out/images")
+    for part in (tmp_path / "out/ledger").iterdir():
+        part.unlink()
+    (tmp_path / "out/images/a/0000.png").write_bytes(b"half")
+    run(stage, source)
+    assert files(tmp_path / "out/images") == images
+
+
+class Picky(Restorer):
+    """Fails on batches that hold certain pictures."""
+
+    def __init__(self, height: int, error: Exception) -> None:
+        super().__init__(None, "cpu")
+        self.height, self.error = height, error
+
+    def restore(self, pictures: Any, *rest: Any) -> list[Restored]:
+        if any(picture.height == self.height for picture in pictures):
+            raise self.error
+        return super().restore(pictures, *rest)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("odd\nshape"), "internal"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out_of_memory"),
+    ],
+)
+def test_an_image_that_the_network_cannot_take_does_not_take_others_along(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    source = made.folder(tmp_path / "in", 10)  # heights 48 to 80 by 8: two are 64
+    stage = make(tmp_path / "out", batch_size=4)
+    stage.restorer = Picky(64, error)
+    rows, summary = run(stage, source)
+    assert (summary["ok"], summary["failed"]) == (8, 2)
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert {(row["height"], row["stage"], row["reason"]) for row in failed} == {(64, "restore", reason)}
+    assert all("\n" not in row["detail"] for row in failed)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = made.folder(tmp_path / "in", 6)
+    put = LocalStore.put
+
+    def full(self: LocalStore, name: str, data: bytes) -> None:
+        if name.endswith("0003.png"):
+            raise StorageFull("no room")
+        put(self, name, data)
+
+    monkeypatch.setattr(LocalStore, "put", full)
+    table = pa.concat_tables([read_shard(shard) for shard in list_shards(str(source))])
+    summary = make(tmp_path / "out")(table).to_pylist()[0]
+    assert (summary["error"], summary["full"], summary["computed"]) == ("no room", True, False)
+    assert Ledger(LocalStore(str(tmp_path / "out"))).committed() == set()
+
+
+def test_few_pictures_are_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded pixels wait in bounded number, however many images a shard has."""
+    source = made.folder(tmp_path / "in", 64)
+    monkeypatch.setattr("pipeline.stage.PIXELS_AHEAD", 4 * 64 * 64)
+    alive = worst = 0
+    stage = make(tmp_path / "out", batch_size=2)
+    load, finish = stage._load, stage._finish
+
+    def count_load(*arguments: Any) -> Any:
+        nonlocal alive, worst
+        alive += 1
+        worst = max(worst, alive)
+        return load(*arguments)
+
+    def count_finish(*arguments: Any) -> Any:
+        nonlocal alive
+        alive -= 1
+        return finish(*arguments)
+
+    stage._load, stage._finish = count_load, count_finish  # type: ignore[method-assign]
+    run(stage, source)
+    assert worst <= 2 * 4 + 2 * 2 + 2 + 2  # both waiting rooms, both pools, a batch, and the races between
+
+
+def test_an_empty_shard_gets_an_empty_part(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/t.tar").write_bytes(made.tar({"readme.txt": b"nothing to see"}))
+    shard = list_shards(str(tmp_path / "in"))[0]
+    stage = make(tmp_path / "out")
+    assert stage(next(iter(ShardSource([shard]).get_read_tasks(1)[0]()))).to_pylist()[0]["ok"] == 0
+    assert stage.ledger.committed() == {shard.id}
+    assert stage.ledger.read_part(shard.id).schema.equals(SCHEMA)
+
+
+def test_bytes_do_not_depend_on_batches_threads_or_company(tmp_path: Path, small_model: Path) -> None:
+    source = made.folder(tmp_path / "in", 9)
+    outputs = []
+    for number, (batch, threads) in enumerate([(1, 1), (8, 2), (3, 4)]):
+        restore(source, tmp_path / f"{number}", model=str(small_model), batch_size=batch, codec_threads=threads)
+        outputs.append(files(tmp_path / f"{number}/images"))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0]) == 9
+    for path in list(source.rglob("*.jpg"))[::2]:
+        path.unlink()
+    restore(source, tmp_path / "fewer", model=str(small_model), batch_size=8)
+    assert files(tmp_path / "fewer/images").items() < outputs[0].items()
+    restore(source, tmp_path / "seed", model=str(small_model), seed=1)
+    assert not files(tmp_path / "seed/images").items() & outputs[0].items()
