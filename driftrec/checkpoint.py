@@ -18,14 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from driftrec import authors
 from driftrec.denoiser import Denoiser
 from driftrec.errors import InvalidInput
-from driftrec.network import config_from_dict
+from driftrec.network import config_from_dict, parameter_count
 from driftrec.process import Process
 from driftrec.sde import PROCESSES
+from driftrec.weights import check_weights as check_weights
 
 FORMAT = 1
 HEADER = "driftrec"
+EXACT = "embedding.frequencies"  # always stored in float32: rounded, the highest are off by a part of a radian
 EMBEDDED = Path(__file__).parent / "models"
 # torch.save (zip or legacy), plain pickles
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -64,7 +67,10 @@ def save(
         "card": card or {},
     }
     tensors = weights if weights is not None else denoiser.network.state_dict()
-    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in tensors.items()}
+    tensors = {
+        name: value.detach().cpu().to(torch.float32 if name == EXACT else dtype).contiguous()
+        for name, value in tensors.items()
+    }
     data = serialise(tensors, metadata={HEADER: json.dumps(header)})
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -94,12 +100,40 @@ def load(path: str | Path) -> Checkpoint:
     return Checkpoint(denoiser, header.get("sampling", {}), header.get("card", {}), file_sha256(path))
 
 
+def import_authors(source: str | Path, target: str | Path) -> str:
+    """Write a checkpoint of the authors' implementation (a Lightning .ckpt, whose pickle is not executed) as a file of
+    `save`. Returns its sha256. Raises InvalidInput naming the file and what is wrong.
+    """
+    target = Path(target)
+    if target.suffix != ".safetensors" or not target.absolute().parent.is_dir():
+        raise InvalidInput(f"{target}: the output must be a .safetensors file in a folder that exists")
+    found = authors.read(source)
+    return save(target, found.denoiser, sampling=found.sampling, card=found.card)
+
+
+def embedded() -> list[str]:
+    """Names of the embedded models."""
+    return sorted(path.stem for path in EMBEDDED.glob("*.safetensors"))
+
+
+def describe(source: str | Path) -> dict[str, Any]:
+    """What a model is and where it comes from, as JSON types. Reads and checks the whole file, as `load`."""
+    path, checkpoint = resolve(source), load(source)
+    return {
+        "model": str(source),
+        "bytes": path.stat().st_size,
+        "sha256": checkpoint.sha256,
+        "parameters": parameter_count(checkpoint.denoiser.network),
+    } | {name: value for name, value in _read_header(path).items() if name != "format"}
+
+
 def resolve(source: str | Path) -> Path:
     """The file of an embedded model's name, or the path itself. Raises InvalidInput if there is none."""
-    embedded = EMBEDDED / f"{source}.safetensors"
-    path = embedded if "/" not in str(source) and embedded.is_file() else Path(source)
+    if str(source) in embedded():
+        return EMBEDDED / f"{source}.safetensors"
+    path = Path(source)
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in EMBEDDED.glob("*.safetensors")))
+        names = ", ".join(embedded())
         raise InvalidInput(f"model {str(source)!r}: no such file, and not an embedded model (those are: {names})")
     return path
 
@@ -137,18 +171,3 @@ def _read_header(path: Path) -> dict[str, Any]:
     if header.get("format") != FORMAT:
         raise InvalidInput(f"{path}: format {header.get('format')!r}, this version reads {FORMAT}; update driftrec")
     return header
-
-
-def check_weights(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise InvalidInput, naming the first three, unless the names and shapes are those expected and all is finite."""
-    wrong = {
-        "missing": [name for name in expected if name not in tensors],
-        "not of this network": [name for name in tensors if name not in expected],
-        "of another shape": [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape],
-        "not finite": [name for name, value in tensors.items() if not value.isfinite().all()],
-    }
-    for problem, names in wrong.items():
-        if names:
-            raise InvalidInput(
-                f"{path}: {len(names)} weights are {problem}: {', '.join(names[:3])}; fetch or train it again"
-            )

@@ -1,12 +1,13 @@
 """A network bound to its process: estimates of x0, score and noise, which are one thing in three clothes.
 
-With z_t = x_t - (a + b) y and u = x0 - y every process reads z_t = a u + sigma z. The network can take three forms:
+With z_t = x_t - (a + b) y and u = x0 - y every process reads z_t = a u + sigma z. The network can take four forms:
 
 - "noise", the paper's: the network sees x_t, y and ln sigma and estimates z; the score is -z / sigma (eq. 15).
 - "x0", EDM's preconditioning (Karras et al., NeurIPS 2022) of z_t and u, r = residual_std being the standard deviation
   of u: x0hat = y + c_skip z_t + c_out N. The network sees the Wiener estimate of u, so that at t = 1, where x_t says
   next to nothing about x0, it sees next to nothing of the noise: there x0hat is the posterior mean.
 - "residual", for processes without noise (InDI, and the regression of eq. 10): x0hat = x_t + r b N.
+- "direct", the authors' regression: x0hat = N, of the images as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.process import Process, Time, per_image
 
-Form = Literal["noise", "x0", "residual"]
+Form = Literal["noise", "x0", "residual", "direct"]
 SMALLEST = 1e-6  # floor of coefficients that may vanish at the ends of t
 
 
@@ -34,7 +35,7 @@ class Denoiser(nn.Module):
             raise ValueError(f"unknown form {form!r}; known: {', '.join(get_args(Form))}")
         if not residual_std > 0:
             raise ValueError(f"residual_std must be positive, got {residual_std}")
-        if form != "residual" and not process.std(0.5) > 0:
+        if form in ("noise", "x0") and not process.std(0.5) > 0:
             raise ValueError(f"{process.name} has no noise to see or to tell: its form must be residual, got {form}")
         self.network = network
         self.process = process
@@ -74,6 +75,8 @@ class Denoiser(nn.Module):
             return (x - b * y) / a, -sigma / a
         if self.form == "residual":
             return x, b * self.residual_std
+        if self.form == "direct":
+            return torch.zeros_like(x), torch.ones_like(a)
         variance = a**2 * self.residual_std**2 + sigma**2
         c_skip, c_out = a * self.residual_std**2 / variance, sigma * self.residual_std / variance.sqrt()
         return y + c_skip * (x - self.process.centre(y, t)), c_out
@@ -84,6 +87,8 @@ class Denoiser(nn.Module):
             return x, y, self.process.std(t).log()
         if self.form == "residual":
             return 2 * x - 1, 2 * y - 1, torch.as_tensor(t)
+        if self.form == "direct":
+            return x, y, torch.as_tensor(t)
         a, sigma = self._coefficients(x, t)
         r = self.residual_std
         wiener = (x - self.process.centre(y, t)) * (a * r / (a**2 * r**2 + sigma**2))

@@ -183,8 +183,7 @@ class Restorer:
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
         if self.checkpoint is None:
             return [Restored(picture, 0) for picture in pictures]
-        recommended = self.checkpoint.sampling if isinstance(self.checkpoint, Checkpoint) else {}
-        settings = (sampling or Sampling()).resolve(recommended)
+        settings = (sampling or Sampling()).resolve(self.checkpoint.sampling)
         results: dict[int, Restored] = {}
         for group in self._groups(pictures):
             y = torch.stack([_as_tensor(pictures[i].rgb) for i in group])

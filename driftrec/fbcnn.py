@@ -1,0 +1,161 @@
+"""FBCNN (Jiang, Zhang and Timofte, "Towards Flexible Blind JPEG Artifacts Removal", ICCV 2021), a regression network
+to compare with: it estimates the quality factor itself, and that estimate steers its decoder.
+
+The names of its weights are those of the public files fbcnn_color.pth, fbcnn_gray.pth and fbcnn_gray_double.pth, which
+are not part of this package: fetch them where their authors publish them and give their path. One evaluation an image,
+no noise, no sampling settings. Knows nothing of diffusion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from driftrec.checkpoint import PICKLE_MAGIC, file_sha256
+from driftrec.errors import InvalidInput
+from driftrec.network import conv3x3, pad_to_multiple
+from driftrec.weights import check_weights
+
+WIDTHS = (64, 128, 256, 512)  # channels at 1, 1/2, 1/4 and 1/8 of the resolution
+BLOCKS = 4  # residual blocks a stage
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JFIF
+
+
+class FBCNN(nn.Module):
+    """forward(y) -> (restored, quality). y, restored: (B, colours, H, W) in [0, 1], any size, restored not clipped;
+    quality: (B,), the estimated JPEG quality factor, 0 to 100.
+
+    Args:
+        colours: 3, or 1 for the grey networks.
+    """
+
+    def __init__(self, colours: int = 3) -> None:
+        super().__init__()
+        first, second, third, last = WIDTHS
+        self.m_head = conv3x3(colours, first)
+        self.m_down1 = nn.Sequential(*residual_blocks(first), nn.Conv2d(first, second, 2, stride=2))
+        self.m_down2 = nn.Sequential(*residual_blocks(second), nn.Conv2d(second, third, 2, stride=2))
+        self.m_down3 = nn.Sequential(*residual_blocks(third), nn.Conv2d(third, last, 2, stride=2))
+        self.m_body_encoder = nn.Sequential(*residual_blocks(last))
+        self.m_body_decoder = nn.Sequential(*residual_blocks(last))
+        self.m_up3, self.m_up2, self.m_up1 = up_stage(last, third), up_stage(third, second), up_stage(second, first)
+        self.m_tail = conv3x3(first, colours)
+        self.qf_pred = nn.Sequential(
+            *residual_blocks(last), nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dense(last, last), *dense(last, last),
+            nn.Linear(last, 1), nn.Sigmoid(),
+        )  # fmt: skip
+        self.qf_embed = nn.Sequential(*dense(1, last), *dense(last, last), *dense(last, last))
+        self.to_gamma_3, self.to_beta_3 = modulation(third)
+        self.to_gamma_2, self.to_beta_2 = modulation(second)
+        self.to_gamma_1, self.to_beta_1 = modulation(first)
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = y.shape[-2:]
+        x1 = self.m_head(pad_to_multiple(y, 8))
+        x2 = self.m_down1(x1)
+        x3 = self.m_down2(x2)
+        x4 = self.m_down3(x3)
+        encoded = self.m_body_encoder(x4)
+        damage = self.qf_pred(encoded)  # (B, 1): 1 - quality / 100
+        steer = self.qf_embed(damage)
+        x = self.m_body_decoder(encoded) + x4
+        x = ascend(self.m_up3, x, self.to_gamma_3(steer), self.to_beta_3(steer)) + x3
+        x = ascend(self.m_up2, x, self.to_gamma_2(steer), self.to_beta_2(steer)) + x2
+        x = ascend(self.m_up1, x, self.to_gamma_1(steer), self.to_beta_1(steer)) + x1
+        return self.m_tail(x)[..., :height, :width], 100 * (1 - damage[:, 0])
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))); in the decoder the convolutions' result is scaled and shifted, channel by channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.res = nn.Sequential(conv3x3(width, width), nn.ReLU(), conv3x3(width, width))
+
+    def forward(self, x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None) -> Tensor:
+        h = self.res(x)
+        if gamma is not None and beta is not None:  # (B, width) each
+            h = gamma[..., None, None] * h + beta[..., None, None]
+        return x + h
+
+
+def residual_blocks(width: int) -> list[nn.Module]:
+    """The blocks of one stage."""
+    return [ResidualBlock(width) for _ in range(BLOCKS)]
+
+
+def up_stage(channels: int, width: int) -> nn.ModuleList:
+    """Doubling of the resolution, then the blocks that the quality steers."""
+    return nn.ModuleList([nn.ConvTranspose2d(channels, width, 2, stride=2), *residual_blocks(width)])
+
+
+def ascend(stage: nn.ModuleList, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Through an `up_stage`: (B, C, H, W) -> (B, width, 2 H, 2 W)."""
+    double, *blocks = stage
+    x = double(x)
+    for block in blocks:
+        x = block(x, gamma, beta)
+    return x
+
+
+def dense(channels: int, width: int) -> list[nn.Module]:
+    """A linear layer and its ReLU."""
+    return [nn.Linear(channels, width), nn.ReLU()]
+
+
+def modulation(width: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """From the embedded quality to a stage's scale in (0, 1) and shift in (-1, 1)."""
+    return (
+        nn.Sequential(nn.Linear(WIDTHS[-1], width), nn.Sigmoid()),
+        nn.Sequential(nn.Linear(WIDTHS[-1], width), nn.Tanh()),
+    )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network read from a file."""
+
+    network: FBCNN
+    sha256: str  # of the file
+    sampling: dict[str, Any] = field(default_factory=lambda: {"fidelity": 1.0})  # in a sampler's terms: one evaluation
+
+    def restore(self, y: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same, not clipped. A grey network restores luma; Cb and Cr stay as they are."""
+        if self.network.m_head.in_channels == 3:
+            return self.network(y)[0]
+        luma = (y * y.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        return y + (self.network(luma)[0] - luma)
+
+
+def load(path: str | Path) -> Weights:
+    """Read the public weights, colour or grey: a .pth file, of which only tensors are taken and nothing is executed,
+    or the same tensors as .safetensors. Raises InvalidInput naming the file, what is wrong and the remedy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidInput(f"FBCNN weights {str(path)!r}: no such file; give the path of fbcnn_color.pth as fbcnn:PATH")
+    tensors = _read(path)
+    with torch.device("meta"):
+        network = FBCNN(colours=1 if tensors.get("m_head.weight", torch.empty(0)).shape[1:2] == (1,) else 3)
+    check_weights(path, tensors, network.state_dict())
+    network.load_state_dict(tensors, assign=True)
+    return Weights(network.eval().requires_grad_(False), file_sha256(path))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, as float32. What it is, its first bytes tell, not its name."""
+    with path.open("rb") as file:
+        is_pickle = file.read(4).startswith(PICKLE_MAGIC)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True) if is_pickle else load_file(path)
+    except Exception as error:  # a broken pickle raises anything
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInput(f"{path}: not a whole file of tensors alone ({reason}); fetch it again") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InvalidInput(f"{path}: holds more than named tensors; give the file of the weights alone")
+    return {str(name): value.float() for name, value in found.items()}

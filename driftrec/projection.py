@@ -1,0 +1,264 @@
+"""Quantisation projection: a restoration may not contradict the JPEG file that it was made from.
+
+Such a file says of each DCT coefficient in which interval its encoder saw it: (level +- 1/2) step. `project` moves
+those that left their interval to its edge and nothing else: the nearest image that agrees with the file. A guard rail:
+little to gain on a good restoration, much where colours drifted.
+
+Levels are taken from the file, not from its decoded pixels: the frame's sides are widened to whole blocks, so that
+libjpeg shows those at the right and lower edge too, and as Y, Cb, Cr; of 4:2:0 the chroma is decoded at half scale, for
+which libjpeg applies the whole inverse DCT and no upsampling. Of 100 photographs, at quality 5 to 75, 90, 95 and 100,
+more than 99.999, 99.97, 99.3 and 95.8 % of the levels so found are those in the file (4:2:0, 251x243 pixels), the
+others one or two steps off. From RGB pixels, of whole blocks alone: 99.9 % at 60, 99.4 at 90, 96.8 at 95.
+
+Only the last compression is known. A file that was compressed hard, perhaps resized, and saved again at high quality
+says that the damage is the picture: projected on it, a restoration keeps most of that damage. `constraint` gives none
+where an older grid shows; damage without a visible grid (a reduced image) goes unseen.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
+from scipy.fft import dctn, idctn
+
+from driftrec import exif
+from driftrec.errors import BadImage
+from driftrec.jpeg import JpegInfo, inspect
+
+Array = NDArray[np.float32]
+Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64])
+
+REDUCTION = {"4:0:0": (1, 1), "4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # luma samples a chroma sample: y, x
+TO_YCC = np.array(  # JFIF 1.02: Y, Cb and Cr, the latter two without their offset of 128
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
+)
+TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)
+ROUNDS = 20  # of filling in what libjpeg clipped
+BAND = 64  # rows projected at a time: small arrays stay in the cache
+
+# From the pixels as stored to the upright ones, by EXIF orientation.
+UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+INVERSE = {6: 8, 8: 6}  # the others are their own
+
+# Limits of `older_damage`; what they let through and what not is in its docstring.
+WINDOW, LEAST = 1024, 64  # pixels: side of the window that is looked at, and what a grid needs to show
+LEAST_QUALITY = 50
+PHASE_LIMIT = 9.0  # standard deviations
+PERIOD_LIMIT = 8.0  # times the mean power of a frequency
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """What a JPEG file says of the image that it was made from. The grid starts at the corner of the stored image."""
+
+    height: int  # pixels, as stored
+    width: int
+    orientation: int  # EXIF's, 1 to 8: how the stored pixels are turned to stand upright
+    reduction: tuple[int, int]  # luma samples for one of chroma, down and across
+    steps: tuple[Array, ...]  # (8, 8) for luma, and for Cb and Cr unless the file is grey
+    levels: tuple[NDArray[np.int16], ...]  # (rows, columns, 8, 8), of the same planes; times steps: what a decoder sees
+
+
+def project(restored: Pixels, constraint: Constraint) -> Pixels:
+    """The nearest image whose coefficients lie within 1/2 + 1/step of the file's levels (the 1 is for roundings).
+
+    Luma and both chroma planes; these are averaged over their reduction, as libjpeg's encoder does, and a change of an
+    average goes to each of its pixels. What the edge blocks hold beyond the edge repeats the last row and column,
+    likewise.
+
+    Args:
+        restored: (H, W, 3), upright: uint8, or float with 1 for white.
+        constraint: of the file that it was made from.
+
+    Returns:
+        The same shape and kind; pixels of blocks that agree are untouched; floats are not clipped.
+
+    Raises:
+        ValueError: the restored image has another size than the file's.
+    """
+    stored = UPRIGHT[INVERSE.get(constraint.orientation, constraint.orientation)](restored)
+    height, width = constraint.height, constraint.width
+    if stored.shape != (height, width, 3):
+        raise ValueError(f"pixels {restored.shape} for a file of {height}x{width} (stored), {constraint.orientation=}")
+    result = np.empty_like(stored)
+    for top in range(0, height, BAND):
+        result[top : top + BAND] = _project_band(stored[top : top + BAND], constraint, top)
+    return cast(Pixels, np.ascontiguousarray(UPRIGHT[constraint.orientation](result)))
+
+
+def _project_band(stored: NDArray[Any], constraint: Constraint, top: int) -> NDArray[Any]:
+    """The rows from `top` on, a multiple of 16, of the stored image."""
+    peak = 255 if stored.dtype == np.uint8 else 1
+    height, width = stored.shape[:2]
+    dy, dx = constraint.reduction
+    rest = ((0, -height % (8 * dy)), (0, -width % (8 * dx)), (0, 0))
+    planes = np.pad(stored.astype(np.float32) * np.float32(255 / peak), rest, mode="edge") @ TO_YCC.T
+    change = np.zeros_like(planes)
+    for i, (steps, levels) in enumerate(zip(constraint.steps, constraint.levels, strict=True)):
+        ry, rx = constraint.reduction if i else (1, 1)
+        plane = planes[..., i].reshape(len(planes) // ry, ry, -1, rx).mean(axis=(1, 3)) - (0 if i else 128)
+        row = top // (8 * ry)
+        correction = _correction(plane, steps, levels[row : row + len(plane) // 8])
+        change[..., i] = correction.repeat(ry, axis=0).repeat(rx, axis=1)
+    result = stored + change[:height, :width] @ TO_RGB.T * (peak / 255)
+    return result.clip(0, 255).round() if peak == 255 else result
+
+
+def constraint(data: bytes) -> Constraint | None:
+    """What a file says, or None: no JPEG of 8-bit Y, Cb, Cr or grey, another subsampling than 4:4:4, 4:2:2 or 4:2:0,
+    tables unknown, not whole, or not to be trusted since an older compression shows (`older_damage`).
+    """
+    try:
+        info = inspect(data)
+        if not _is_usual(info):
+            return None
+        dy, dx = REDUCTION[info.subsampling]
+        height, width = info.height + -info.height % (8 * dy), info.width + -info.width % (8 * dx)
+        planes = _planes(_widened(data, info, height, width), info)
+        block = JpegImageFile(io.BytesIO(data)).info.get("exif")
+    except (BadImage, OSError, SyntaxError, ValueError):  # broken, too wide to be widened, or RGB, which stays RGB
+        return None
+    if [plane.shape for plane in planes] != [(height, width), *[(height // dy, width // dx)] * (len(planes) - 1)]:
+        return None
+    if older_damage(planes[0][: info.height, : info.width], info.quality or 1):
+        return None
+    steps = tuple(np.array(table, np.float32).reshape(8, 8) for table in info.tables)
+    levels = tuple(_levels(plane, step).astype(np.int16) for plane, step in zip(planes, steps, strict=True))
+    orientation = exif.upright(block)[0] if block else 1
+    return Constraint(info.height, info.width, orientation, (dy, dx), steps, levels)
+
+
+def older_damage(luma: Array, quality: int) -> bool:
+    """Whether the blocks of an earlier compression show that the file's own quality does not explain.
+
+    Looks at where the jump between two columns (rows) is larger than both beside it: too often on the file's own grid,
+    on one of its phases, or at a period that is none of the grid's. Below quality 50 the intervals are so wide that
+    nothing is lost, and nothing is suspected.
+
+    Of 100 photographs of 256x256 pixels, compressed once at 95, 90, 75 or 50, it suspects 9, 0, 5 and 7. Compressed at
+    10 before 90: 96 in place, 99 shifted, 100 enlarged by half, 38 reduced to 3/4; at 30 before 90: 85 in place, 89
+    shifted. A suspicion costs the guard rail; its lack costs up to 0.4 dB, of the 0.5 that a small model gained.
+
+    Args:
+        luma: (H, W), 0 to 255, as stored. Below 64 pixels a side nothing is suspected.
+        quality: of the file.
+    """
+    if quality < LEAST_QUALITY or min(luma.shape) < LEAST:
+        return False
+    top, left = (max(0, side - WINDOW) // 16 * 8 for side in luma.shape)
+    window = luma[top : top + WINDOW, left : left + WINDOW]
+    own, phase, period = np.mean([_grid(window), _grid(window.T)], axis=0)
+    return bool(own > 0.2 + 0.008 * max(0, 90 - quality) or phase > PHASE_LIMIT or period > PERIOD_LIMIT)
+
+
+def _grid(plane: Array) -> tuple[float, float, float]:
+    """How much vertical edges stand on the 8-pixel grid (share of rows), on one of its other phases (standard
+    deviations), and at any other period of 4 to 20 pixels (times the mean power).
+    """
+    jumps = np.abs(np.diff(plane, axis=1))
+    edges = (jumps[:, 1:-1] > np.maximum(jumps[:, :-2], jumps[:, 2:])).mean(axis=0)
+    edges -= edges.mean()
+    count, phase = len(edges), np.arange(2, len(edges) + 2) % 8  # the first jump with two beside it is left of column 2
+    of_phase = np.array([edges[phase == k].mean() for k in range(8)])
+    rest = edges - of_phase[phase]
+    spread = max(float(rest.std()), 1e-6)
+    other = (of_phase[1:].max() - np.median(of_phase)) / spread * (count / 8) ** 0.5
+    frequency = np.fft.rfftfreq(4 * count)
+    power = np.abs(np.fft.rfft(rest, 4 * count)) ** 2 / (count * spread**2)
+    return float(of_phase[0]), float(other), float(power[(frequency > 1 / 20) & (frequency < 1 / 4)].max())
+
+
+def _is_usual(info: JpegInfo) -> bool:
+    tables = len(info.tables) == info.components and all(min(table) > 0 for table in info.tables)
+    return info.precision == 8 and info.components in (1, 3) and info.subsampling in REDUCTION and tables
+
+
+def _widened(data: bytes, info: JpegInfo, height: int, width: int) -> bytes:
+    """The file with sides of whole blocks: as many are coded as before, and all are shown."""
+
+    def frame(height: int, width: int) -> bytes:
+        return struct.pack(">HBHHB", 8 + 3 * info.components, info.precision, height, width, info.components)
+
+    return data.replace(frame(info.height, info.width), frame(min(height, 65_535), min(width, 65_535)), 1)
+
+
+def _planes(data: bytes, info: JpegInfo) -> list[Array]:
+    """Decoded Y, and Cb and Cr at their own resolution, as float32, of a file of whole blocks."""
+    if info.components == 1:
+        return [np.array(JpegImageFile(io.BytesIO(data)), np.float32)]
+    whole = _decoded(data, 1)
+    chroma = _decoded(data, 2) if info.subsampling == "4:2:0" else whole
+    planes = [whole[..., 0], chroma[..., 1], chroma[..., 2]]
+    return [planes[0], *map(_narrowed, planes[1:])] if info.subsampling == "4:2:2" else planes
+
+
+def _decoded(data: bytes, scale: int) -> Array:
+    """(H, W, 3): Y, Cb and Cr, 1 / scale of the resolution."""
+    image = JpegImageFile(io.BytesIO(data))
+    image.draft("YCbCr", (image.width // scale, image.height // scale))
+    return np.array(image, np.float32)
+
+
+def _narrowed(plane: Array) -> Array:
+    """Undo libjpeg's upsampling across (H, 2 W), where a pair on either side of a border is 3/4 of the nearer sample
+    and 1/4 of the other: each pair gives both samples; those got from two pairs are averaged.
+    """
+    padded = np.pad(plane, ((0, 0), (1, 1)), mode="edge")
+    left, right = padded[:, :-1:2], padded[:, 1::2]  # the pairs, one before the first sample to one after the last
+    return np.asarray(((1.5 * right - 0.5 * left)[:, :-1] + (1.5 * left - 0.5 * right)[:, 1:]) / 2, np.float32)
+
+
+def _levels(plane: Array, steps: Array) -> Array:
+    """(rows, columns, 8, 8): the multiples of the steps that decode to a plane. Where samples were clipped at 0 or 255,
+    the levels' own samples beyond take their place until nothing changes.
+    """
+    samples = _blocks(plane)
+    levels = np.round(_dct(samples - 128) / steps)
+    low, high = samples == 0, samples == 255
+    open_ = (low | high).any(axis=(2, 3))
+    samples, low, high = samples[open_], low[open_], high[open_]
+    for _ in range(ROUNDS if len(samples) else 0):
+        full = _inverse_dct(levels[open_] * steps) + 128
+        filled = np.where((low & (full < 0)) | (high & (full > 255)), full, samples)
+        better = np.round(_dct(filled - 128) / steps)
+        if np.array_equal(better, levels[open_]):
+            break
+        levels[open_] = better
+    return levels
+
+
+def _correction(plane: Array, steps: Array, levels: NDArray[np.int16]) -> Array:
+    """What must be added to a plane (H, W), samples around 0, so that its coefficients lie in their intervals."""
+    coefficients, middle, reach = _dct(_blocks(plane)), levels * steps, steps / 2 + 1
+    change = _inverse_dct(coefficients.clip(middle - reach, middle + reach) - coefficients)
+    return change.swapaxes(1, 2).reshape(plane.shape)
+
+
+def _blocks(plane: Array) -> Array:
+    """(H, W) -> (rows, columns, 8, 8)."""
+    height, width = plane.shape
+    return plane.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
+
+
+def _dct(blocks: Array) -> Array:
+    return np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32)  # JPEG's scaling
+
+
+def _inverse_dct(blocks: Array) -> Array:
+    return np.asarray(idctn(blocks, axes=(-2, -1), norm="ortho"), np.float32)
