@@ -11,7 +11,7 @@ CROPS = {  # name below the archive: (left, top) of a square, of the side below
     "animals/dog.jpg": (0.35, 0.2),
     "landscapes/boats.jpg": (0.3, 0.4),
 }
-SIDE, ZOOM, GAP = 160, 2, 8  # pixels of the image, enlargement, pixels between
+SIDE, ZOOM, GAP = 160, 2, 16  # pixels of the image, enlargement, pixels between
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         return 2
     demo, target = map(Path, argv)
     shown = SIDE * ZOOM
-    sheet = Image.new("RGB", (len(CROPS) * (2 * shown + GAP) + (len(CROPS) - 1) * GAP, shown), "white")
+    sheet = Image.new("RGB", (len(CROPS) * (2 * shown + GAP) - GAP, shown), "white")
     left = 0
     for name, place in CROPS.items():
         for path in (ARCHIVE / name, (demo / "images" / name).with_suffix(".png")):
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
                 crop(Image.open(path).convert("RGB"), place).resize((shown, shown), Image.Resampling.NEAREST), (left, 0)
             )
             left += shown
-        left += 2 * GAP
+        left += GAP
     sheet.save(target, quality=95, subsampling=0)
     return 0
 
