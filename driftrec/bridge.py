@@ -64,7 +64,7 @@ class I2SB(MeanReverting):
 
 @dataclass(frozen=True)
 class IRSDE(MeanReverting):
-    """Mean-reverting SDE with g^2 = 2 noise_level^2 theta (Luo et al., ICML 2023): sigma = noise_level sqrt(1 - a^2)."""
+    """Mean-reverting SDE, g^2 = 2 noise_level^2 theta (Luo et al., ICML 2023): sigma = noise_level sqrt(1 - a^2)."""
 
     noise_level: float = 10 / 255  # stationary standard deviation, theirs for most tasks
     schedule: Literal["constant", "linear", "cosine"] = "cosine"  # of theta

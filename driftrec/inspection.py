@@ -86,7 +86,8 @@ def hooked(hooks: dict[nn.Conv2d, Callable[[nn.Module, tuple[Tensor, ...], Tenso
 
 def feature_grid(maps: Sequence[FeatureMap]) -> Image.Image:
     """Two rows of grey images, down above up, level 0 at the left. Each map goes from black, its least value, to white,
-    its greatest, and is enlarged to the largest map's size.
+    its greatest, and is enlarged to the largest map's size. What counts is inside the outermost pixels, which stand out
+    for the zeros around the image.
     """
     if not maps:
         raise ValueError("no feature maps")
@@ -94,8 +95,9 @@ def feature_grid(maps: Sequence[FeatureMap]) -> Image.Image:
     columns = 1 + max(each.level for each in maps)
     grid = Image.new("L", (columns * (width + GAP) - GAP, 2 * (height + GAP) - GAP), 255)
     for each in maps:
-        low, high = each.values.aminmax()
-        scaled = (each.values - low) / (high - low).clamp(min=1e-12)
+        inside = each.values[1:-1, 1:-1] if min(each.values.shape) > 2 else each.values
+        low, high = inside.aminmax()
+        scaled = ((each.values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
         image = Image.fromarray((scaled * 255).round().numpy().astype(np.uint8))
         place = (each.level * (width + GAP), (each.way == "up") * (height + GAP))
         grid.paste(image.resize((width, height), Image.Resampling.NEAREST), place)

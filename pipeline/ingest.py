@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
@@ -57,7 +58,8 @@ def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Ite
     context.target_max_block_size = None  # one block an item
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
-    with DataContext.current(context):
+    with DataContext.current(context), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ray_remote_args: the only way to say max_retries
         dataset = ray.data.read_datasource(
             PatchSource(items, drawing),
             num_cpus=DRAW_CPUS,

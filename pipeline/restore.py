@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.util.annotations import RayDeprecationWarning
 
 from driftrec.errors import DriftRecError, StorageFull
 from pipeline import cluster
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 
 READ_CPUS = 0.25  # a read task waits more than it computes
 ACTOR_CPU_SHARE = 0.75  # of the cluster's CPUs, all actors together; the rest is for read tasks: neither starves
+DIED = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
 RETRIES = 3  # of a read task or of a shard whose worker died; what kills its worker each time ends the run
 
 
@@ -111,19 +111,24 @@ def _work(run: Run, settings: RestoreSettings, weights: Weights) -> None:
                     raise (StorageFull if row["full"] else DriftRecError)(row["error"])
                 run.statuses.update({OK: row[OK], FAILED: row[FAILED]})
                 progress.add(row[OK], row[FAILED], row["pixels"])
+    except DriftRecError:
+        raise
     except Exception as error:
         raise _plain(error) from error
-    progress.close()
+    finally:
+        progress.close()
 
 
 def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
 ) -> Generator[dict[str, Any]]:
     """Rows of `stage.SUMMARY`, as the shards are finished."""
-    with DataContext.current(_context()), warnings.catch_warnings():
-        # Nothing else in Ray 2.60 sets how often a dead worker's task is tried again; the default is for ever.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        dataset = _dataset(shards, settings, weights, output)
+    with warnings.catch_warnings():
+        # Copying Ray's options warns of some, and the only way to say how often a dead worker's task is tried again
+        # (for ever, if not said) is deprecated in Ray 2.60 without another.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with DataContext.current(_context()):
+            dataset = _dataset(shards, settings, weights, output)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
 
@@ -176,11 +181,12 @@ def _output_name(settings: RestoreSettings) -> partial[str]:
 
 def _plain(error: Exception) -> DriftRecError:
     """What ended the graph, in one line where Ray gives pages."""
-    if isinstance(error, DriftRecError):
-        return error
-    causes = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", str(error), re.MULTILINE)
-    cause = causes[0] if causes else f"{type(error).__name__}: {error}".splitlines()[0]
-    return DriftRecError(f"Ray could not finish the run: {cause[:300]}; run the same command again to go on")
+    if isinstance(error, DIED):
+        what = f"a worker died {RETRIES + 1} times on the same shard, out of memory or of an image that crashes it"
+    else:
+        lines = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", str(error), re.MULTILINE)
+        what = f"Ray could not finish the run: {lines[0][:300] if lines else type(error).__name__}"
+    return DriftRecError(f"{what}; finished shards are valid, the same command goes on with the rest")
 
 
 def _report(settings: RestoreSettings) -> None:

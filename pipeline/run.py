@@ -16,6 +16,7 @@ from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SKIPPED, Ledger, Tally, sweep
 from pipeline.settings import allowed_failures
@@ -25,7 +26,7 @@ from pipeline.store import NotFound, StorageError, Store
 log = logging.getLogger(__name__)
 
 RUN, RESULT = "run.json", "_RESULT.json"
-PACKAGES = ("driftrec", "torch", "ray", "pillow", "numpy", "pyarrow")
+PACKAGES = ("torch", "ray", "pillow", "numpy", "pyarrow")
 
 
 class Exit(IntEnum):
@@ -101,14 +102,15 @@ def describe(
     job: str, listing: Listing, settings: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What run.json says; the arguments are those of `open_run`."""
-    identity = dict(identity) | {"job": job, "input": listing.digest, "version": _version("driftrec")}
+    identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
     return {
         "job": job,
         "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         "identity": identity,
         "settings": dict(settings),
         "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {"driftrec": __version__, "python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -128,8 +128,11 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         top = self.root / prefix
-        if top.is_dir():
-            yield from _walk(top, f"{prefix}/" if prefix else "")
+        try:
+            if top.is_dir():
+                yield from _walk(top, f"{prefix}/" if prefix else "")
+        except OSError as error:
+            raise self._failed(prefix, error) from None
 
     def size(self, name: str) -> int | None:
         try:
@@ -218,8 +221,12 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
     for name, entry in found:
         if name.endswith("/"):
             yield from _walk(Path(entry.path), prefix + name)
-        elif entry.is_file():
-            yield prefix + name, entry.stat().st_size
+        else:
+            try:
+                if entry.is_file():
+                    yield prefix + name, entry.stat().st_size
+            except FileNotFoundError:
+                continue  # an unfinished put of another run, finished by now
 
 
 class RemoteStore(Store):

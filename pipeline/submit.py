@@ -35,6 +35,7 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
     if Path("jobs", f"{job}.py").is_file():  # a checkout; else the cluster has the package installed
         runtime |= {"working_dir": ".", "excludes": EXCLUDES}
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every file that it does not take along
     try:
         client = JobSubmissionClient(url)
         submitted = client.submit_job(entrypoint=entrypoint, runtime_env=runtime)

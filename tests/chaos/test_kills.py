@@ -139,3 +139,25 @@ def test_two_runs_at_once(source: Path, flags: list[str], undisturbed: Path, tmp
     results = [end(one), end(other)]
     assert [result["status"]["ok"] for result in results] == [IMAGES - 1] * 2
     check_equal(output, undisturbed)
+
+
+def test_a_shard_that_kills_its_worker_each_time_ends_the_run(small_model: Path, tmp_path: Path) -> None:
+    """Finite retries: Ray's default is to try for ever."""
+    source = tmp_path / "in"
+    source.mkdir()
+    images = {f"{number}.jpg": made.jpeg(number, 256, 256) for number in range(300)}
+    (source / "t.tar").write_bytes(made.tar(images))
+    process = start(source, tmp_path / "out", "--model", small_model, "--actors", "1")
+
+    def busy() -> list[int]:
+        return [child for child, title in descendants(process.pid) if "MapWorker" in title and "submit" in title]
+
+    killed = 0
+    while victims := until(busy, process):
+        os.kill(victims[0], signal.SIGKILL)
+        killed += 1
+        until(lambda pid=victims[0]: not alive(pid), limit_s=30)
+    result = end(process, code=1)
+    assert killed == 4  # once, and three retries
+    assert "a worker died 4 times on the same shard" in result["error"]
+    assert parts(tmp_path / "out") == set()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]  # fmt: skip
     log = (tmp_path_factory.mktemp("head") / "log").open("w")
     # Not `ray stop`: that ends every Ray of the machine. This one falls with its process.
-    process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+    path = {"PATH": f"{RAY.parent}:{os.environ['PATH']}"}  # so that `python` is ours on this cluster
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, env=os.environ | path
+    )
     url = f"http://127.0.0.1:{dashboard}"
     try:
         for _ in range(120):
@@ -59,12 +63,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_ray_job_submit(head: str, tmp_path: Path) -> None:
     source, output = made.folder(tmp_path / "in", 12), tmp_path / "out"
-    job = [sys.executable, "-m", "jobs.restore", source, output, "--model", "identity"]
+    job = ["python", "-m", "jobs.restore", source, output, "--model", "identity"]
     environment = ["--working-dir", ".", "--runtime-env-json", EXCLUDES]
     command = [RAY, "job", "submit", "--address", head, *environment, "--", *job]
-    done = subprocess.run(
-        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, env={**os.environ}, timeout=600
-    )
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert json.loads((output / "_RESULT.json").read_text())["status"]["ok"] == 12
     assert len(list(output.rglob("*.png"))) == 12

@@ -1,4 +1,4 @@
-"""Training under kills: of a worker, of the driver, by signals, as a job of a cluster. It ends as if nothing had been."""
+"""Training under kills: of a worker, of the driver, by signals, as a job of a cluster. It ends as if none had been."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from tests import made
 
@@ -170,33 +172,51 @@ def test_another_number_of_workers_can_finish_the_run(data: Path, tmp_path: Path
     assert len(marks[-1]["positions"]) == 1
 
 
-HEAD = """
-import sys, pipeline, ray
-port = int(sys.argv[1])
-ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port,
-         _node_ip_address="127.0.0.1", log_to_driver=False)
-sys.stdout.write("ready\\n"); sys.stdout.flush()
-sys.stdin.read()
-"""
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for_jobs(url: str) -> None:
+    """Until the cluster takes jobs: its agent starts later than the rest."""
+    until = time.monotonic() + 120
+    while True:
+        try:
+            JobSubmissionClient(url).submit_job(entrypoint="true")
+        except (RuntimeError, ConnectionError):
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        else:
+            return
 
 
 @pytest.fixture
-def head(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    """(pid, job URL) of a cluster of two CPUs on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (tmp_path / "head.log").open("wb") as talk:
-        command = [sys.executable, "-c", HEAD, str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=talk)
-    assert process.stdout
-    assert process.stdin
-    try:
-        assert process.stdout.readline() == b"ready\n", (tmp_path / "head.log").read_text()
-        yield process.pid, f"http://127.0.0.1:{port}"
-    finally:
-        process.stdin.close()
-        process.wait(timeout=60)
+def head() -> Iterator[tuple[int, str]]:
+    """(pid, job URL) of the head of a cluster with two CPUs, on loopback, with ports of its own."""
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
+        here = str(Path(sys.executable).parent)
+        command = [f"{here}/ray", "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
+        command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+        command += [f"--{name}={port}" for name, port in ports.items()]
+        env = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}  # jobs start as `python -m ...`
+        with Path(folder, "talk.log").open("wb") as talk:
+            process = psutil.Popen(command, env=env, stdout=talk, stderr=talk)
+        try:
+            wait_for_jobs(f"http://127.0.0.1:{ports['dashboard-port']}")
+            yield process.pid, f"http://127.0.0.1:{ports['dashboard-port']}"
+        finally:
+            started = [process, *process.children(recursive=True)]
+            for each in started:
+                each.terminate()
+            for each in psutil.wait_procs(started, timeout=30)[1]:
+                each.kill()
 
 
 def test_a_submitted_job_with_two_workers_survives_the_kill_of_one(

@@ -94,21 +94,22 @@ def test_the_output_is_the_same_with_and_without() -> None:
 
 
 def test_the_grid_shows_each_map_from_black_to_white() -> None:
-    ramp = torch.arange(12.0).reshape(3, 4)
+    ramp = torch.full((5, 6), 1000.0)  # the border may say what it wants
+    ramp[1:-1, 1:-1] = torch.arange(12.0).reshape(3, 4)
     maps = [
         FeatureMap("down", 0, ramp - 5),
-        FeatureMap("down", 1, -7 * ramp[:2, :2]),
+        FeatureMap("down", 1, -7 * ramp[1:3, 1:3]),
         FeatureMap("up", 1, torch.full((2, 2), 3.0)),
         FeatureMap("up", 0, ramp / 100),
     ]
     grid = np.array(feature_grid(maps))
-    assert grid.shape == (2 * 3 + GAP, 2 * 4 + GAP)
-    expected = (ramp / 11 * 255).round().numpy().astype(np.uint8)
-    assert np.array_equal(grid[:3, :4], expected)
-    assert np.array_equal(grid[3 + GAP :, :4], expected)
-    assert (grid[0, 4 + GAP], grid[2, -1]) == (255, 0)  # falling
-    assert (grid[3 + GAP :, 4 + GAP :] == 0).all()  # constant
-    assert (grid[3 : 3 + GAP] == 255).all()
+    assert grid.shape == (2 * 5 + GAP, 2 * 6 + GAP)
+    expected = (ramp / 11).clamp(max=1).mul(255).round().numpy().astype(np.uint8)
+    assert np.array_equal(grid[:5, :6], expected)
+    assert np.array_equal(grid[5 + GAP :, :6], expected)
+    assert (grid[0, 6 + GAP], grid[4, -1]) == (255, 0)  # falling
+    assert (grid[5 + GAP :, 6 + GAP :] == 0).all()  # constant
+    assert (grid[5 : 5 + GAP] == 255).all()
     with pytest.raises(ValueError, match="no feature maps"):
         feature_grid([])
 

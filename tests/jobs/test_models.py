@@ -1,0 +1,43 @@
+"""`driftrec models`: one JSON object on stdout, exit code 2 for what cannot be read."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from driftrec.checkpoint import embedded, file_sha256
+from jobs.models import main
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict]:
+    code = main(arguments)
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_list_tells_the_embedded_models(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = answer(capsys, "list")
+    assert code == 0
+    assert [model["model"] for model in told["models"]] == embedded()
+    assert "tiny" in embedded()
+
+
+def test_show_tells_what_a_file_holds(small_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = answer(capsys, "show", str(small_model))
+    assert code == 0
+    assert told["sha256"] == file_sha256(small_model)
+    assert told["bytes"] == small_model.stat().st_size
+    assert told["network"]["width"] == 8
+    assert (told["process"]["name"], told["form"], told["sampling"]["steps"]) == ("ouve", "x0", 2)
+
+
+def test_refusals_name_the_file(small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = answer(capsys, "show", "nothing")
+    assert code == 2
+    assert "'nothing'" in told["error"]
+    torch.save({"a": 1}, tmp_path / "a.ckpt")
+    for source in (small_model, tmp_path / "a.ckpt"):
+        code, told = answer(capsys, "import", str(source), str(tmp_path / "out.safetensors"))
+        assert code == 2
+        assert source.name in told["error"]
+        assert not (tmp_path / "out.safetensors").exists()

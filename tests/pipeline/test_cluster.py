@@ -1,0 +1,50 @@
+"""The connection to Ray: loopback only, and signals stay ours."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline import cluster
+from tests.chaos.processes import descendants
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+LISTENING = "0A"
+
+
+def listening_addresses(pids: list[int]) -> set[str]:
+    """Local addresses, as /proc/net writes them, on which these processes listen."""
+    sockets = set()
+    for pid in pids:
+        try:
+            sockets |= {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        except OSError:
+            continue  # it has just ended
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+def test_a_local_cluster_listens_on_loopback_only() -> None:
+    found = listening_addresses([child for child, _ in descendants(os.getpid())])
+    assert found
+    assert found <= LOOPBACK
+
+
+def test_the_signal_handler_is_not_rays() -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_connection_that_was_there_stays() -> None:
+    import ray
+
+    with cluster.connected():
+        assert cluster.resources()[0] == 2
+    assert ray.is_initialized()
