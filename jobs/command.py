@@ -34,8 +34,7 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
         signal.signal(number, signal.SIG_DFL)
         raise Interrupted
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
@@ -45,6 +44,9 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
         result = {"state": "failed", "exit_code": Exit.FAILED, "error": str(error)}
     except Interrupted:
         result = {"state": "interrupted", "exit_code": Exit.INTERRUPTED, "error": "interrupted before the start"}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if "error" in result:
         log.error("%s", result["error"])
     sys.stdout.write(json.dumps(result) + "\n")
