@@ -87,6 +87,7 @@ def read(path: str | Path) -> Imported:
             multipliers=tuple(int(m) for m in settings.get("ch_mult", (1, 1, 2, 2, 2, 2, 2))),
             blocks=int(settings.get("num_res_blocks", 2)),
             conditional=conditional,
+            pad_input=False,
         )
         with torch.device("meta"):  # takes no memory, whatever size the file claims
             skeleton = NCSNpp(config)

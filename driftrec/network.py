@@ -1,9 +1,9 @@
 """NCSN++ (Song et al., ICLR 2021), the U-Net that estimates what is under the noise. One class; the paper's model and
 the small CPU model are two configs.
 
-Plain PyTorch: the FIR resampling is a depth-wise convolution. Any input size: images are padded inside at the right
-and the bottom, so that the JPEG grid stays where it was. The network knows nothing of processes or losses: it maps
-(x, y, noise level) to 3 channels.
+Plain PyTorch: the FIR resampling is a depth-wise convolution. Any input size: what an even size lacks is added inside
+at the right and the bottom, so that the JPEG grid stays where it was. The network knows nothing of processes or
+losses: it maps (x, y, noise level) to 3 channels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class NetworkConfig:
     width: int = 128  # channels of the first level
     # the network sees a process state and its noise level beside the JPEG; False: the JPEG alone (regression)
     conditional: bool = True
+    # sides are filled up to multiples of `stride`; False, as in the authors' code: halving drops the last row or column
+    # of an odd size, doubling repeats the one before it
+    pad_input: bool = True
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
     blocks: int = 2  # residual blocks a level going down; one more going up
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
@@ -80,8 +83,13 @@ class NetworkConfig:
 
     @property
     def stride(self) -> int:
-        """Sides are padded to a multiple of this many pixels."""
+        """Pixels of the image to a pixel of the lowest level."""
         return self.stem * 2 ** (len(self.multipliers) - 1)
+
+    def padded(self, side: int) -> int:
+        """The side of what the first convolution sees, for an image's side, in pixels."""
+        multiple = self.stride if self.pad_input or side < self.stride else self.stem
+        return -(-side // multiple) * multiple
 
 
 class NCSNpp(nn.Module):
@@ -117,7 +125,7 @@ class NCSNpp(nn.Module):
     def forward(self, x: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
         height, width = y.shape[-2:]
         image = torch.cat([x, y], dim=1) if self.config.conditional else y
-        image = pad_to_multiple(image, self.config.stride)
+        image = pad_to(image, self.config.padded(height), self.config.padded(width))
         image = F.pixel_unshuffle(image, self.config.stem) if self.config.stem > 1 else image
         embedding = self.embedding(noise_level.expand(len(y))) if self.embedding is not None else None
         h = self.input(image)
@@ -198,8 +206,10 @@ class UpLevel(nn.Module):
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         h = self.attention[0](h)
         if self.give is not None and self.grow is not None:
-            total = self.give(h) if total is None else self.grow(total) + self.give(h)
-        return (h if self.upsample is None else self.upsample(h, embedding)), total
+            total = self.give(h) if total is None else pad_to(self.grow(total), *h.shape[-2:]) + self.give(h)
+        if self.upsample is not None:
+            h = pad_to(self.upsample(h, embedding), *skips[-1].shape[-2:])
+        return h, total
 
 
 class ResidualBlock(nn.Module):
@@ -352,7 +362,12 @@ def conv3x3(channels: int, width: int) -> nn.Conv2d:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples: (B, C, H, W)."""
     height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    return pad_to(image, height + -height % multiple, width + -width % multiple)
+
+
+def pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Repeat the last row and column until the sides are these: (B, C, H, W)."""
+    below, right = height - image.shape[-2], width - image.shape[-1]
     return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
 
 

@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,13 @@ def add_common(told: argparse.ArgumentParser) -> None:
     told.add_argument("--seed", type=int, metavar="N", help="seed of all noise (default 0)")
     told.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     told.add_argument("--dry-run", action="store_true", help="tell what would be done and what it costs; write nothing")
+
+
+def choose_token() -> None:
+    """For --submit, before Ray is imported: it is to send the user's token if there is one, and else none."""
+    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    has_token = has_token or Path("~/.ray/auth_token").expanduser().exists()
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token else "disabled")
 
 
 def execute(job: Callable[[], dict[str, Any]]) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.command import add_common, execute
+from jobs.command import add_common, choose_token, execute
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = vars(parser().parse_args(arguments))
     config, assignments = flags.pop("config"), flags.pop("set")
     submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
+    if submit:
+        choose_token()
 
     def job() -> dict[str, Any]:
         from pipeline.settings import RestoreSettings, load

@@ -33,7 +33,7 @@ from pipeline.weights import Weights
 log = logging.getLogger(__name__)
 
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger
-BEF_SIDE = 1024  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle
+BEF_SIDE = 512  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle
 SUMMARY = pa.schema(
     [
         ("shard", pa.string()),

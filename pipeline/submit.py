@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from driftrec.errors import DriftRecError, InvalidInput
@@ -39,7 +40,7 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
     try:
         client = JobSubmissionClient(url)
         submitted = client.submit_job(entrypoint=entrypoint, runtime_env=runtime)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise InvalidInput(f"--submit {url}: {' '.join(str(error).split())[:300]}; give the dashboard's URL") from None
     log.info("submitted as %s; follow it with: ray job logs --address %s --follow %s", submitted, url, submitted)
     status = client.get_job_status(submitted)

@@ -35,6 +35,7 @@ from pipeline.windows import draw_shard, no_patches, why_skipped
 log = logging.getLogger(__name__)
 
 PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be used
+CLEANER = "PlacementGroupCleanerCallback"  # of Ray Train
 FOLLOW_S = 5.0  # seconds between two looks at the metrics
 
 
@@ -157,10 +158,22 @@ def earlier_result(store: Store) -> dict[str, Any] | None:
     return None
 
 
+class Trainer(TorchTrainer):
+    """Ray's trainer without its placement group cleaner.
+
+    That actor asks "the" Ray of this machine whether our controller lives. Where a second cluster runs here it may ask
+    that one, is told no, and kills our workers (seen with Ray 2.60). All it would clean ends with this process anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
+
+
 def fit(settings: TrainSettings, task: dict[str, Any], store: Store) -> dict[str, Any]:
     """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often."""
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config=task,
             scaling_config=scaling(settings),
@@ -219,6 +232,8 @@ def follow(training: Future[Any], store: Store, steps: int) -> None:
         with contextlib.suppress(TimeoutError):
             training.exception(timeout=FOLLOW_S)
         if (line := newest_line(store)) and line != told:
+            if told and line["step"] <= told["step"]:
+                log.warning("started anew from the last checkpoint before step %d", line["step"])
             log.info(
                 "step %d of %d, epoch %d: loss %.4f, rate %.2g, %.1f images/s, %.1f %% of the time waiting for data",
                 *(line["step"], steps, line["epoch"], line["loss"], line["lr"]),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from tests import made
 from tests.chaos.processes import end, start
@@ -29,14 +30,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def await_agent(client: JobSubmissionClient) -> None:
+    """A head answers before it takes jobs."""
+    for attempt in range(20):
+        try:
+            client.submit_job(entrypoint="true")
+            return
+        except RuntimeError:
+            if attempt == 19:
+                raise
+            time.sleep(1)
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The dashboard's URL of a Ray head on loopback, of its own."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     command = [
         RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-        "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats",
     ]  # fmt: skip
     log = (tmp_path_factory.mktemp("head") / "log").open("w")
     # Not `ray stop`: that ends every Ray of the machine. This one falls with its process.
@@ -55,6 +68,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 break  # it answers, if only that it wants the token
             except OSError:
                 time.sleep(0.5)
+        await_agent(JobSubmissionClient(url))
         yield url
     finally:
         process.terminate()

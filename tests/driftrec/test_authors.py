@@ -31,7 +31,7 @@ from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.sde import OUVE, TSDVE, CosVE
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors.json").read_text())
-SMALL = replace(NetworkConfig.paper(), width=16, blocks=1)
+SMALL = replace(NetworkConfig.paper(), width=16, blocks=1, pad_input=False)
 SETTINGS = {
     "backbone_name": "ncsnpp",
     "data_dir": "/data",

@@ -28,7 +28,11 @@ def test_paper_network_has_the_published_size() -> None:
     assert len(network.state_dict()) == 647  # entries of the public implementation's score network
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(NetworkConfig.tiny(), width=8)], ids=["group", "pixel"])
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, replace(NetworkConfig.tiny(), width=8), replace(SMALL, pad_input=False, multipliers=(1, 1, 2))],
+    ids=["group", "pixel", "unpadded"],
+)
 @pytest.mark.parametrize("size", [(1, 1), (7, 33), (32, 32), (30, 17)])
 @torch.inference_mode()
 def test_any_size_in_same_size_out(config: NetworkConfig, size: tuple[int, int]) -> None:

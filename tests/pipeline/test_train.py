@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from driftrec.checkpoint import load as load_model
@@ -232,6 +233,13 @@ def test_more_workers_than_the_machine_holds_are_refused(
             train.scaling(small(data, Path("o"), **changes))
     two = train.scaling(small(data, Path("o"), workers=2))
     assert two.resources_per_worker == {"CPU": 0.75, "GPU": 0}
+
+
+def test_rays_placement_group_cleaner_which_may_ask_the_wrong_cluster_is_left_out(ray_cluster: None):
+    ours, rays = (
+        {type(c).__name__ for c in t(print)._create_default_callbacks()} for t in (train.Trainer, TorchTrainer)
+    )
+    assert rays - ours == {train.CLEANER}
 
 
 def test_other_workers_go_on_near_where_the_foremost_was():
