@@ -336,11 +336,9 @@ class StoreFile(io.RawIOBase):
         self._store, self._name, self._size, self._at = store, name, size, 0
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
         return True
 
     def tell(self) -> int:

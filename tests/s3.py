@@ -52,7 +52,7 @@ def serve(folder: Path) -> Iterator[Server]:
         _await(f"http://127.0.0.1:{s3}/healthz", process)
         yield Server(f"http://127.0.0.1:{s3}")
     finally:
-        process.terminate()
+        process.kill()  # it would take half a minute to end well, and nobody wants its data
         process.wait(30)
 
 
