@@ -135,17 +135,27 @@ class Restorer:
 
     @overload
     def __call__(
-        self, images: Image.Image, keys: str | None = None, seed: int = 0, *, steps: int | None = None, samples: int
-        = 1,
+        self,
+        images: Image.Image,
+        keys: str | None = None,
+        seed: int = 0,
+        *,
+        steps: int | None = None,
+        samples: int = 1,
         fidelity: float | None = None,
-    ) -> Image.Image: ...  # fmt: skip
+    ) -> Image.Image: ...
 
     @overload
     def __call__(
-        self, images: Sequence[Image.Image], keys: Sequence[str] | None = None, seed: int = 0, *, steps: int | None =
-        None,
-        samples: int = 1, fidelity: float | None = None,
-    ) -> list[Image.Image]: ...  # fmt: skip
+        self,
+        images: Sequence[Image.Image],
+        keys: Sequence[str] | None = None,
+        seed: int = 0,
+        *,
+        steps: int | None = None,
+        samples: int = 1,
+        fidelity: float | None = None,
+    ) -> list[Image.Image]: ...
 
     def __call__(
         self,
@@ -185,17 +195,17 @@ class Restorer:
             return [Restored(picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.checkpoint.sampling)
         results: dict[int, Restored] = {}
-        for group in self._groups(pictures):
+        for group in self._groups(pictures, settings):
             y = torch.stack([_as_tensor(pictures[i].rgb) for i in group])
             pixels, nfe = self._restore_pixels(y, [keys[i] for i in group], seed, settings)
             results |= {i: Restored(pictures[i].with_rgb(rgb), nfe) for i, rgb in zip(group, pixels, strict=True)}
         return [results[i] for i in range(len(pictures))]
 
-    def _groups(self, pictures: Sequence[Picture]) -> list[list[int]]:
+    def _groups(self, pictures: Sequence[Picture], settings: Sampling) -> list[list[int]]:
         """Indices that go through the network together. On a CPU a batch gains nothing, and one by one no kernel can
-        depend on it.
+        depend on it; the ODE solver gives every image steps of its own, which only then are counted as its own.
         """
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or settings.sampler == "ode":
             return [[i] for i in range(len(pictures))]
         by_size: dict[tuple[int, ...], list[int]] = {}
         for i, picture in enumerate(pictures):
