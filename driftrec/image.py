@@ -29,6 +29,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from driftrec import exif, formats, tiff
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.jpeg import subsampling_code
+from driftrec.projection import Constraint
 
 Pixels = NDArray[np.uint8]
 Mode = Literal["L", "LA", "RGB", "RGBA"]
@@ -84,6 +85,7 @@ class Picture:
     dpi: tuple[float, float] | None = None  # horizontal, vertical
     source_format: str = ""  # JPEG, PNG, WEBP, TIFF, BMP, GIF; empty if it came from no file
     note: str = ""  # what a reader of the ledger should know: "named .png, holds JPEG; palette"
+    constraint: Constraint | None = None  # what the JPEG file says of the image that it was made from, if that is known
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts do not belong together."""

@@ -32,7 +32,8 @@ class Optimisation:
     steps: int = 10_000  # length of the run and of the learning rate's schedule
     lr: float = 6e-4  # peak learning rate of AdamW
     warmup: int = 200  # steps of linear rise
-    final_lr: float = 0.0  # the cosine ends here, as a share of lr
+    decay_steps: int | None = None  # the last so many steps let the rate fall; None: all of them
+    final_lr: float = 0.0  # the fall ends here, as a share of lr
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0  # largest gradient norm
@@ -43,11 +44,14 @@ class Optimisation:
         object.__setattr__(self, "betas", tuple(self.betas))
         if self.steps < 1 or not self.lr > 0 or self.warmup < 0 or not self.clip > 0:
             raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, clip > 0, got {self}")
+        if self.decay_steps is not None and not 0 <= self.decay_steps <= self.steps:
+            raise ValueError(f"need 0 <= decay_steps <= steps ({self.steps}), got {self.decay_steps}")
 
     def lr_at(self, step: int) -> float:
-        """Linear warm-up, then a half cosine from lr to final_lr * lr."""
+        """Linear warm-up, a constant rate, and over the last decay_steps half a cosine from lr to final_lr * lr."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        progress = min(1.0, step / self.steps)
+        length = self.steps if self.decay_steps is None else self.decay_steps
+        progress = min(1.0, max(0, step - (self.steps - length)) / max(1, length))
         fall = self.final_lr + (1 - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
         return self.lr * rise * fall
 

@@ -25,9 +25,11 @@ from driftrec.grids import GRIDS
 from driftrec.image import Picture, from_pil, to_pil
 from driftrec.noise import gaussian
 from driftrec.process import Process
-from driftrec.sampling import SAMPLERS, Spacing, check_multistep
+from driftrec.projection import project
+from driftrec.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 
 FBCNN = "fbcnn:"  # before the path of FBCNN's weights
+DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Sampling:
         None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
     )
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
-    start: float = 1.0  # time to start from; below 1 from the posterior mean with noise
+    projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
+    start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at
     grid: str | None = None  # a key of GRIDS
     eta: float = 0.0  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
@@ -63,8 +66,8 @@ class Sampling:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.fidelity is not None and not 0 <= self.fidelity <= 1:
             raise ValueError(f"fidelity must be in 0..1, got {self.fidelity}")
-        if not self._t_eps < self.start <= 1 or not self._t_eps > 0:
-            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._t_eps}, start = {self.start}")
+        if not 0 < self._t_eps < self._start <= 1:
+            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._t_eps}, start = {self._start}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         if self.corrector_steps < 0 or not self.corrector_ratio > 0:
@@ -78,18 +81,27 @@ class Sampling:
     def _t_eps(self) -> float:
         return self.t_eps if self.t_eps is not None else SAMPLERS[self.sampler].t_eps
 
+    @property
+    def _start(self) -> float:
+        return DEFAULTS["start"] if self.start is None else self.start
+
     def resolve(self, recommended: dict[str, Any]) -> Sampling:
-        """Steps and fidelity replaced, where None, by the model's recommendation, or else by 8 steps and fidelity 0."""
-        steps = self.steps if self.steps is not None else int(recommended.get("steps", 8))
-        fidelity = self.fidelity if self.fidelity is not None else float(recommended.get("fidelity", 0.0))
-        return replace(self, steps=steps, fidelity=fidelity)
+        """Steps, fidelity and start replaced, where None, by the model's recommendation, or else by DEFAULTS."""
+        wanted = {name: recommended.get(name, value) for name, value in DEFAULTS.items() if getattr(self, name) is None}
+        return replace(self, **wanted)
 
     def times(self, process: Process) -> Tensor:
         """The falling times of one sample."""
         assert self.steps is not None, "resolve first"
         method = SAMPLERS[self.sampler]
         points = self.steps if self.spacing == "authors" else method.points(self.steps)
-        return GRIDS[self.grid or method.grid](process, points, self._t_eps, self.start)
+        return GRIDS[self.grid or method.grid](process, points, self._t_eps, self._start)
+
+    def check(self, process: Process) -> None:
+        """Raises ValueError if this process cannot be sampled so."""
+        if self.sampler != "multistep":
+            check_diffusion(process)
+        self.times(process)
 
     def draw(self) -> Callable[..., Tensor]:
         """The sampler with its options."""
@@ -132,6 +144,16 @@ class Restorer:
     def identity(cls) -> Restorer:
         """No network: gives back what it gets. Measures everything around the network."""
         return cls(None, "cpu")
+
+    @property
+    def recommended(self) -> dict[str, Any]:
+        """Settings of Sampling that the model's file recommends."""
+        return self.checkpoint.sampling if self.checkpoint else {}
+
+    @property
+    def process(self) -> Process | None:
+        """What is sampled; None for a model that is not."""
+        return self._denoiser.process if self._denoiser else None
 
     @overload
     def __call__(
@@ -186,19 +208,20 @@ class Restorer:
     def restore(
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
-        """One result a picture, in order. On a GPU pictures of one size share the network's batch. FBCNN needs neither
-        keys, seed nor sampling.
+        """One result a picture, in order. On a GPU pictures of one size share the network's batch. Of `sampling` FBCNN
+        heeds the projection alone.
         """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
         if self.checkpoint is None:
             return [Restored(picture, 0) for picture in pictures]
-        settings = (sampling or Sampling()).resolve(self.checkpoint.sampling)
+        settings = (sampling or Sampling()).resolve(self.recommended)
         results: dict[int, Restored] = {}
         for group in self._groups(pictures, settings):
             y = torch.stack([_as_tensor(pictures[i].rgb) for i in group])
             pixels, nfe = self._restore_pixels(y, [keys[i] for i in group], seed, settings)
-            results |= {i: Restored(pictures[i].with_rgb(rgb), nfe) for i, rgb in zip(group, pixels, strict=True)}
+            for i, restored in zip(group, pixels, strict=True):
+                results[i] = Restored(_finish(pictures[i], restored, settings.projection), nfe)
         return [results[i] for i in range(len(pictures))]
 
     def _groups(self, pictures: Sequence[Picture], settings: Sampling) -> list[list[int]]:
@@ -215,19 +238,18 @@ class Restorer:
     @torch.inference_mode()
     def _restore_pixels(
         self, y: Tensor, keys: list[str], seed: int, settings: Sampling
-    ) -> tuple[list[NDArray[np.uint8]], int]:
-        """(B, 3, H, W) in [0, 1] -> B arrays (H, W, 3) uint8, and the evaluations each took."""
+    ) -> tuple[NDArray[np.float32], int]:
+        """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took."""
         y = y.to(self.device).contiguous(memory_format=torch.channels_last)
         if isinstance(self.checkpoint, fbcnn.Weights):
             result, nfe = self.checkpoint.restore(y), 1
         else:
             result, nfe = self._sample(y, keys, seed, settings)
-        pixels = (result.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [np.ascontiguousarray(image) for image in pixels], nfe
+        return result.permute(0, 2, 3, 1).cpu().numpy(), nfe
 
     def _sample(self, y: Tensor, keys: list[str], seed: int, settings: Sampling) -> tuple[Tensor, int]:
         """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
-        assert self._denoiser is not None and settings.steps is not None and settings.fidelity is not None
+        assert self._denoiser is not None and settings.fidelity is not None and settings.start is not None
         denoiser, calls = self._denoiser, 0
 
         def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
@@ -271,6 +293,13 @@ def _prepare(denoiser: Denoiser, device: torch.device) -> Denoiser:
 def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _finish(picture: Picture, restored: NDArray[np.float32], projection: bool) -> Picture:
+    """The picture with restored pixels (H, W, 3), about in [0, 1]."""
+    if projection and picture.constraint:
+        restored = project(restored, picture.constraint)
+    return picture.with_rgb((restored.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def _as_tensor(rgb: NDArray[np.uint8]) -> Tensor:

@@ -19,6 +19,17 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--samples", type=int, metavar="K", help="samples to average (default 1)")
     told.add_argument("--fidelity", type=float, metavar="F", help="0: a posterior sample; 1: the posterior mean")
     told.add_argument("--no-color-correction", dest="color_correction", action="store_false", default=None)
+    told.add_argument("--start", type=float, metavar="T", help="begin at a time below 1, from the mean with noise")
+    told.add_argument("--grid", choices=("uniform", "quadratic", "lambda"), help="where the sampler evaluates")
+    told.add_argument("--eta", type=float, metavar="E", help="multistep: 0 is the ODE (default), 1 the reverse SDE")
+    told.add_argument("--tolerance", type=float, metavar="E", help="ode: largest error of a step (default 0.01)")
+    told.add_argument(
+        "--no-projection",
+        dest="projection",
+        action="store_false",
+        default=None,
+        help="let outputs contradict the coefficients of their JPEG files",
+    )
     told.add_argument("--format", choices=("png", "same", "jpeg", "webp", "tiff"), help="of the outputs (default png)")
     told.add_argument("--layout", choices=("tree",), help="how the outputs lie (default tree: as the inputs)")
     told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")

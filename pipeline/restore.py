@@ -15,6 +15,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from driftrec.errors import DriftRecError, StorageFull
+from driftrec.restoration import DEFAULTS
 from pipeline import cluster
 from pipeline.inputs import check_apart
 from pipeline.ledger import FAILED, OK
@@ -75,9 +76,12 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
 
 
 def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
-    """The settings with the model's recommendations where the user gave none."""
+    """The settings with the model's recommendations where the user gave none. Raises InvalidInput if the model cannot
+    be sampled so.
+    """
     sampling = sampling_of(settings).resolve(weights.recommended)
-    return settings.model_copy(update={"steps": sampling.steps, "fidelity": sampling.fidelity})
+    weights.check(sampling)
+    return settings.model_copy(update={name: getattr(sampling, name) for name in DEFAULTS})
 
 
 def list_restore(settings: RestoreSettings) -> Listing:

@@ -30,9 +30,7 @@ class RestoreSettings(Settings):
     output: str  # folder or URL prefix that this run owns
 
     # These determine the bytes or the shards: another value needs another output.
-    model: str = (
-        "tiny"  # embedded; or path or URL of a .safetensors; or "identity": no network, the pipeline alone
-    )
+    model: str = "tiny"  # embedded; path or URL of a .safetensors; fbcnn:PATH; or "identity": no network at all
     seed: int = Field(0, ge=0)
     sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"
     steps: int | None = Field(None, ge=1)  # None: as the model says
@@ -40,7 +38,18 @@ class RestoreSettings(Settings):
     fidelity: float | None = Field(
         None, ge=0, le=1
     )  # 0: a posterior sample, 1: its mean; None: as the model says
-    color_correction: bool = True
+    color_correction: bool = True  # give every channel the input's mean
+    projection: bool = True  # keep to what the input says if it is a JPEG file that shows no older damage
+    start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: as the model says
+    t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at
+    grid: Literal["uniform", "quadratic", "lambda"] | None = None  # how the times lie; None: as suits the sampler
+    eta: float = Field(0.0, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
+    order: Literal[1, 2] = 2  # multistep
+    spacing: Literal["true", "authors"] = "true"  # euler-maruyama: of its steps
+    corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps after each step
+    corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: of the corrector's step to sigma
+    tolerance: float = Field(1e-2, gt=0)  # ode: largest error of a step
+    denoise_last: bool = False  # all but multistep: end with an estimate of the clean image, one more evaluation
     format: Literal["png", "same", "jpeg", "webp", "tiff"] = "png"
     layout: Literal["tree"] = "tree"
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows

@@ -10,17 +10,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from driftrec.errors import BadImage, DriftRecError, Failed, Reason, StorageFull
+from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason, StorageFull
 from driftrec.image import Picture, decode, encode
 from driftrec.jpeg import inspect
 from driftrec.metrics.blockiness import bef_u8
+from driftrec.projection import constraint
 from driftrec.restoration import Sampling
 from pipeline.ledger import FAILED, IMAGES, OK, Ledger
 from pipeline.names import output_format, output_name
@@ -143,6 +144,8 @@ class RestoreShard:
         item = Item(key, columns={"input_sha256": hashlib.sha256(data).hexdigest()})
         try:
             picture = decode(data, key, self.settings.max_pixels)
+            if self.settings.projection and picture.source_format == "JPEG":
+                picture = replace(picture, constraint=constraint(data))
             columns = {
                 "width": picture.width,
                 "height": picture.height,
@@ -212,9 +215,11 @@ class RestoreShard:
 
 
 def sampling_of(settings: RestoreSettings) -> Sampling:
-    """The settings of sampling as the Restorer takes them."""
-    names = ("sampler", "steps", "samples", "fidelity", "color_correction")
-    return Sampling(**{name: getattr(settings, name) for name in names})
+    """The settings of sampling as the Restorer takes them. Raises InvalidInput if they do not belong together."""
+    try:
+        return Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

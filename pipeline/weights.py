@@ -13,7 +13,8 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.store import StorageError, Store, redact
 
 if TYPE_CHECKING:
-    from driftrec.restoration import Restorer
+    from driftrec.process import Process
+    from driftrec.restoration import Restorer, Sampling
 
 IDENTITY = "identity"
 FBCNN = "fbcnn:"
@@ -26,7 +27,16 @@ class Weights:
     source: str  # as given, without credentials
     sha256: str  # of the file; "identity" for none
     recommended: dict[str, Any] = field(default_factory=dict)  # sampling settings that the file recommends
+    process: "Process | None" = None  # what is sampled; None for models that are not
     remote: tuple[Store, str] | None = None  # store and name where the source is a URL
+
+    def check(self, sampling: "Sampling") -> None:
+        """Raises InvalidInput if the model cannot be sampled so. `sampling` is resolved."""
+        try:
+            if self.process:
+                sampling.check(self.process)
+        except ValueError as error:
+            raise InvalidInput(f"model {self.source}: {error}") from None
 
     def load(self, device: str | None = None) -> "Restorer":
         """A Restorer with these weights. Raises DriftRecError if they are others than when the run began."""
@@ -49,8 +59,7 @@ def find(source: str) -> Weights:
         restorer = _load(source, remote, device="cpu")
     except StorageError as error:
         raise InvalidInput(f"model {error}") from None
-    recommended = restorer.checkpoint.sampling if restorer.checkpoint else {}
-    return Weights(redact(source), restorer.fingerprint, recommended, remote)
+    return Weights(redact(source), restorer.fingerprint, restorer.recommended, restorer.process, remote)
 
 
 def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> "Restorer":

@@ -9,8 +9,10 @@ from PIL import Image
 
 from driftrec import Restorer
 from driftrec.checkpoint import load
-from driftrec.image import Picture, from_pil
+from driftrec.image import Picture, decode, from_pil
+from driftrec.projection import constraint, project
 from driftrec.restoration import Sampling
+from tests.made import jpeg
 
 SAMPLING = Sampling(steps=2, fidelity=0.0)
 
@@ -69,6 +71,22 @@ def test_fidelity_mixes_mean_and_sample(restorer: Restorer) -> None:
 def flat() -> Picture:
     """Far from 0 and 255, so that nothing clips."""
     return from_pil(Image.new("RGB", (48, 32), (110, 130, 150)))
+
+
+def test_projection_keeps_to_the_file(restorer: Restorer) -> None:
+    data = jpeg(3, 64, 80, quality=70)
+    known = constraint(data)
+    assert known is not None
+    plain = decode(data)
+    guarded = replace(plain, constraint=known)
+    free, kept, unguarded = (
+        restorer.restore([each], ["a"], 0, replace(SAMPLING, projection=projection))[0].picture.rgb.astype(int)
+        for each, projection in [(plain, True), (guarded, True), (guarded, False)]
+    )
+    assert np.array_equal(free, unguarded)
+    assert not np.array_equal(free, kept)
+    moved = np.abs(project(kept.astype(np.uint8), known) - kept)
+    assert moved.max() <= 1 < np.abs(free - kept).max()  # roundings are all that is left of the contradiction
 
 
 def test_color_correction_keeps_channel_means(restorer: Restorer) -> None:

@@ -1,11 +1,14 @@
 """Settings: YAML, --set and flags fill one model; what is unknown or wrong is named with its remedy."""
 
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
 from driftrec.errors import InvalidInput
+from driftrec.restoration import Sampling
 from pipeline.settings import FREE_FIELDS, RestoreSettings, Settings, allowed_failures, load
+from pipeline.stage import sampling_of
 
 PLACES = {"input": "in", "output": "out"}
 
@@ -33,10 +36,20 @@ def test_dotted_names_reach_nested_settings(tmp_path: Path) -> None:
     assert load(Outer, str(config)).inner.rate == 5
 
 
+def test_every_setting_of_sampling_is_one_of_restore() -> None:
+    ours, theirs = RestoreSettings(input="in", output="out"), Sampling()
+    assert {f.name: getattr(ours, f.name) for f in fields(Sampling)} == asdict(theirs)
+
+
+def test_settings_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"t_eps = 0\.3, start = 0\.2"):
+        sampling_of(RestoreSettings(input="in", output="out", start=0.2, t_eps=0.3))
+
+
 @pytest.mark.parametrize(
     ("assignment", "parts"),
     [
-        ("stepz=3", ["unknown setting 'stepz'", "did you mean steps?"]),
+        ("stepz=3", ["unknown setting 'stepz'", "did you mean steps"]),
         ("steps=0", ["'steps' is 0", "greater than or equal to 1"]),
         ("fidelity=2", ["'fidelity' is 2"]),
         ("format=gif", ["'format' is 'gif'", "'png'"]),

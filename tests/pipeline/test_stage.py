@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from driftrec.errors import StorageFull
+from driftrec.bridge import I2SB
+from driftrec.checkpoint import save
+from driftrec.denoiser import Denoiser
+from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
+from driftrec.network import NetworkConfig
+from driftrec.projection import constraint, project
 from driftrec.restoration import Restored, Restorer
 from pipeline.ledger import SCHEMA, Ledger
+from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
 from pipeline.shards import ShardSource, list_shards, read_shard
 from pipeline.stage import RestoreShard
@@ -229,3 +236,24 @@ def test_bytes_do_not_depend_on_batches_threads_or_company(tmp_path: Path, small
     assert files(tmp_path / "fewer/images").items() < outputs[0].items()
     restore(source, tmp_path / "seed", model=str(small_model), seed=1)
     assert not files(tmp_path / "seed/images").items() & outputs[0].items()
+
+
+def test_a_model_is_told_what_it_cannot_be_sampled_by(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.safetensors"
+    save(path, Denoiser.create(replace(NetworkConfig.tiny(), width=8), I2SB()))
+    weights, settings = find(str(path)), RestoreSettings(input="in", output="out", sampler="ode")
+    with pytest.raises(InvalidInput, match=r"bridge\.safetensors: i2sb has no reverse SDE .* multistep"):
+        resolve(settings, weights)
+    assert resolve(settings.model_copy(update={"sampler": "multistep"}), weights).steps == 8
+
+
+def test_outputs_keep_to_what_their_files_say(tmp_path: Path, small_model: Path) -> None:
+    source = made.folder(tmp_path / "in", 1)
+    (source / "a/0001.jpg").write_bytes(made.jpeg(1, quality=80))
+    for projection, agrees in [(True, True), (False, False)]:
+        output = tmp_path / f"out-{projection}"
+        restore(source, output, model=str(small_model), projection=projection)
+        known = constraint((source / "a/0001.jpg").read_bytes())
+        restored = decode((output / "images/a/0001.png").read_bytes()).rgb
+        assert known is not None
+        assert (np.abs(project(restored, known).astype(int) - restored).max() <= 1) == agrees
