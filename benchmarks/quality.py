@@ -1,86 +1,95 @@
-"""How much better than its JPEG is a restored image? Means over a folder of clean images.
+"""How good is a restored image, beside its JPEG and beside what other tools make of it? Means over photographs.
 
-python benchmarks/quality.py data/photos/devtest --quality 10 [--model tiny] [--subsampling 4:2:0] [--limit N]
+python benchmarks/quality.py data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
+                             [--model tiny] [--limit N] [--no-rivals]
 
-Prints a table: the JPEG itself, the model's mean (fidelity 1) and its sample (fidelity 0, 8 steps). BEF is in squared
-levels of 255. The images come from `python -m recipes.photos`; the model has never seen those in devtest.
+Prints a table a condition: the JPEG itself; ffmpeg's spp at the quantiser whose PSNR is best for that condition, and
+jpegqs (`apt-get install ffmpeg jpegqs`); the model's mean, a sample, the average of four samples, and what the model's
+file recommends. The model has never seen the images of devtest. The inputs are JPEG files, so that the projection
+works as in `driftrec restore`.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
+from rivals import jpegqs, spp
+from scores import Scores, Set, cells, clean_images, header
 
 from driftrec import Restorer
-from driftrec.image import from_pil
-from driftrec.jpeg import degrade
-from driftrec.metrics import PAIR_METRICS
+from driftrec.image import decode
+from driftrec.jpeg import encode_jpeg
+from driftrec.projection import constraint
 from driftrec.restoration import Sampling
 
-METRICS = {"psnr": 1.0, "ssim": 1.0, "psnrb": 1.0, "bef": 255.0**2}  # with the scale it is printed in
-Restore = Callable[[np.ndarray, str], np.ndarray]
+QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # of spp
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--quality", default="10", help="comma-separated JPEG qualities")
-    parser.add_argument("--subsampling", default="4:2:0")
+    parser.add_argument("folder", type=Path, help="clean PNG images of one size")
+    parser.add_argument("standins", type=Path, help="folder of the stand-ins' weights")
+    parser.add_argument("--quality", default="5,10,20,30,40", help="comma-separated JPEG qualities")
+    parser.add_argument("--subsampling", default="4:2:0,4:4:4")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--no-rivals", action="store_true")
     args = parser.parse_args()
-    files = sorted(args.folder.glob("*.png"))[: args.limit]
-    if not files:
-        sys.exit(f"{args.folder}: no PNG images; make them with: python -m recipes.photos")
-    arms = candidates(Restorer.from_pretrained(args.model), args.steps)
-    print(f"{len(files)} images, {args.subsampling}, model {args.model}")
-    print(f"{'quality':>7}  {'candidate':<16}" + "".join(f"{name:>9}" for name in METRICS) + f"{'s/image':>9}")
-    for quality in map(int, args.quality.split(",")):
-        for name, restore in arms.items():
-            scores, seconds = score(files, restore, quality, args.subsampling)
-            print(f"{quality:>7}  {name:<16}" + "".join(f"{value:>9.4f}" for value in scores) + f"{seconds:>9.3f}")
+    names, clean = clean_images(args.folder, args.limit)
+    score, restorer = Scores(clean, args.standins), Restorer.from_pretrained(args.model)
+    print(f"{len(names)} images, model {args.model} ({restorer.fingerprint[:12]})")
+    for subsampling in args.subsampling.split(","):
+        for quality in map(int, args.quality.split(",")):
+            jpegs = [encode_jpeg(image, quality, subsampling) for image in clean]
+            print(f"\nquality {quality}, {subsampling}\n\n" + header("", "s/image"), flush=True)
+            arms = candidates(restorer, names, args.steps)
+            if not args.no_rivals:
+                arms |= {"jpegqs -q 6": jpegqs} | best_spp(jpegs, clean)
+            for name, restore in ({"JPEG": decoded} | arms).items():
+                begun = time.perf_counter()
+                restored = restore(jpegs)
+                seconds = (time.perf_counter() - begun) / len(names)
+                print(f"| {name} | {seconds:.3f} | {cells(score(restored))} |", flush=True)
 
 
-def candidates(restorer: Restorer, steps: int) -> dict[str, Restore]:
-    """What is compared: (damaged pixels, key) -> restored pixels."""
+def decoded(jpegs: list[bytes]) -> Set:
+    return np.stack([decode(data).rgb for data in jpegs])
 
-    def by(sampling: Sampling) -> Restore:
-        def restore(damaged: np.ndarray, key: str) -> np.ndarray:
-            return restorer.restore([from_pil(Image.fromarray(damaged))], [key], 0, sampling)[0].picture.rgb
+
+def candidates(restorer: Restorer, names: list[str], steps: int) -> dict[str, Callable[[list[bytes]], Set]]:
+    """What the model can be asked for: JPEG files -> restored pixels."""
+
+    def by(sampling: Sampling) -> Callable[[list[bytes]], Set]:
+        def restore(jpegs: list[bytes]) -> Set:
+            pictures = [replace(decode(data), constraint=constraint(data)) for data in jpegs]
+            return np.stack([done.picture.rgb for done in restorer.restore(pictures, names, 0, sampling)])
 
         return restore
 
+    sample = Sampling(steps=steps, fidelity=0.0)
     return {
-        "JPEG": lambda damaged, key: damaged,
         "mean": by(Sampling(fidelity=1.0)),
-        f"sample, {steps} steps": by(Sampling(steps=steps, fidelity=0.0)),
+        f"sample, {steps} steps": by(sample),
+        "average of 4 samples": by(replace(sample, samples=4)),
+        "as recommended": by(Sampling()),
     }
 
 
-def score(files: list[Path], restore: Restore, quality: int, subsampling: str) -> tuple[np.ndarray, float]:
-    """Mean of each metric over the files, and seconds an image for the restoration alone."""
-    rows, seconds = [], 0.0
-    for file in files:
-        clean = np.asarray(Image.open(file).convert("RGB"))
-        damaged = degrade(clean, quality, subsampling)
-        start = time.perf_counter()
-        restored = restore(damaged, file.name)
-        seconds += time.perf_counter() - start
-        pair = as_batch(clean), as_batch(restored)
-        rows.append([PAIR_METRICS[name](*pair).item() * scale for name, scale in METRICS.items()])
-    return np.mean(rows, axis=0), seconds / len(files)
+def best_spp(jpegs: list[bytes], clean: Set) -> dict[str, Callable[[list[bytes]], Set]]:
+    """spp at the quantiser that gives the best mean PSNR."""
 
+    def psnr(qp: int) -> float:
+        pairs = zip(clean, spp(jpegs, qp), strict=True)
+        return float(np.mean([10 * np.log10(255**2 / np.mean((x - y.astype(float)) ** 2)) for x, y in pairs]))
 
-def as_batch(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    qp = max(QUANTISERS, key=psnr)
+    return {f"spp=6:{qp}": lambda jpegs: spp(jpegs, qp)}
 
 
 if __name__ == "__main__":

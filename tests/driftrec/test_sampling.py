@@ -76,6 +76,24 @@ def test_ten_multistep_evaluations_match_a_hundred_of_euler_maruyama(process: Pr
     assert error(draw(process, Sampling(steps=10))) <= error(draw(process, hundred))
 
 
+def test_averages_of_samples_gain_what_they_should() -> None:
+    """The mean of k samples has (1 + 1/k) times the least possible squared error."""
+    process, sampling = OUVE(), Sampling(steps=20)
+    y = torch.full((1, 3, 100, 100), 0.5, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(step: int) -> Tensor:
+        return torch.randn(y.shape, generator=generator, dtype=y.dtype)
+
+    clean = y + SCALES.reshape(1, 3, 1, 1) * noise(0)
+    samples = [
+        sampling.draw()(exact_denoiser(process), process, y, noise, sampling.times(process)) for _ in range(8)
+    ]
+    errors = [(torch.stack(samples[:k]).mean(dim=0) - clean).square().mean() for k in (1, 2, 4, 8)]
+    gains = [10 * (errors[0] / each).log10().item() for each in errors]
+    assert gains == pytest.approx([0.0, 1.25, 2.04, 2.50], abs=0.3)
+
+
 def test_options_change_what_they_say() -> None:
     process = OUVE()
     plain = Sampling(sampler="euler-maruyama", steps=30)
