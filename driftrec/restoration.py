@@ -27,7 +27,11 @@ from driftrec.noise import gaussian
 from driftrec.process import Process
 from driftrec.projection import project
 from driftrec.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
+from driftrec.tiling import Canvas, Tile, check_side, tiles
 
+Part = tuple[int, Tile]  # the number of a picture, and a part of it
+
+ROWS = 256  # of an image that are finished together
 FBCNN = "fbcnn:"  # before the path of FBCNN's weights
 DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
 
@@ -43,6 +47,7 @@ class Sampling:
         None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
     )
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
+    tile: int | None = 768  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
     start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at
@@ -76,6 +81,8 @@ class Sampling:
                 f"got {self.corrector_steps} and {self.corrector_ratio}"
             )
         check_multistep(self.eta, self.order)
+        if self.tile is not None:
+            check_side(self.tile)
 
     @property
     def _t_eps(self) -> float:
@@ -216,38 +223,47 @@ class Restorer:
         if self.checkpoint is None:
             return [Restored(picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
-        results: dict[int, Restored] = {}
-        for group in self._groups(pictures, settings):
-            y = torch.stack([_as_tensor(pictures[i].rgb) for i in group])
-            pixels, nfe = self._restore_pixels(y, [keys[i] for i in group], seed, settings)
-            for i, restored in zip(group, pixels, strict=True):
-                results[i] = Restored(_finish(pictures[i], restored, settings.projection), nfe)
-        return [results[i] for i in range(len(pictures))]
+        canvases, nfe = [Canvas(picture.height, picture.width) for picture in pictures], [0] * len(pictures)
+        for parts in self._batches(pictures, settings):
+            y = torch.stack([_as_tensor(pictures[i].rgb[tile.place]) for i, tile in parts])
+            restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, settings)
+            for (i, tile), pixels in zip(parts, restored, strict=True):
+                canvases[i].add(tile, pixels)
+                nfe[i] = max(nfe[i], calls)
+        finished = (_finish(*each, settings) for each in zip(pictures, canvases, strict=True))
+        return [Restored(*each) for each in zip(finished, nfe, strict=True)]
 
-    def _groups(self, pictures: Sequence[Picture], settings: Sampling) -> list[list[int]]:
-        """Indices that go through the network together. On a CPU a batch gains nothing, and one by one no kernel can
-        depend on it; the ODE solver gives every image steps of its own, which only then are counted as its own.
+    def _batches(self, pictures: Sequence[Picture], settings: Sampling) -> list[list[Part]]:
+        """What goes through the network together: on a GPU as many tiles of one size as there are pictures. On a CPU a
+        batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every image steps of its
+        own, which only then are counted as its own.
         """
+        parts = [(i, tile) for i, p in enumerate(pictures) for tile in tiles(p.height, p.width, settings.tile)]
         if self.device.type == "cpu" or settings.sampler == "ode":
-            return [[i] for i in range(len(pictures))]
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for i, picture in enumerate(pictures):
-            by_size.setdefault(picture.rgb.shape, []).append(i)
-        return list(by_size.values())
+            return [[part] for part in parts]
+        by_size: dict[tuple[int, int], list[Part]] = {}
+        for part in parts:
+            by_size.setdefault(part[1].size, []).append(part)
+        count = len(pictures)
+        return [same[i : i + count] for same in by_size.values() for i in range(0, len(same), count)]
 
     @torch.inference_mode()
-    def _restore_pixels(
-        self, y: Tensor, keys: list[str], seed: int, settings: Sampling
+    def _restore_parts(
+        self, y: Tensor, places: list[tuple[str, Tile]], seed: int, settings: Sampling
     ) -> tuple[NDArray[np.float32], int]:
-        """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took."""
+        """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took. places: of each its
+        image's key, and where it lies.
+        """
         y = y.to(self.device).contiguous(memory_format=torch.channels_last)
         if isinstance(self.checkpoint, fbcnn.Weights):
             result, nfe = self.checkpoint.restore(y), 1
         else:
-            result, nfe = self._sample(y, keys, seed, settings)
+            result, nfe = self._sample(y, places, seed, settings)
         return result.permute(0, 2, 3, 1).cpu().numpy(), nfe
 
-    def _sample(self, y: Tensor, keys: list[str], seed: int, settings: Sampling) -> tuple[Tensor, int]:
+    def _sample(
+        self, y: Tensor, places: list[tuple[str, Tile]], seed: int, settings: Sampling
+    ) -> tuple[Tensor, int]:
         """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
         assert self._denoiser is not None and settings.fidelity is not None and settings.start is not None
         denoiser, calls = self._denoiser, 0
@@ -258,7 +274,8 @@ class Restorer:
             return denoiser(x, y, t)
 
         def noise(step: int, sample: int) -> Tensor:
-            drawn = [gaussian(*y.shape[-2:], seed=seed, key=key, step=step, sample=sample) for key in keys]
+            named = partial(gaussian, *y.shape[-2:], seed=seed, step=step, sample=sample)
+            drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
             return torch.stack(drawn).to(self.device)
 
         process, weight = denoiser.process, settings.fidelity
@@ -273,8 +290,6 @@ class Restorer:
             for sample in range(settings.samples):
                 drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
                 result += (1 - weight) / settings.samples * drawn
-        if settings.color_correction:
-            result += (y - result).mean(dim=(2, 3), keepdim=True)
         return result, calls
 
 
@@ -295,11 +310,18 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _finish(picture: Picture, restored: NDArray[np.float32], projection: bool) -> Picture:
-    """The picture with restored pixels (H, W, 3), about in [0, 1]."""
-    if projection and picture.constraint:
-        restored = project(restored, picture.constraint)
-    return picture.with_rgb((restored.clip(0, 1) * 255).round().astype(np.uint8))
+def _finish(picture: Picture, canvas: Canvas, settings: Sampling) -> Picture:
+    """The picture with the pixels of its canvas. By rows, so that a large one needs no second copy in floats."""
+    shift = np.zeros(3)
+    if settings.color_correction:
+        shift = picture.rgb.mean(axis=(0, 1), dtype=np.float64) / 255 - canvas.mean()
+    rgb = np.empty_like(picture.rgb)
+    for top in range(0, len(rgb), ROWS):
+        restored = canvas.rows(top, top + ROWS) + shift.astype(np.float32)
+        rgb[top : top + ROWS] = (restored.clip(0, 1) * 255).round()
+    if settings.projection and picture.constraint:
+        rgb = project(rgb, picture.constraint)
+    return picture.with_rgb(rgb)
 
 
 def _as_tensor(rgb: NDArray[np.uint8]) -> Tensor:

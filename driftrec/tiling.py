@@ -1,0 +1,119 @@
+"""Large images in tiles, without seams and in bounded memory. Knows pixels and positions, no model.
+
+Every tile is restored alone, from its own first noise to its own last step. Noise belongs to a pixel's position, so
+where two tiles overlap both draw the same sample, but for what the network sees beyond their edges; near its edges a
+tile is therefore not used at all, and further in two tiles fade into each other. Corners of tiles lie on multiples of
+16, the largest block of a JPEG's grid, counted from the image's corner: each tile sees the grid that the network was
+trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+GRID = 16  # pixels; of 4:2:0 a block of chroma
+OVERLAP = 96  # pixels that neighbours share
+EDGE = 32  # of these, as many at a tile's own edge are not used; the rest fades
+SCALE = 2**13  # of the canvas: pixels of -4 to 4 fit in 16 bits, to a 32nd of a level
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile's rows, or its columns: [start, stop) of the image, and how much of each one counts."""
+
+    start: int
+    stop: int
+    weights: tuple[float, ...]  # in [0, 1]; over all spans of a side they sum to 1 at every place
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image that is restored alone."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Where it lies."""
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
+
+
+def tiles(height: int, width: int, side: int | None) -> list[Tile]:
+    """The tiles of an image, row by row: none with a side above `side` pixels; None: one tile, the whole."""
+    return [Tile(rows, columns) for rows in spans(height, side) for columns in spans(width, side)]
+
+
+def spans(length: int, side: int | None) -> list[Span]:
+    """Cut a length into spans of at most `side`, as equal as the grid permits. Raises ValueError below SMALLEST."""
+    if side is None or length <= side:
+        return [Span(0, length, (1.0,) * length)]
+    check_side(side)
+    side -= side % GRID
+    count = -(-(length - OVERLAP) // (side - OVERLAP))
+    step = -(-(length - OVERLAP) // (count * GRID)) * GRID  # from one start to the next
+    starts = range(0, length - OVERLAP, step)
+    stops = [min(start + step + OVERLAP, length) for start in starts]
+    found: list[Span] = []
+    for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        weights = np.ones(stop - start)
+        if i > 0:
+            shared = stops[i - 1] - start
+            weights[:shared] = fade(shared)
+        if i < len(starts) - 1:
+            shared = stop - starts[i + 1]
+            weights[-shared:] = 1 - fade(shared)
+        found.append(Span(start, stop, tuple(weights.tolist())))
+    assert all(after.start < before.stop for before, after in pairwise(found))
+    return found
+
+
+SMALLEST = 2 * OVERLAP  # side of a tile, pixels: each pixel belongs to at most two tiles down, and two across
+
+
+def check_side(side: int) -> None:
+    """Raises ValueError for a tile that is too small to be cut."""
+    if side < SMALLEST:
+        raise ValueError(f"a tile needs a side of at least {SMALLEST} pixels, got {side}")
+
+
+def fade(shared: int) -> NDArray[np.float64]:
+    """From 0 to 1 over the pixels that two tiles share, with EDGE of them on either side left out: half a cosine."""
+    edge = min(EDGE, (shared - 1) // 2)
+    place = (np.arange(shared) + 0.5 - edge) / (shared - 2 * edge)
+    return (1 - np.cos(np.pi * place.clip(0, 1))) / 2
+
+
+class Canvas:
+    """Where the tiles of one image come together: 6 bytes a pixel.
+
+    Args:
+        height, width: of the image.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._sum = np.zeros((height, width, 3), np.int16)
+
+    def add(self, tile: Tile, pixels: Pixels) -> None:
+        """Take in a restored tile (h, w, 3), about in [0, 1]."""
+        weights = np.outer(tile.rows.weights, tile.columns.weights).astype(np.float32)[..., None]
+        self._sum[tile.place] += np.rint(pixels.clip(-1, 2) * weights * SCALE).astype(np.int16)
+
+    def mean(self) -> NDArray[np.float64]:
+        """Of each channel: (3,)."""
+        return self._sum.mean(axis=(0, 1), dtype=np.float64) / SCALE
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """(bottom - top, width, 3)."""
+        return np.multiply(self._sum[top:bottom], 1 / SCALE, dtype=np.float32)

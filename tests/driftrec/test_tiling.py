@@ -1,0 +1,69 @@
+"""Tiles cover an image once in all, keep to the JPEG grid, and restore what the whole image would."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driftrec import Restorer
+from driftrec.image import Picture
+from driftrec.restoration import Sampling
+from driftrec.tiling import EDGE, GRID, OVERLAP, SMALLEST, Canvas, spans, tiles
+
+
+@given(length=st.integers(1, 5000), side=st.integers(SMALLEST, 1500))
+def test_spans_cover_a_length_exactly_once(length: int, side: int) -> None:
+    total = np.zeros(length)
+    for span in spans(length, side):
+        assert span.start % GRID == 0
+        assert 0 < span.stop - span.start <= side
+        total[span.start : span.stop] += span.weights
+    np.testing.assert_allclose(total, 1, atol=1e-12)
+
+
+def test_what_lies_at_a_tiles_own_edge_is_not_used() -> None:
+    first, *inner, last = spans(2000, 400)
+    assert inner
+    for span in inner:
+        assert not any(span.weights[:EDGE])
+        assert not any(span.weights[-EDGE:])
+        assert span.weights[OVERLAP] == 1
+    assert first.weights[0] == last.weights[-1] == 1
+
+
+def test_tiles_are_about_equal() -> None:
+    """No sliver at the end, for which the network would see too little."""
+    sizes = [tile.rows.stop - tile.rows.start for tile in tiles(1024, 100, 768)]
+    assert len(sizes) == 2
+    assert max(sizes) - min(sizes) < 2 * GRID
+
+
+def test_a_canvas_puts_an_image_together_again() -> None:
+    image = np.random.default_rng(0).random((500, 700, 3), np.float32)
+    canvas = Canvas(500, 700)
+    for tile in tiles(500, 700, 256):
+        canvas.add(tile, image[tile.place])
+    np.testing.assert_allclose(canvas.rows(0, 500), image, atol=3e-4)
+    np.testing.assert_allclose(canvas.mean(), image.mean(axis=(0, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("fidelity", [1.0, 0.0])
+def test_tiled_is_whole(small_model: Path, fidelity: float) -> None:
+    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
+    restorer._denoiser.network.float()  # in bfloat16 the same convolution of another size may round another way
+    smooth = np.linspace(0, 255, 420)[:, None, None] + np.linspace(-80, 80, 380)[None, :, None] + np.array([0, 20, -9])
+    picture = Picture(smooth.clip(0, 255).astype(np.uint8))
+    settings = Sampling(fidelity=fidelity, steps=2, tile=None)
+    whole = restorer.restore([picture], ["a"], 0, settings)[0].picture.rgb.astype(int)
+    for side in (224, 320):
+        tiled = restorer.restore([picture], ["a"], 0, replace(settings, tile=side))[0].picture.rgb.astype(int)
+        assert np.abs(tiled - whole).max() <= 3
+        assert np.abs(tiled - whole).mean() < 0.1
+
+
+def test_too_small_a_tile_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 192 pixels, got 100"):
+        Sampling(tile=100)
