@@ -47,7 +47,7 @@ class Sampling:
         None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
     )
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
-    tile: int | None = 768  # pixels; images with a longer side are restored in overlapping tiles; None: whole
+    tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
     start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at

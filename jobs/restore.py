@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--samples", type=int, metavar="K", help="samples to average (default 1)")
     told.add_argument("--fidelity", type=float, metavar="F", help="0: a posterior sample; 1: the posterior mean")
     told.add_argument("--no-color-correction", dest="color_correction", action="store_false", default=None)
-    told.add_argument("--tile", type=int, metavar="N", help="longest side that is restored in one piece (default 768)")
+    told.add_argument("--tile", type=int, metavar="N", help="longest side that is restored in one piece (default 512)")
     told.add_argument("--start", type=float, metavar="T", help="begin at a time below 1, from the mean with noise")
     told.add_argument("--grid", choices=("uniform", "quadratic", "lambda"), help="where the sampler evaluates")
     told.add_argument("--eta", type=float, metavar="E", help="multistep: 0 is the ODE (default), 1 the reverse SDE")
