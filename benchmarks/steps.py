@@ -95,19 +95,21 @@ def show_steps(table: dict[tuple[str, int], list[float]]) -> None:
     for (label, n), scores in table.items():
         print(f"| {label} | {n} | {cells(scores)} |")
     goal = table[REFERENCE]
-    print()
+    print(f"\nFirst number of evaluations, compared with {REFERENCE[0]} at {REFERENCE[1]}:")
     for label in dict.fromkeys(label for label, _ in table if label != "JPEG"):
-        enough = [n for (name, n), scores in table.items() if name == label and n and close(scores, goal)]
-        verdict = f"{min(enough)} evaluations" if enough else "never"
-        print(f"{label}: no score over {CLOSE:.0%} worse than {REFERENCE[0]} with {REFERENCE[1]}: {verdict}")
+        within = [n for (name, n), scores in table.items() if name == label and close(scores, goal, worse_only=False)]
+        no_worse = [n for (name, n), scores in table.items() if name == label and close(scores, goal, worse_only=True)]
+        print(
+            f"{label}: every score within {CLOSE:.0%} at {min(within, default='none')}, "
+            f"none worse by more at {min(no_worse, default='none')}"
+        )
 
 
-def close(scores: list[float], goal: list[float]) -> bool:
-    """Whether no score is worse than the goal's by more than CLOSE of it."""
+def close(scores: list[float], goal: list[float], worse_only: bool) -> bool:
+    """Whether no score is off (worse than) the goal's by more than CLOSE of it."""
     signs = [1 if better else -1 for better in HIGHER_IS_BETTER]
-    return all(
-        sign * (score - aim) >= -CLOSE * abs(aim) for sign, score, aim in zip(signs, scores, goal, strict=True)
-    )
+    off = [sign * (score - aim) / abs(aim) for sign, score, aim in zip(signs, scores, goal, strict=True)]
+    return all(-CLOSE <= each <= (float("inf") if worse_only else CLOSE) for each in off)
 
 
 def show_averages(table: dict[int, list[float]]) -> None:

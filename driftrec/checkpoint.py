@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from driftrec import authors
+from driftrec import authors, download
 from driftrec.denoiser import Denoiser
 from driftrec.errors import InvalidInput
 from driftrec.network import config_from_dict, parameter_count
@@ -128,9 +128,11 @@ def describe(source: str | Path) -> dict[str, Any]:
 
 
 def resolve(source: str | Path) -> Path:
-    """The file of an embedded model's name, or the path itself. Raises InvalidInput if there is none."""
+    """The file of an embedded model's name, of a URL, or the path itself. Raises InvalidInput if there is none."""
     if str(source) in embedded():
         return EMBEDDED / f"{source}.safetensors"
+    if "://" in str(source):
+        return download.fetch(str(source))
     path = Path(source)
     if not path.is_file():
         names = ", ".join(embedded())

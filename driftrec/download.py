@@ -1,0 +1,54 @@
+"""Weights by URL, for whoever has a photo and no pipeline: fetched once, kept in a cache folder.
+
+Plain http and https; what lies in an object store the pipeline reads (`driftrec restore --model s3://...`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from driftrec.errors import InvalidInput
+
+TIMEOUT_S = 60.0  # without a byte
+
+
+def fetch(url: str) -> Path:
+    """The file behind an http(s) URL, from the cache if it has been fetched before.
+
+    The cache is the folder driftrec below XDG_CACHE_HOME (default ~/.cache). Remove the file there to fetch it again.
+    Raises InvalidInput naming the URL and what is wrong; a broken transfer leaves nothing behind.
+    """
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # what else there is may be a secret
+    if parts.scheme not in ("http", "https"):
+        raise InvalidInput(f"model {shown}: only http and https URLs are fetched here; copy the file and give its path")
+    name = Path(parts.path).name or "model"
+    target = cache() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = Path(folder) / "part"
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+                length = answer.headers["Content-Length"]
+        except (OSError, ValueError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise InvalidInput(f"model {shown} could not be fetched: {reason}; check the address") from error
+        if length is not None and part.stat().st_size != int(length):
+            raise InvalidInput(f"model {shown}: {part.stat().st_size} of {length} bytes came; try again")
+        part.replace(target)
+    return target
+
+
+def cache() -> Path:
+    """The folder of fetched files."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftrec"
