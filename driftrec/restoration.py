@@ -140,7 +140,7 @@ class Restorer:
 
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
-        """An embedded model by name, a .safetensors file, or "fbcnn:PATH" (public weights of FBCNN, to compare with).
+        """An embedded model by name, the path or URL of a .safetensors file, or "fbcnn:PATH" (public weights of FBCNN).
         Raises InvalidInput naming what is wrong with it.
         """
         if source.startswith(FBCNN):
