@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from driftrec.metrics.planes import check_image, check_pair, luma
@@ -58,22 +59,8 @@ def blocking_effect_factor(planes: Tensor, offset: Offset = (0, 0)) -> Tensor:
 
 
 def _factor(planes: Tensor, offset: Offset) -> Tensor:
-    """BEF = eta (D_B - D_BC): the mean squared step across block boundaries, less that of other neighbours.
-
-    (C, H, W) -> (C,).
-    """
-    height, width = planes.shape[1:]
-    rows, columns = _squared_steps(planes, 1), _squared_steps(planes, 2)
-    at_rows, at_columns = (slice((start - 1) % BLOCK, None, BLOCK) for start in offset)
-    boundary_pairs = rows[0, at_rows].numel() * width + columns[0, at_columns].numel() * height
-    other_pairs = (height - 1) * width + (width - 1) * height - boundary_pairs
-    if boundary_pairs == 0 or other_pairs == 0:
-        return planes.new_zeros(len(planes))
-    boundary_sum = rows[:, at_rows].sum(dim=1) + columns[:, at_columns].sum(dim=1)
-    other_sum = rows.sum(dim=1) + columns.sum(dim=1) - boundary_sum
-    excess = boundary_sum / boundary_pairs - other_sum / other_pairs
-    eta = math.log2(BLOCK) / math.log2(max(min(height, width), BLOCK))
-    return eta * excess.clamp(min=0)  # eta is 0 unless D_B exceeds D_BC
+    """(C, H, W) -> (C,)."""
+    return _factor_of_steps(_squared_steps(planes, 1), _squared_steps(planes, 2), offset)
 
 
 def _squared_steps(planes: Tensor, dim: int) -> Tensor:
@@ -81,10 +68,33 @@ def _squared_steps(planes: Tensor, dim: int) -> Tensor:
     return planes.diff(dim=dim).square_().sum(dim=3 - dim)
 
 
-def bef_u8(rgb: np.ndarray, offset: Offset = (0, 0)) -> float:
-    """BEF of one (H, W, 3) uint8 image, mean over RGB, raw as `bef` gives it for pixels / 255.
+def _factor_of_steps(rows: Tensor, columns: Tensor, offset: Offset) -> Tensor:
+    """BEF = eta (D_B - D_BC): the mean squared step across block boundaries, less that of other neighbours.
 
-    About 2.5 ms at 512x512 on one core: whole numbers need no division before the sums.
+    (C, H - 1), (C, W - 1) -> (C,).
     """
-    planes = torch.as_tensor(np.array(rgb.transpose(2, 0, 1), order="C")).double()
-    return float(_factor(planes, offset).mean()) / 255**2
+    height, width = rows.shape[1] + 1, columns.shape[1] + 1
+    at_rows, at_columns = (slice((start - 1) % BLOCK, None, BLOCK) for start in offset)
+    boundary_pairs = rows[0, at_rows].numel() * width + columns[0, at_columns].numel() * height
+    other_pairs = (height - 1) * width + (width - 1) * height - boundary_pairs
+    if boundary_pairs == 0 or other_pairs == 0:
+        return rows.new_zeros(len(rows))
+    boundary_sum = rows[:, at_rows].sum(dim=1) + columns[:, at_columns].sum(dim=1)
+    other_sum = rows.sum(dim=1) + columns.sum(dim=1) - boundary_sum
+    excess = boundary_sum / boundary_pairs - other_sum / other_pairs
+    eta = math.log2(BLOCK) / math.log2(max(min(height, width), BLOCK))
+    return eta * excess.clamp(min=0)  # eta is 0 unless D_B exceeds D_BC
+
+
+def factor_of_whole_numbers(planes: NDArray[np.int16], offset: Offset = (0, 0)) -> Tensor:
+    """(C, H, W) pixels in 0..255 -> (C,) float64, for that range. Their sums are exact, and quicker than in float64."""
+    rows, columns = (
+        np.square(np.diff(planes, axis=axis), dtype=np.int32).sum(axis=3 - axis, dtype=np.int64) for axis in (1, 2)
+    )
+    return _factor_of_steps(torch.from_numpy(rows).double(), torch.from_numpy(columns).double(), offset)
+
+
+def bef_u8(rgb: NDArray[np.uint8], offset: Offset = (0, 0)) -> float:
+    """BEF of one (H, W, 3) uint8 image, mean over RGB, raw as `bef` gives it for pixels / 255."""
+    planes = rgb.transpose(2, 0, 1).astype(np.int16, order="C")
+    return float(factor_of_whole_numbers(planes, offset).mean()) / 255**2

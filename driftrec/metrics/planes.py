@@ -17,9 +17,14 @@ def check_image(image: Tensor) -> Tensor:
 
 def check_pair(reference: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
     """Both (B, 3, H, W) floats in [0, 1] -> both in float64. Raises ValueError where shapes differ."""
+    check_shapes(reference, restored)
+    return check_image(reference), check_image(restored)
+
+
+def check_shapes(reference: Tensor, restored: Tensor) -> None:
+    """Raises ValueError where shapes differ."""
     if reference.shape != restored.shape:
         raise ValueError(f"a pair needs one shape, got {tuple(reference.shape)} and {tuple(restored.shape)}")
-    return check_image(reference), check_image(restored)
 
 
 def luma(image: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.data import astronaut, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from driftrec.metrics import PAIR_METRICS
+from driftrec.metrics import LABELS, PAIR_METRICS, pair_scores
 from driftrec.metrics.blockiness import bef, bef_u8, bef_y, psnrb, psnrb_y
 
 torch.set_num_threads(1)
@@ -89,6 +89,57 @@ def test_psnr_and_ssim_are_scikit_images(seed: int) -> None:
         reference, restored, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, **ssim
     )
     assert ours["ssim_gaussian"] == pytest.approx(wang, abs=1e-6)
+
+
+def pair_u8(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A reference and a damaged copy, (H, W, 3) uint8: real, noise, very bright, very dark; some in two bands."""
+    draw = np.random.default_rng(seed)
+    height, width = [(64, 80), (33, 47), (9, 11), (180, 256)][seed % 4]
+    match seed % 5:
+        case 0:
+            return draw.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        case 1:
+            return draw.integers(250, 256, (2, height, width, 3), dtype=np.uint8)
+        case 2:
+            return draw.integers(0, 3, (2, height, width, 3), dtype=np.uint8)
+    reference = photo(height, width, seed)
+    return reference, jpeg(reference, int(draw.integers(5, 80))).copy()
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_8_bit_way_gives_the_same(seed: int) -> None:
+    reference, restored = pair_u8(seed)
+    offset = [(0, 0), (3, 5)][seed % 2]
+    names = list(PAIR_METRICS)[: 9 if min(reference.shape[:2]) > 10 else 4]
+    found = pair_scores(tensor(reference), tensor(restored), names, offset)
+    floats = pair_scores(tensor(reference / 255), tensor(restored / 255), names, offset)
+    for name in names:
+        assert found[name].item() == pytest.approx(floats[name].item(), abs=1e-6 if "ssim" in name else 1e-9), name
+    ssim = {"channel_axis": 2, "data_range": 255}
+    exact = {
+        "psnr": peak_signal_noise_ratio(reference, restored, data_range=255),
+        "ssim": structural_similarity(reference, restored, **ssim),
+        "ssim9": structural_similarity(reference, restored, win_size=9, **ssim),
+    }
+    for name, value in exact.items():
+        assert found[name].item() == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_neighbour_changes_nothing_in_8_bits() -> None:
+    a, b = (torch.cat([tensor(pair_u8(4 * seed)[side]) for seed in range(32)]) for side in (0, 1))
+    whole = pair_scores(a, b, list(PAIR_METRICS))
+    for size in (1, 2):
+        parts = [pair_scores(a[i : i + size], b[i : i + size], list(PAIR_METRICS)) for i in range(0, 32, size)]
+        for name, values in whole.items():
+            assert torch.equal(values, torch.cat([part[name] for part in parts])), name
+
+
+def test_equal_8_bit_images_are_perfect() -> None:
+    image = tensor(photo(64, 80, seed=1))
+    found = pair_scores(image, image, ["psnr", "ssim"])
+    assert found["psnr"].item() == math.inf
+    assert found["ssim"].item() == pytest.approx(1, abs=1e-12)
+    assert LABELS.keys() >= PAIR_METRICS.keys()
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -170,3 +221,10 @@ def test_refuses_what_is_no_pair() -> None:
         PAIR_METRICS["bef"](image[:, :1], image[:, :1])
     with pytest.raises(ValueError, match="at least 9"):
         PAIR_METRICS["ssim9"](image[..., :8], image[..., :8])
+    image = (image * 255).byte()
+    with pytest.raises(ValueError, match="one shape"):
+        pair_scores(image, image[..., 1:], ["psnr"])
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        pair_scores(image[0], image[0], ["psnr"])
+    with pytest.raises(ValueError, match="at least 7"):
+        pair_scores(image[..., :6], image[..., :6], ["ssim"])
