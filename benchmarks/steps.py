@@ -43,7 +43,8 @@ def main() -> None:
     bench = Bench(names, clean, Restorer.from_pretrained(args.model), args.quality, args.keep)
     arms = dict(all_arms())
     restored = {arm: bench.restored(*arm, sampling) for arm, sampling in arms.items()}
-    samples = [bench.restored("sample", seed, Sampling(steps=8, fidelity=0.0), seed) for seed in range(max(AVERAGED))]
+    sample = Sampling(steps=8, fidelity=0.0, start=1.0)
+    samples = [bench.restored("sample", seed, sample, seed) for seed in range(max(AVERAGED))]
     score = Scores(clean, args.standins)
     fingerprint = bench.restorer.fingerprint[:12]
     print(f"{len(names)} images, quality {args.quality}, 4:2:0, model {args.model} ({fingerprint})\n")
@@ -54,13 +55,15 @@ def main() -> None:
 def all_arms() -> Iterator[tuple[tuple[str, int], Sampling]]:
     """((label, evaluations), settings)."""
     for n in EVALUATIONS:
-        yield ("multistep 2, eta 0, quadratic", n), Sampling(steps=n, fidelity=0.0)
-    yield ("multistep 2, eta 0, lambda", 10), Sampling(steps=10, fidelity=0.0, grid="lambda")
-    yield ("multistep 1, eta 0, quadratic", 10), Sampling(steps=10, fidelity=0.0, order=1)
-    yield ("multistep 2, eta 1, quadratic", 10), Sampling(steps=10, fidelity=0.0, eta=1.0)
-    yield ("euler-heun, uniform", 10), Sampling(sampler="euler-heun", steps=5, fidelity=0.0)
+        yield ("multistep 2, eta 0, quadratic", n), Sampling(steps=n, fidelity=0.0, start=1.0)
+    for n in EVALUATIONS[2:5]:  # one of them for the mean
+        yield ("multistep 2 from the mean at t = 0.3", n), Sampling(steps=n - 1, fidelity=0.0, start=0.3)
+    yield ("multistep 2, eta 0, lambda", 10), Sampling(steps=10, fidelity=0.0, start=1.0, grid="lambda")
+    yield ("multistep 1, eta 0, quadratic", 10), Sampling(steps=10, fidelity=0.0, start=1.0, order=1)
+    yield ("multistep 2, eta 1, quadratic", 10), Sampling(steps=10, fidelity=0.0, start=1.0, eta=1.0)
+    yield ("euler-heun, uniform", 10), Sampling(sampler="euler-heun", steps=5, fidelity=0.0, start=1.0)
     for n in EVALUATIONS[4:]:
-        yield ("euler-maruyama, uniform", n), Sampling(sampler="euler-maruyama", steps=n, fidelity=0.0)
+        yield ("euler-maruyama, uniform", n), Sampling(sampler="euler-maruyama", steps=n, fidelity=0.0, start=1.0)
 
 
 class Bench:
