@@ -1,7 +1,7 @@
 """How good is a restored image, beside its JPEG and beside what other tools make of it? Means over photographs.
 
 python benchmarks/quality.py data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
-                             [--model tiny] [--limit N] [--no-rivals]
+                             [--model tiny] [--limit N] [--no-rivals] [--no-average]
 
 Prints a table a condition: the JPEG itself; ffmpeg's spp at the quantiser whose PSNR is best for that condition, and
 jpegqs (`apt-get install ffmpeg jpegqs`); the model's mean, a sample, the average of four samples, and what the model's
@@ -27,6 +27,7 @@ from driftrec.jpeg import encode_jpeg
 from driftrec.projection import constraint
 from driftrec.restoration import Sampling
 
+AVERAGE = "average of 4 samples"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # of spp
 
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--no-average", action="store_true", help="leave out the average of four samples, the slowest")
     args = parser.parse_args()
     names, clean = clean_images(args.folder, args.limit)
     score, restorer = Scores(clean, args.standins), Restorer.from_pretrained(args.model)
@@ -49,6 +51,8 @@ def main() -> None:
             jpegs = [encode_jpeg(image, quality, subsampling) for image in clean]
             print(f"\nquality {quality}, {subsampling}\n\n" + header("", "s/image"), flush=True)
             arms = candidates(restorer, names, args.steps)
+            if args.no_average:
+                del arms[AVERAGE]
             if not args.no_rivals:
                 arms |= {"jpegqs -q 6": jpegqs} | best_spp(jpegs, clean)
             for name, restore in ({"JPEG": decoded} | arms).items():
@@ -76,7 +80,7 @@ def candidates(restorer: Restorer, names: list[str], steps: int) -> dict[str, Ca
     return {
         "mean": by(Sampling(fidelity=1.0)),
         f"sample, {steps} steps": by(sample),
-        "average of 4 samples": by(replace(sample, samples=4)),
+        AVERAGE: by(replace(sample, samples=4)),
         "as recommended": by(Sampling()),
     }
 
