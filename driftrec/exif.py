@@ -1,8 +1,8 @@
 """EXIF as bytes: the orientation read and reset in place, directories walked, descriptive TIFF tags carried.
 
 An EXIF block is a small TIFF file behind the prefix `Exif\\0\\0`. It is kept byte for byte: writing it anew
-loses what the writer does not know (maker notes, the thumbnail): only the orientation's bytes change.
-Broken EXIF is never an error: its orientation is 1.
+loses what the writer does not know (maker notes). Only the orientation's bytes change, and the thumbnail goes, for it
+shows the damaged picture, in its old direction. Broken EXIF is never an error: its orientation is 1.
 """
 
 import io
@@ -24,6 +24,11 @@ DESCRIPTIVE = (
     0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0),
 )  # fmt: skip
 
+ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # struct's sign of the byte order, by the header of a classic TIFF
+
+# Tags of where a thumbnail's data lie and of how many bytes they are: of a JPEG, of TIFF strips (EXIF 2.32, 4.6.5).
+THUMBNAIL = ((0x0201, 0x0202), (0x0111, 0x0117))
+
 # Bytes a value, by TIFF type.
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 INTEGERS = {1: "B", 3: "H", 4: "I"}  # struct codes of the unsigned integer types
@@ -38,18 +43,18 @@ class Entry(NamedTuple):
     end: int  # where its data ends, from the start of the TIFF
 
 
-def directory(tiff: bytes) -> Iterator[Entry]:
-    """The entries of the first directory of a classic TIFF; none without its header.
+def directory(tiff: bytes | bytearray, start: int | None = None) -> Iterator[Entry]:
+    """The entries of the first directory of a classic TIFF, or of the one at `start`; none without its header.
 
     Raises:
         struct.error: the directory is cut.
     """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    order = ORDERS.get(bytes(tiff[:4]))
     if order is None:
         return
-    (start,) = struct.unpack_from(order + "I", tiff, 4)
-    (count,) = struct.unpack_from(order + "H", tiff, start)
-    for position in range(start + 2, start + 2 + 12 * count, 12):
+    first: int = struct.unpack_from(order + "I", tiff, 4)[0] if start is None else start
+    (count,) = struct.unpack_from(order + "H", tiff, first)
+    for position in range(first + 2, first + 2 + 12 * count, 12):
         tag, kind, values, offset = struct.unpack_from(order + "HHII", tiff, position)
         size = SIZES.get(kind, 1) * values
         yield Entry(tag, kind, position + 8, position + 12 if size <= 4 else offset + size)
@@ -80,6 +85,29 @@ def upright(exif: bytes) -> tuple[int, bytes]:
         return 1, exif
     struct.pack_into(code, tiff, entry.position, 1)
     return orientation, exif[: len(exif) - len(tiff)] + bytes(tiff)
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """The same EXIF, whose first directory has no successor: in that the thumbnail is. No other byte moves: the
+    thumbnail's own are cut off where they are the last, or else set to 0.
+    """
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    order = ORDERS.get(bytes(tiff[:4]))
+    if order is None:
+        return exif
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        link = start + 2 + 12 * count
+        (second,) = struct.unpack_from(order + "I", tiff, link)
+        begin, end = _thumbnail(tiff, order, second) if second else (0, 0)
+        used = [(start, link + 4), *_used(tiff, order, start, set())]
+    except struct.error:
+        return exif
+    struct.pack_into(order + "I", tiff, link, 0)
+    if begin < end and all(b <= begin or end <= a for a, b in used):
+        tiff[begin:end] = b"" if end == len(tiff) else bytes(end - begin)
+    return exif[: len(exif) - len(exif.removeprefix(PREFIX))] + bytes(tiff)
 
 
 def parse(exif: bytes) -> dict[int, Any]:
@@ -114,3 +142,30 @@ def block(tags: Mapping[int, Any]) -> bytes | None:
     out = io.BytesIO()
     written.save(out)
     return PREFIX + out.getvalue()
+
+
+def _thumbnail(tiff: bytearray, order: str, start: int) -> tuple[int, int]:
+    """Where the data of the thumbnail in this directory begin and end."""
+    values = {
+        entry.tag: struct.unpack_from(order + INTEGERS[entry.kind], tiff, entry.position)[0]
+        for entry in directory(tiff, start)
+        if entry.kind in INTEGERS and entry.end == entry.position + 4
+    }
+    for place, length in THUMBNAIL:
+        if place in values and length in values:
+            return values[place], min(values[place] + values[length], len(tiff))
+    return 0, 0
+
+
+def _used(tiff: bytearray, order: str, start: int, followed: set[int]) -> Iterator[tuple[int, int]]:
+    """Begin and end of all that a directory and those below it hold: entries, and data outside them. Each kind of
+    directory is followed once, so that a block of many cannot take long.
+    """
+    for entry in directory(tiff, start):
+        yield entry.position - 8, entry.position + 4
+        (value,) = struct.unpack_from(order + "I", tiff, entry.position)
+        if entry.end != entry.position + 4:
+            yield value, entry.end
+        if entry.tag in (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY) and entry.tag not in followed:
+            followed.add(entry.tag)
+            yield from _used(tiff, order, value, followed)

@@ -1,12 +1,11 @@
 """What bytes are, before any decoder sees them: their format, whether they are whole, what must be refused.
 
-Everything here looks at headers and chunk frames only; `driftrec.image` decodes.
+Everything here looks at headers and frames only; `driftrec.image` decodes.
 """
 
 import struct
-import zlib
 
-from driftrec import exif
+from driftrec import exif, heif, png
 from driftrec.errors import BadImage, Reason
 
 MAGIC = (
@@ -20,18 +19,15 @@ MAGIC = (
     (b"MM\0+", "TIFF"),
 )
 EXTENSIONS = {
+    ".avif": "AVIF", ".avifs": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC",
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
     ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
     ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF",
 }  # fmt: skip
 BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # the sizes that name a BMP header's version
 
-# Pictures that are not read (yet): (offset, magic, name).
+# Pictures that are not read: (offset, magic, name).
 OTHER_IMAGES = (
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
     (4, b"jP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (4, b"JXL ", "JPEG XL"),
@@ -55,10 +51,10 @@ OTHER_FILES = (
 
 
 def identify(data: bytes) -> str:
-    """The format by content: JPEG, PNG, WEBP, TIFF, BMP or GIF.
+    """The format by content: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF or HEIC.
 
     Raises:
-        BadImage: `empty`, `truncated` (too short to tell), `unsupported` (an image of a kind not read yet),
+        BadImage: `empty`, `truncated` (too short to tell), `unsupported` (an image of a kind that is not read),
             `not_an_image`.
     """
     if not data:
@@ -74,9 +70,11 @@ def identify(data: bytes) -> str:
         raise BadImage(Reason.truncated, f"only the first {len(data)} bytes of a RIFF file")
     if data.startswith(b"BM") and (len(data) < 18 or int.from_bytes(data[14:18], "little") in BMP_HEADERS):
         return "BMP"
+    if name := heif.identify(data):
+        return name
     for offset, magic, name in OTHER_IMAGES:
         if data.startswith(magic, offset):
-            raise BadImage(Reason.unsupported, f"{name} is not read yet: convert it to PNG or TIFF")
+            raise BadImage(Reason.unsupported, f"{name} is not read: convert it to PNG or TIFF")
     raise BadImage(Reason.not_an_image, f"{len(data)} bytes of {looks_like(data)}")
 
 
@@ -97,21 +95,21 @@ def looks_like(data: bytes) -> str:
     return "text" if all(c.isprintable() or c.isspace() for c in text) else "unknown data"
 
 
-def check_frames(data: bytes, name: str, max_pixels: int) -> None:
+def check_header(data: bytes, name: str, max_pixels: int) -> None:
     """Refuse, before a decoder is made, what the decoders would let pass or choke on.
 
-    PNG: Pillow checks neither the data's checksums nor that the end is there, and opens 16-bit colour as
-    8-bit without a word. WEBP: Pillow's decoder allocates the whole canvas when the file is opened.
+    PNG: what the decoder makes of a huge header is not ours to find out. WEBP: Pillow's decoder allocates the whole
+    canvas when the file is opened. AVIF, HEIC: decoders show 8 bits of whatever there is.
     """
-    if name == "PNG":
-        size = png_size(data)
-    elif name == "WEBP":
-        size = webp_size(data)
-    else:
-        return
-    check_size(*size, max_pixels)
-    if name == "PNG":
-        check_png_chunks(data)
+    match name:
+        case "PNG":
+            check_size(*png.size(data), max_pixels)
+        case "WEBP":
+            check_size(*webp_size(data), max_pixels)
+        case "AVIF" | "HEIC":
+            heif.check_depth(data, name)
+        case _:
+            pass
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -119,38 +117,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         detail = f"{width}x{height} are {width * height} pixels; max_pixels is {max_pixels}"
         raise BadImage(Reason.too_large, detail)
-
-
-def png_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header; refuses 16 bits a channel."""
-    if len(data) < 33:
-        raise BadImage(Reason.truncated, "PNG ends inside its header")
-    length, kind, width, height, depth = struct.unpack_from(">I4sIIB", data, 8)
-    if kind != b"IHDR" or length != 13 or width == 0 or height == 0:
-        raise BadImage(Reason.corrupt, "PNG with a broken header")
-    if depth == 16:
-        raise BadImage(Reason.unsupported, "PNG with 16 bits a channel: 8 bits would lose half of them")
-    return width, height
-
-
-def check_png_chunks(data: bytes) -> None:
-    """Every chunk whole, its checksum right, and the end chunk there."""
-    view, position = memoryview(data), 8
-    while True:
-        if position + 12 > len(data):
-            raise BadImage(Reason.truncated, "PNG without its end chunk")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if not kind.isalpha() or length > 0x7FFFFFFF:
-            raise BadImage(Reason.corrupt, f"PNG with a broken chunk at byte {position}")
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise BadImage(Reason.truncated, f"PNG ends inside a chunk ({kind.decode()})")
-        (checksum,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(view[position + 4 : end]) != checksum:
-            raise BadImage(Reason.corrupt, f"PNG with a wrong checksum ({kind.decode()} at byte {position})")
-        if kind == b"IEND":
-            return
-        position = end + 4
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
@@ -183,8 +149,10 @@ def is_cut(data: bytes, name: str) -> bool:
             return len(data) < max(54, int.from_bytes(data[2:6], "little"))
         case "TIFF":
             return _tiff_is_cut(data)
+        case "AVIF" | "HEIC":
+            return heif.is_cut(data)
         case _:
-            return False  # PNG: check_frames has already told
+            return False  # PNG: driftrec.png has already told
 
 
 def _tiff_is_cut(data: bytes) -> bool:

@@ -7,6 +7,7 @@ pickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from driftrec.denoiser import Denoiser
 from driftrec.ema import EMA
@@ -38,12 +40,14 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0  # largest gradient norm
     ema_decay: float = 0.999
+    accumulate: int = 1  # parts of a batch that go through the network one after the other, for less memory
     bf16: bool = True  # autocast to bfloat16
+    compile: bool = False  # torch.compile the network: minutes at the start, faster steps
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        if self.steps < 1 or not self.lr > 0 or self.warmup < 0 or not self.clip > 0:
-            raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, clip > 0, got {self}")
+        if self.steps < 1 or not self.lr > 0 or self.warmup < 0 or not self.clip > 0 or self.accumulate < 1:
+            raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, clip > 0, accumulate >= 1, got {self}")
         if self.decay_steps is not None and not 0 <= self.decay_steps <= self.steps:
             raise ValueError(f"need 0 <= decay_steps <= steps ({self.steps}), got {self.decay_steps}")
 
@@ -67,42 +71,66 @@ class StepResult:
 
 
 class Learner:
-    """Trains a denoiser. `wrap` makes the objective distributed (DDP); the noise of a step is drawn from (seed, step,
-    rank).
-    """
+    """Trains a denoiser. `objective` may be wrapped in DDP; the noise of a step is drawn from (seed, rank, step)."""
 
     def __init__(
         self, denoiser: Denoiser, density: TimeDensity, optimisation: Optimisation, seed: int = 0, rank: int = 0
     ) -> None:
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if optimisation.compile:
+            denoiser.network.compile()  # in place: the names of its weights stay
         self.optimisation = optimisation
         self.seed, self.rank, self.step_count = seed, rank, 0
-        self.objective: nn.Module = Objective(self.denoiser, density)
+        self._undistributed = Objective(self.denoiser, density)
+        self.objective: Objective | DistributedDataParallel = self._undistributed
         self.optimiser = torch.optim.AdamW(
             denoiser.parameters(), lr=optimisation.lr, betas=optimisation.betas, weight_decay=optimisation.weight_decay
         )
         self.ema = EMA(denoiser.network, optimisation.ema_decay)
 
     def step(self, clean: Tensor, damaged: Tensor) -> StepResult:
-        """One optimiser step on a batch: both (B, 3, H, W) uint8, or float in [0, 1]."""
+        """One optimiser step on a batch: both (B, 3, H, W) uint8, or float in [0, 1]; B a multiple of `accumulate`."""
         x0, y = (_as_float(images, next(self.denoiser.parameters()).device) for images in (clean, damaged))
         lr = self.optimisation.lr_at(self.step_count)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.optimisation.bf16):
-            loss: Tensor = self.objective(x0, y, self._generator())
         self.optimiser.zero_grad()
-        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        loss = self._gradient(x0, y)
         norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.optimisation.clip)
         self.optimiser.step()
         self.ema.update(self.denoiser.network, self.step_count)
         self.step_count += 1
-        return StepResult(self.step_count, loss.item(), norm.item(), lr)
+        return StepResult(self.step_count, loss, norm.item(), lr)
 
-    def _generator(self) -> torch.Generator:
-        name = f"{self.seed} {self.rank} {self.step_count}".encode()
-        # it keeps 32 bits
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name).digest()[:4], "little"))
+    def _gradient(self, x0: Tensor, y: Tensor) -> float:
+        """Leave the gradient of the batch's mean loss in the parameters, part by part; that loss."""
+        count = self.optimisation.accumulate
+        if len(x0) % count:
+            raise ValueError(f"a batch of {len(x0)} cannot be taken in {count} equal parts: see accumulate")
+        drawn = self._draw(x0)
+        parts = list(zip(*(tensor.chunk(count) for tensor in (x0, y, *drawn)), strict=True))
+        total = 0.0
+        for number, part in enumerate(parts, start=1):
+            with contextlib.nullcontext() if number == count else self._without_exchange():
+                with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.optimisation.bf16):
+                    loss: Tensor = self.objective(*part)
+                (loss / count).backward()  # pyright: ignore[reportUnknownMemberType]
+            total += loss.item() / count
+        return total
+
+    def _draw(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and noise of this step, from (seed, rank, step), as are the network's own draws if it has any."""
+        digest = hashlib.sha256(f"{self.seed} {self.rank} {self.step_count}".encode()).digest()
+        number = int.from_bytes(digest[:4], "little")  # a generator keeps 32 bits
+        if self.denoiser.network.config.dropout:
+            torch.manual_seed(number)
+        return self._undistributed.draw(x0, torch.Generator().manual_seed(number))
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager[Any]:
+        """Gradients stay with this worker: they go round with the last part."""
+        if isinstance(self.objective, DistributedDataParallel):
+            return self.objective.no_sync()
+        return contextlib.nullcontext()
 
     def save(self, path: Path, extra: dict[str, Any] | None = None) -> None:
         """Write everything that `load` needs; `extra` (JSON values) comes back from `load`."""

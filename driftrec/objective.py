@@ -37,8 +37,9 @@ class TimeDensity:
 
 
 class Objective(nn.Module):
-    """forward(x0, y, generator) -> scalar loss; x0 clean and y JPEG, both (B, 3, H, W) in [0, 1]. A module, so that
-    DDP can wrap it.
+    """forward(x0, y, t, z) -> scalar loss, the mean over the batch. x0 clean, y JPEG and z noise, all (B, 3, H, W), the
+    pixels in [0, 1]; t (B,). A module, so that DDP can wrap it. It draws nothing itself: a batch has the same times
+    and noise whole or in parts.
     """
 
     def __init__(self, denoiser: Denoiser, density: TimeDensity) -> None:
@@ -46,9 +47,12 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         self.density = density
 
-    def forward(self, x0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(t, z) for a batch."""
         t = self.density.draw(len(x0), generator)
-        z = torch.randn(x0.shape, generator=generator).to(x0.device)
+        return t, torch.randn(x0.shape, generator=generator).to(x0.device)
+
+    def forward(self, x0: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor:
         mean, sigma = self.denoiser.process.marginal(x0, y, t)
         x = mean + sigma * z
         error = self.denoiser.network_output(x, y, t) - self.denoiser.network_target(x0, x, y, t)

@@ -22,7 +22,7 @@ from driftrec import fbcnn
 from driftrec.checkpoint import Checkpoint, load
 from driftrec.denoiser import Denoiser
 from driftrec.grids import GRIDS
-from driftrec.image import Picture, from_pil, to_pil
+from driftrec.image import Picture, Pixels, from_pil, to_pil
 from driftrec.noise import gaussian
 from driftrec.process import Process
 from driftrec.projection import project
@@ -215,15 +215,17 @@ class Restorer:
     def restore(
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
-        """One result a picture, in order. On a GPU pictures of one size share the network's batch. Of `sampling` FBCNN
-        heeds the projection alone.
+        """One result a picture, in order. On a GPU pictures of one size share the network's batch. FBCNN heeds nothing
+        of `sampling`, so that its results are the published ones.
         """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
         if self.checkpoint is None:
             return [Restored(picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
-        canvases, nfe = [Canvas(picture.height, picture.width) for picture in pictures], [0] * len(pictures)
+        if isinstance(self.checkpoint, fbcnn.Weights):
+            settings = replace(settings, tile=None, color_correction=False, projection=False)
+        canvases, nfe = [Canvas(p.height, p.width, p.depth) for p in pictures], [0] * len(pictures)
         for parts in self._batches(pictures, settings):
             y = torch.stack([_as_tensor(pictures[i].rgb[tile.place]) for i, tile in parts])
             restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, settings)
@@ -314,15 +316,16 @@ def _finish(picture: Picture, canvas: Canvas, settings: Sampling) -> Picture:
     """The picture with the pixels of its canvas. By rows, so that a large one needs no second copy in floats."""
     shift = np.zeros(3)
     if settings.color_correction:
-        shift = picture.rgb.mean(axis=(0, 1), dtype=np.float64) / 255 - canvas.mean()
+        shift = picture.rgb.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
     rgb = np.empty_like(picture.rgb)
     for top in range(0, len(rgb), ROWS):
         restored = canvas.rows(top, top + ROWS) + shift.astype(np.float32)
-        rgb[top : top + ROWS] = (restored.clip(0, 1) * 255).round()
+        rgb[top : top + ROWS] = (restored.clip(0, 1) * picture.peak).round()
     if settings.projection and picture.constraint:
         rgb = project(rgb, picture.constraint)
     return picture.with_rgb(rgb)
 
 
-def _as_tensor(rgb: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
+def _as_tensor(rgb: Pixels) -> Tensor:
+    peak = np.iinfo(rgb.dtype).max
+    return torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1) / peak

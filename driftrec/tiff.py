@@ -1,70 +1,174 @@
-"""A TIFF writer for what a Picture holds. (Pillow's loses the camera's EXIF or fails on it as soon as it compresses.)
+"""TIFF: what Pillow would bend refused, 16-bit colour read, and a writer for what a Picture holds.
 
-Layout: header, one directory with the EXIF directories behind it, strips. Lossless: deflate over the horizontal
-differences of the pixels (predictor 2), which makes photographs a third smaller than deflate alone.
+(Pillow shows of 16-bit colour only 8 bits; its writer loses the camera's EXIF or fails on it as soon as it compresses.)
+
+What is written: header, one directory with the EXIF directories behind it, strips. Lossless: deflate over the
+horizontal differences of the pixels (predictor 2), which makes photographs a third smaller than deflate alone.
 """
 
 import io
+import sys
 import zlib
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+from driftrec import exif, formats
+from driftrec.errors import BadImage, Reason
+from driftrec.picture import Picture
 
 # 1024x768 crops of two photographs, one core: level 1 gives 0.88 MB in 0.02 s, 4 0.82 MB in 0.03 s,
 # 6 0.77 MB in 0.10 s.
 LEVEL = 4
 STRIP = 1 << 20  # bytes of pixels a strip, about
-DEFLATE, PREDICTOR, BLACK_IS_ZERO, RGB, STRAIGHT_ALPHA, INCH = 8, 2, 1, 2, 2, 2  # TIFF 6.0 and its supplement 2
+
+# Tags (TIFF 6.0, its supplement 2, DNG 1.4, XMP part 3).
+NEW_SUBFILE_TYPE, IMAGE_WIDTH, IMAGE_HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = (
+    0x00FE, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106,
+)  # fmt: skip
+STRIP_OFFSETS, SAMPLES, STRIP_HEIGHT, STRIP_BYTES, PLANAR, PREDICTOR = 0x0111, 0x0115, 0x0116, 0x0117, 0x011C, 0x013D
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 0x0142, 0x0143, 0x0144, 0x0145
+EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, IPTC, ICC, DNG_VERSION = 0x0152, 0x0153, 0x02BC, 0x83BB, 0x8773, 0xC612
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+# Values of some of them.
+REDUCED, DEFLATE, DIFFERENCES, INCH = 1, 8, 2, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+UNNAMED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
+TOGETHER = 1  # the samples of a pixel
+
+PAGES = 8  # of a file that are looked at for a second picture
+NATIVE, OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")  # Pillow's names of byte orders
+LOW = {"L": "B", "B": "L", "N": OTHER}  # what makes Pillow's decoders take the low bytes for the high ones
 
 
-def encode(
-    pixels: NDArray[np.uint8],
-    icc: bytes | None,
-    dpi: tuple[float, float] | None,
-    tags: Mapping[int, Any],
-    level: int = LEVEL,
-) -> bytes:
+def check(image: TiffImageFile, data: bytes) -> None:
+    """Refuse what Pillow would bend without a word, and a file in which pixels are missing."""
+    tags = image.tag_v2
+    if DNG_VERSION in tags or tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED:
+        raise BadImage(Reason.unsupported, "TIFF whose first page is a reduced copy (camera raw): develop it")
+    _check_samples(image)
+    tiled = TILE_OFFSETS in tags
+    offsets = tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
+    lengths = tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
+    end = max((a + b for a, b in zip(offsets, lengths, strict=False)), default=0)
+    if end > len(data):
+        raise BadImage(Reason.truncated, f"TIFF of {len(data)} bytes with pixels up to byte {end}")
+    width, height = tags[IMAGE_WIDTH], tags[IMAGE_HEIGHT]
+    wide, high = (tags[TILE_WIDTH], tags[TILE_HEIGHT]) if tiled else (width, tags.get(STRIP_HEIGHT, height))
+    if len(offsets) < -(-width // wide) * -(-height // high):
+        reason = Reason.truncated if formats.is_cut(data, "TIFF") else Reason.corrupt
+        raise BadImage(reason, f"TIFF whose {len(offsets)} strips or tiles do not cover it")
+
+
+def _check_samples(image: TiffImageFile) -> None:
+    """Whether its samples are integers of 8 bits or fewer, or 16-bit ones that `low_bytes` or Pillow can read."""
+    tags = image.tag_v2
+    bits, kind = max(tags.get(BITS_PER_SAMPLE, (1,))), max(tags.get(SAMPLE_FORMAT, (1,)))
+    if bits <= 8 and kind == 1:
+        return
+    premultiplied = PREMULTIPLIED in tags.get(EXTRA_SAMPLES, ())
+    apart = tags.get(PLANAR, TOGETHER) != TOGETHER and image.mode in ("RGB", "RGBA")
+    known = image.mode in ("RGB", "RGBA") or image.mode.startswith("I;16")
+    if bits != 16 or kind != 1 or premultiplied or apart or not known:
+        detail = f"TIFF of {bits} bits a channel, sample format {kind}, as {image.mode}"
+        detail += ", planes apart" if apart else ", premultiplied alpha" if premultiplied else ""
+        raise BadImage(Reason.unsupported, f"{detail}: convert it to 16-bit integers, chunky, straight alpha")
+
+
+def depth(image: TiffImageFile) -> int:
+    """Bits a sample."""
+    return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))
+
+
+def orientation(image: TiffImageFile) -> int:
+    """1 to 8, of an image that is not loaded yet: loading turns it and takes the tag away."""
+    told = image.tag_v2.get(exif.ORIENTATION)
+    return told if told in range(1, 9) else 1
+
+
+def inverted(image: TiffImageFile) -> bool:
+    """Whether it is 16-bit grey in which 0 is white; Pillow turns it around only up to 8 bits."""
+    return image.mode.startswith("I;16") and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def low_bytes(data: bytes) -> Image.Image:
+    """The lower halves of the samples of a 16-bit RGB or RGBA image, as 8-bit one; what `check` let pass."""
+    image = TiffImageFile(io.BytesIO(data))
+    image.info.pop("xmp", None)  # as `decode` does, so that neither is turned by what it says
+    halves: list[Any] = []
+    for tile in image.tile:
+        assert isinstance(tile.args, tuple), "what TIFFs have"
+        rawmode, *rest = tile.args
+        halves.append(tile._replace(args=(rawmode[:-1] + LOW[rawmode[-1]], *rest)))
+    image.tile = halves
+    return image
+
+
+def notes(image: TiffImageFile) -> list[str]:
+    """What of the file is not kept as it is."""
+    extra = image.tag_v2.get(EXTRA_SAMPLES, ())
+    return [
+        *(["a channel without a meaning left out"] if UNNAMED in extra else []),
+        *(["premultiplied alpha made straight"] if PREMULTIPLIED in extra else []),
+        *(["IPTC left out"] if IPTC in image.tag_v2 else []),
+    ]
+
+
+def has_pages(image: TiffImageFile) -> bool:
+    """Whether a page behind the first is a picture of its own and no reduced copy. Moves to another page."""
+    for page in range(1, PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            return False
+        if not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & REDUCED:
+            return True
+    return False
+
+
+def encode(picture: Picture, tags: Mapping[int, Any], xmp: bytes | None = None, level: int = LEVEL) -> bytes:
     """TIFF bytes.
 
     Args:
-        pixels: (H, W, C) uint8; C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-        icc: ICC profile.
-        dpi: horizontal and vertical resolution.
+        picture: its pixels, ICC profile and resolution.
         tags: further ones of the first directory by number; a dict is a directory of its own.
+        xmp: XMP packet.
         level: zlib level, 1 (fast) to 9 (smallest).
     """
-    height, width, channels = pixels.shape
-    rows = max(1, STRIP // (width * channels))
-    strips = [_strip(pixels[top : top + rows], level) for top in range(0, height, rows)]
+    height, width, channels = picture.height, picture.width, picture.channels
+    rows = max(1, STRIP // (width * channels * picture.depth // 8))
+    strips = [_strip(picture.rows(top, top + rows), level) for top in range(0, height, rows)]
     directory = ImageFileDirectory_v2()
     for tag, value in tags.items():
         directory[tag] = value
-    directory[0x0100], directory[0x0101] = width, height
-    directory[0x0102] = (8,) * channels
-    directory[0x0103] = DEFLATE
-    directory[0x0106] = RGB if channels > 2 else BLACK_IS_ZERO
-    directory[0x0115] = channels
-    directory[0x0116] = rows
+    directory[IMAGE_WIDTH], directory[IMAGE_HEIGHT] = width, height
+    directory[BITS_PER_SAMPLE] = (picture.depth,) * channels
+    directory[COMPRESSION] = DEFLATE
+    directory[PHOTOMETRIC] = BLACK_IS_ZERO if picture.grey else RGB
+    directory[SAMPLES] = channels
+    directory[STRIP_HEIGHT] = rows
     lengths = [len(strip) for strip in strips]
-    directory[0x0111] = tuple(accumulate(lengths[:-1], initial=0))  # Pillow adds where the strips begin
-    directory[0x0117] = tuple(lengths)
-    directory[0x013D] = PREDICTOR
-    if channels in (2, 4):
-        directory[0x0152] = STRAIGHT_ALPHA
-    if dpi:
-        directory[0x011A], directory[0x011B], directory[0x0128] = *dpi, INCH
-    if icc:
-        directory[0x8773] = icc
+    directory[STRIP_OFFSETS] = tuple(accumulate(lengths[:-1], initial=0))  # Pillow adds where the strips begin
+    directory[STRIP_BYTES] = tuple(lengths)
+    directory[PREDICTOR] = DIFFERENCES
+    if picture.alpha is not None:
+        directory[EXTRA_SAMPLES] = STRAIGHT
+    if picture.dpi:
+        directory[X_RESOLUTION], directory[Y_RESOLUTION], directory[RESOLUTION_UNIT] = *picture.dpi, INCH
+    if xmp:
+        directory[XMP] = xmp
+    if picture.icc:
+        directory[ICC] = picture.icc
     out = io.BytesIO()
     directory.save(out)
-    return out.getvalue() + b"".join(strips)
+    return b"".join([out.getbuffer(), *strips])
 
 
-def _strip(rows: NDArray[np.uint8], level: int) -> bytes:
+def _strip(rows: NDArray[Any], level: int) -> bytes:
     differences = rows.copy()
-    differences[:, 1:] -= rows[:, :-1]  # modulo 256
-    return zlib.compress(differences.tobytes(), level)
+    differences[:, 1:] -= rows[:, :-1]  # modulo 256, or 65536
+    return zlib.compress(differences.astype(differences.dtype.newbyteorder("<")).tobytes(), level)

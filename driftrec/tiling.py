@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 GRID = 16  # pixels; of 4:2:0 a block of chroma
 OVERLAP = 96  # pixels that neighbours share
 EDGE = 32  # of these, as many at a tile's own edge are not used; the rest fades
-SCALE = 2**13  # of the canvas: pixels of -4 to 4 fit in 16 bits, to a 32nd of a level
+SCALE = {8: 2**13, 16: 2**24}  # of the canvas, by a picture's depth: -4 to 4 fit in 16 bits, to a 32nd of a level of 8
 
 Pixels = NDArray[np.float32]
 
@@ -96,24 +97,26 @@ def fade(shared: int) -> NDArray[np.float64]:
 
 
 class Canvas:
-    """Where the tiles of one image come together: 6 bytes a pixel.
+    """Where the tiles of one image come together: 6 bytes a pixel, 12 for 16-bit images.
 
     Args:
         height, width: of the image.
+        depth: bits a channel, 8 or 16.
     """
 
-    def __init__(self, height: int, width: int) -> None:
-        self._sum = np.zeros((height, width, 3), np.int16)
+    def __init__(self, height: int, width: int, depth: int = 8) -> None:
+        self._scale = SCALE[depth]
+        self._sum: NDArray[Any] = np.zeros((height, width, 3), np.int16 if depth == 8 else np.int32)
 
     def add(self, tile: Tile, pixels: Pixels) -> None:
         """Take in a restored tile (h, w, 3), about in [0, 1]."""
         weights = np.outer(tile.rows.weights, tile.columns.weights).astype(np.float32)[..., None]
-        self._sum[tile.place] += np.rint(pixels.clip(-1, 2) * weights * SCALE).astype(np.int16)
+        self._sum[tile.place] += np.rint(pixels.clip(-1, 2) * weights * self._scale).astype(self._sum.dtype)
 
     def mean(self) -> NDArray[np.float64]:
         """Of each channel: (3,)."""
-        return self._sum.mean(axis=(0, 1), dtype=np.float64) / SCALE
+        return self._sum.mean(axis=(0, 1), dtype=np.float64) / self._scale
 
     def rows(self, top: int, bottom: int) -> Pixels:
         """(bottom - top, width, 3)."""
-        return np.multiply(self._sum[top:bottom], 1 / SCALE, dtype=np.float32)
+        return np.multiply(self._sum[top:bottom], 1 / self._scale, dtype=np.float32)

@@ -17,6 +17,11 @@ from driftrec.formats import identify, is_cut, looks_like
         (b"II*\0\x08\0\0\0", "TIFF"),
         (b"MM\0*\0\0\0\x08", "TIFF"),
         (b"BM" + bytes(12) + b"\x28\0\0\0", "BMP"),
+        (b"\0\0\0\x20ftypheic", "HEIC"),
+        (b"\0\0\0\x20ftypavif", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x14ftypmsf1\0\0\0\0msf1avis", "HEIC"),  # a brand behind the end of its box is none
     ],
 )
 def test_formats_by_content(data, name):
@@ -39,8 +44,6 @@ def test_formats_by_content(data, name):
         (bytes(5000), Reason.not_an_image, "zeros"),
         (b"\x01\x02\xfe\xfd" * 9, Reason.not_an_image, "unknown data"),
         (b"RIFF\0\0\0\0WAVEfmt ", Reason.not_an_image, "unknown data"),
-        (b"\0\0\0\x20ftypheic", Reason.unsupported, "HEIC"),
-        (b"\0\0\0\x20ftypavif", Reason.unsupported, "AVIF"),
         (b"\0\0\0\x0cjP  \r\n", Reason.unsupported, "JPEG 2000"),
         (b"8BPS\0\x01", Reason.unsupported, "Photoshop"),
     ],

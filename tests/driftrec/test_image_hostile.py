@@ -17,6 +17,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import decode, encode
+from tests.corpus.make import odd_files
 from tests.driftrec.pictures import (
     HEIGHT,
     ICC,
@@ -36,6 +37,7 @@ from tests.driftrec.pictures import (
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 FRAMED = [name for name in WHOLE if name.startswith(("jpeg", "png", "tiff", "webp"))]
+ODD = {odd.name: odd.data for odd in odd_files()}
 
 
 @pytest.mark.parametrize("name", FRAMED)
@@ -53,6 +55,16 @@ def test_every_cut_is_told(name):
             assert np.array_equal(picture.rgb, whole.rgb)
         assert reason in (None, Reason.truncated), length
     assert refused(b"").reason == Reason.empty
+
+
+@pytest.mark.parametrize("name", ["deep-rgba.png", "deep-lzw.tif", "cmyk-profile.jpg", "rgb.avif", "plain.heic"])
+def test_a_cut_of_an_odd_file_is_told(name):
+    if name.endswith("heic"):
+        pytest.importorskip("pillow_heif")
+    data = ODD[name]
+    decode(data)
+    for length in range(40, len(data), 1 + len(data) // 50):
+        assert refused(data[:length]).reason == Reason.truncated, length
 
 
 @pytest.mark.parametrize("name", ["gif", "bmp", "bmp-palette"])
@@ -85,6 +97,7 @@ def test_html_is_no_image():
 
 
 SEEDS = [*WHOLE.values(), *UNSUPPORTED.values(), saved(RGB, "JPEG", exif=exif_bytes(6), icc_profile=ICC[:99])]
+SEEDS += [odd.data for odd in odd_files() if len(odd.data) < 20_000]
 
 
 @settings(max_examples=400, deadline=None)
@@ -125,7 +138,8 @@ def outcome(data: bytes) -> None:
     for _ in range(2):
         try:
             picture = decode(data, max_pixels=1_000_000)
-            results.append((picture.rgb.shape, picture.rgb.tobytes(), picture.exif, picture.note))
+            results.append((picture.rgb.shape, picture.rgb.tobytes(), picture.exif, picture.xmp, picture.note))
+            encode(picture)
         except BadImage as error:
             results.append((error.reason, error.detail))
     assert results[0] == results[1]

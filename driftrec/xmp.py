@@ -1,0 +1,43 @@
+"""XMP packets as bytes: the orientation reset, a record of the restoration added, all else as found.
+
+What is not found by its usual spelling (another namespace prefix, UTF-16) is left alone.
+"""
+
+import re
+from xml.sax.saxutils import escape
+
+NAMESPACE = "urn:driftrec:1.0#"
+# The packet's identification is that of the XMP specification, part 1, 7.3.2.
+PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    "</rdf:RDF></x:xmpmeta>\n"
+    '<?xpacket end="w"?>'
+).encode()
+ORIENTATION = re.compile(rb"""(\btiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[2-8](?=\D)""")
+HISTORY_END = re.compile(rb"</rdf:Seq>\s*</driftrec:history>")
+RDF_END = b"</rdf:RDF>"
+
+
+def upright(xmp: bytes) -> bytes:
+    """The same packet with an orientation of 1 in place of any other."""
+    return ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def takes_record(xmp: bytes | None) -> bool:
+    """Whether `with_record` finds the place to write to."""
+    return xmp is None or RDF_END in xmp
+
+
+def with_record(xmp: bytes | None, record: str) -> bytes | None:
+    """A packet with one more entry in `driftrec:history`, a list; made anew if there is none, else left as it was."""
+    if not takes_record(xmp):
+        return xmp
+    packet = PACKET if xmp is None else xmp
+    entry = f"<rdf:li>{escape(record)}</rdf:li>".encode()
+    if found := HISTORY_END.search(packet):
+        return packet[: found.start()] + entry + packet[found.start() :]
+    opening = f'<rdf:Description rdf:about="" xmlns:driftrec="{NAMESPACE}"><driftrec:history><rdf:Seq>'.encode()
+    at = packet.rindex(RDF_END)
+    closing = b"</rdf:Seq></driftrec:history></rdf:Description>"
+    return packet[:at] + opening + entry + closing + packet[at:]
