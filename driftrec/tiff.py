@@ -86,7 +86,7 @@ def depth(image: TiffImageFile) -> int:
 
 def orientation(image: TiffImageFile) -> int:
     """1 to 8, of an image that is not loaded yet: loading turns it and takes the tag away."""
-    told = image.tag_v2.get(exif.ORIENTATION)
+    told: int = image.tag_v2.get(exif.ORIENTATION, 1)
     return told if told in range(1, 9) else 1
 
 
