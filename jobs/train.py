@@ -13,7 +13,10 @@ def parser() -> argparse.ArgumentParser:
     told = argparse.ArgumentParser(prog="driftrec train", description=__doc__)
     told.add_argument("data", help="clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL")
     told.add_argument("output", help="folder or URL of this run; the same command again goes on with it")
+    told.add_argument("--corrupted", metavar="URL", help="the same images damaged, by name: pairs instead of JPEGs")
+    told.add_argument("--validation", metavar="URL", help="clean images that are restored and scored every so often")
     told.add_argument("--workers", type=int, metavar="N", help="training processes (default 1)")
+    told.add_argument("--min-workers", type=int, metavar="N", help="go on with so many where there is no room for all")
     told.add_argument("--gpus-per-worker", type=int, choices=(0, 1), help="default 1 where the cluster has GPUs")
     told.add_argument("--steps", type=int, metavar="N", help="length of the training: optimizer.steps")
     told.add_argument(

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
@@ -16,8 +17,11 @@ from ray.data import DataContext, ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from driftrec.errors import Reason
+from pipeline.pairing import Pairing
+from pipeline.settings import allowed_failures
 from pipeline.shards import Shard
-from pipeline.windows import Drawing, Pair, Position, Window, draw_shard, gather_windows, locate
+from pipeline.windows import Drawing, Looked, Pair, Position, Window, draw_shard, gather_windows, locate
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +29,9 @@ CHAPTER = 256  # items in one Ray Dataset: starting one takes about a second, pl
 DRAW_CPUS = 0.5  # a drawing task reserves: one fits beside the workers even on a single CPU
 RETRIES = 3  # of a drawing task whose process died
 WINDOWS_AHEAD = 2  # of patches that may lie finished in Ray's object store
+NAMED = 20  # skipped images whose names the result tells
 
-Item = tuple[int, int, Shard]  # number of the item, epoch, shard
+Item = tuple[int, int, Shard, Pairing | None]  # number of the item, epoch, shard and where its partners are
 
 
 class PatchSource(Datasource):
@@ -46,9 +51,9 @@ class PatchSource(Datasource):
         """One task an item, whatever parallelism is asked for."""
         return [ReadTask(self._task(*item), BlockMetadata(None, None, None, None)) for item in self._items]
 
-    def _task(self, item: int, epoch: int, shard: Shard) -> Callable[[], list[pa.Table]]:
+    def _task(self, item: int, epoch: int, shard: Shard, pairing: Pairing | None) -> Callable[[], list[pa.Table]]:
         drawing = self._drawing
-        return lambda: [draw_shard(shard, epoch, item, drawing)]
+        return lambda: [draw_shard(shard, epoch, item, drawing, pairing)]
 
 
 def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Iterator[pa.Table]:
@@ -70,7 +75,10 @@ def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Ite
 
 
 class Feed:
-    """Iterates over a worker's batches without end, from `position` on; `position` moves with the iteration."""
+    """Iterates over a worker's batches without end, from `position` on; `position` moves with the iteration.
+
+    `pairings`, if given, says for each shard where the damaged images are.
+    """
 
     def __init__(
         self,
@@ -81,20 +89,30 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         position: Position | None = None,
+        pairings: Sequence[Pairing] | None = None,
     ) -> None:
-        self._shards, self._drawing, self._batch_size = shards, drawing, batch_size
+        self._shards, self._pairings = shards, pairings or [None] * len(shards)
+        self._drawing, self._batch_size = drawing, batch_size
         self._patches = max(shuffle_buffer, batch_size)  # in a window
         self._rank, self._world = rank, world
         self._queue: queue.Queue[Window | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
         self.position = position or Position()
-        self.skipped: dict[str, str] = {}  # key: why, of every image that gave no patches
+        self.counts: dict[int, Counter[str]] = {}  # by shard: how many images gave patches (""), or why they gave none
+        self._total: Counter[str] = Counter()  # of them
+        self.named: list[str] = []  # the first images that cannot be used, and why
         self.waited_s = 0.0  # for batches, in all
 
     @property
     def epoch(self) -> int:
         """Of the present window's first item."""
         return self._locate(self.position.item)[0]
+
+    @property
+    def spoilt(self) -> tuple[int, int, int]:
+        """(images, those among them that cannot be used, shards) looked at; those too small are left out on purpose."""
+        images = self._total.total()
+        return images, images - self._total[""] - self._total[Reason.too_small], len(self.counts)
 
     def __iter__(self) -> Iterator[Pair]:
         threading.Thread(target=self._fill, args=[self.position.item], name="windows", daemon=True).start()
@@ -104,7 +122,8 @@ class Feed:
             window = self._queue.get()
             if isinstance(window, BaseException):
                 raise window
-            self._tell(window.skipped)
+            for item, looked in window.looked_at.items():
+                self._count(self._locate(item)[1], looked)
             for number, indices in enumerate(window.batches(self._batch_size, self._drawing.seed)):
                 if number < taken:
                     continue
@@ -141,17 +160,36 @@ class Feed:
     def _tables(self, item: int) -> Iterator[pa.Table]:
         ahead = WINDOWS_AHEAD * 2 * self._drawing.bytes_per_image * self._patches // self._drawing.patches.per_image
         while True:
-            chapter = [(number, *self._locate(number)) for number in range(item, item + CHAPTER)]
+            chapter: list[Item] = []
+            for number in range(item, item + CHAPTER):
+                epoch, shard = self._locate(number)
+                chapter.append((number, epoch, self._shards[shard], self._pairings[shard]))
             yield from read_items(chapter, self._drawing, ahead)
             item += CHAPTER
 
-    def _locate(self, item: int) -> tuple[int, Shard]:
-        epoch, shard = locate(item, self._rank, self._world, self._drawing.seed, len(self._shards))
-        return epoch, self._shards[shard]
+    def _locate(self, item: int) -> tuple[int, int]:
+        return locate(item, self._rank, self._world, self._drawing.seed, len(self._shards))
 
-    def _tell(self, skipped: dict[str, str]) -> None:
-        """Name every skipped image once."""
-        for key, why in skipped.items():
-            if key not in self.skipped:
-                log.warning("%s gives no patches: %s", key, why)
-        self.skipped |= skipped
+    def _count(self, shard: int, looked: Looked) -> None:
+        """Count what an item held, and name every skipped image once."""
+        if shard in self.counts:
+            return
+        reasons = Counter(why.partition(":")[0] for why in looked.skipped.values())
+        self.counts[shard] = reasons + Counter({"": looked.images - reasons.total()})
+        self._total += self.counts[shard]
+        for key, why in looked.skipped.items():
+            log.warning("%s gives no patches: %s", key, why)
+            if len(self.named) < NAMED and not why.startswith(Reason.too_small):
+                self.named.append(f"{key}: {why}")
+
+
+def too_many_skipped(limit: str, images: float, spoilt: float, seen: float, shards: int) -> bool:
+    """Whether more images than `limit`, "N" or "P%", cannot be used.
+
+    All workers together have looked at `images` in `seen` shards, perhaps of several epochs, of `shards` that there
+    are. What a share is of, the number of all images, is estimated from that.
+    """
+    if not seen:
+        return False
+    epochs = max(1.0, seen / shards)
+    return spoilt / epochs > allowed_failures(limit, round(images / seen * shards))

@@ -4,13 +4,14 @@ A worker begins at the newest whole checkpoint of OUTPUT, if there is one, whate
 the same steps and agree on how the run ends; worker 0 alone writes.
 """
 
+import hashlib
 import json
 import logging
 import math
 import os
-import time
+import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,21 +24,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from driftrec import checkpoint as inference
 from driftrec.errors import DriftRecError
-from driftrec.learner import Learner, StepResult
-from pipeline import checkpoints
+from driftrec.learner import Learner
+from driftrec.network import parameter_count
+from pipeline import checkpoints, tracking
+from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark
-from pipeline.ingest import Feed
+from pipeline.ingest import NAMED, Feed, too_many_skipped
+from pipeline.journal import Journal
+from pipeline.pairing import Pairing
+from pipeline.run import RUN
 from pipeline.shards import Shard
 from pipeline.store import Store
-from pipeline.train_settings import TrainSettings
+from pipeline.train_settings import TrainSettings, flat, shown
+from pipeline.validation import Source, load_samples, validate
 from pipeline.windows import Drawing, Position
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-METRICS, MODEL = "metrics.jsonl", "model.safetensors"
-METRICS_S = 10.0  # seconds between two writes of metrics.jsonl, which is put as a whole
+MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
+GRIDS = "validation"  # folder of the picture grids
 
 
 @dataclass(frozen=True)
@@ -66,37 +73,70 @@ class Group:
         return everyone
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """What Ray Train runs on each worker; returns the outcome.
+@dataclass(frozen=True)
+class Task:
+    """What every worker is given; picklable."""
 
-    config: "settings" (JSON values), "store" (of OUTPUT), "shards".
-    """
-    settings = TrainSettings.model_validate(config["settings"])
+    settings: dict[str, Any]  # JSON values of TrainSettings
+    store: Store  # of OUTPUT
+    shards: Sequence[Shard]
+    pairings: Sequence[Pairing] | None = None  # of each shard
+    validation: Source | None = None
+    environment: dict[str, str] = field(default_factory=dict[str, str])  # for the trackers
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Train runs on each worker; returns the outcome. config: the fields of a Task."""
+    task = Task(**config)
+    settings = TrainSettings.model_validate(task.settings)
     context = ray.train.get_context()
     group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    return Worker(settings, config["store"], config["shards"], group).run()
+    if group.device.type == "cuda":
+        torch.cuda.set_device(group.device)  # which is what objects are gathered through
+    os.environ.update(task.environment)
+    return Worker(settings, task, group).run()
 
 
 class Worker:
     """One worker's learner, data and journal."""
 
-    def __init__(self, settings: TrainSettings, store: Store, shards: Sequence[Shard], group: Group) -> None:
-        self.settings, self.store, self.group = settings, store, group
+    def __init__(self, settings: TrainSettings, task: Task, group: Group) -> None:
+        self.settings, self.task, self.group = settings, task, group
+        self.store = task.store
         self.learner = make_learner(settings, group)
-        self.mark = checkpoints.latest(store)
+        self.mark = checkpoints.latest(self.store)
         if self.mark:
-            checkpoints.load(store, self.mark, self.learner)
+            checkpoints.load(self.store, self.mark, self.learner)
         if group.world > 1:
             on_gpu = [group.device] if group.device.type == "cuda" else None
             self.learner.objective = DistributedDataParallel(self.learner.objective, device_ids=on_gpu)
         start = start_position(self.mark, group.rank, group.world)
-        sizes = settings.batch_size, settings.shuffle_buffer
-        self.feed = Feed(shards, drawing_of(settings), *sizes, group.rank, group.world, start)
-        self.journal = Journal(store, self.learner.step_count)
+        sizes = self.batch, settings.shuffle_buffer
+        self.feed = Feed(task.shards, drawing_of(settings), *sizes, group.rank, group.world, start, task.pairings)
+        self.waited_s = 0.0  # when the open interval of the journal began
+        self.journal = Journal(self.store, self.learner.step_count)
+        if group.rank == 0:
+            self.open_for_others()
+
+    @property
+    def batch(self) -> int:
+        """Patches this worker takes in one step."""
+        return self.settings.batch_size * self.settings.optimizer.accumulate
+
+    def open_for_others(self) -> None:
+        """What worker 0 alone needs: run.json, whoever listens to the journal, the validation set."""
+        self.document = json.loads(self.store.read(RUN))
+        named = f"{self.store.url} {self.document['fingerprint']}"
+        identity = hashlib.sha256(named.encode()).hexdigest()[:16]
+        arguments = self.store.url, identity, flat(shown(self.settings))
+        self.trackers = [tracking.Cautious(name, *arguments) for name in self.settings.track]
+        self.journal.listeners = [tracking.TensorBoard(self.store, self.journal.lines), *self.trackers]
+        source = self.task.validation
+        self.samples = load_samples(source, self.settings) if source else []
 
     def run(self) -> dict[str, Any]:
-        """Train to the last step, or to where it diverges or storage is full."""
+        """Train to the last step, or to where it diverges, too much is skipped or storage is full."""
         settings, steps = self.settings, self.settings.optimizer.steps
         batches = iter(self.feed)
         try:
@@ -106,15 +146,59 @@ class Worker:
                     return self.outcome("diverged", loss=result.loss)
                 self.journal.add(result)
                 to_save = result.step % settings.checkpoint_every == 0 or result.step == steps
-                if (
-                    to_save or result.step % settings.log_every == 0
-                ):  # no interval spans a checkpoint, so none is ever cut
-                    self.journal.close_interval(self.group, self.feed, settings.batch_size)
+                to_score = self.task.validation is not None and (
+                    result.step % settings.validate_every == 0 or result.step == steps
+                )
+                if to_save or to_score or result.step % settings.log_every == 0:
+                    # no interval spans a checkpoint, so none is ever cut
+                    self.close_interval(to_score)
+                    if error := self.too_many_skipped():
+                        return self.outcome("spoilt", error=error)
                 if to_save and (error := self.save()):
                     return self.outcome("unwritable", error=error)
             return self.outcome("done")
         finally:
             self.feed.close()
+            if self.group.rank == 0:
+                self.journal.close()
+
+    def close_interval(self, to_score: bool) -> None:
+        """A line on the steps since the last one, over all workers; worker 0 scores and writes. All must call it."""
+        seconds, taken = self.journal.seconds, len(self.journal.losses)
+        share = (self.feed.waited_s - self.waited_s) / seconds
+        losses, shares = zip(*self.group.gather(self.journal.mean_loss, share), strict=True)
+        values: dict[str, Any] = {
+            "epoch": self.feed.epoch,
+            "loss": sum(losses) / self.group.world,
+            "images_per_s": round(taken * self.batch * self.group.world / seconds, 2),
+            "waiting_for_data": round(sum(shares) / self.group.world, 4),
+        }
+        if to_score and self.group.rank == 0:
+            values |= self.validate()
+        self.group.gather(0.0)  # the others wait here, and not inside a step
+        self.waited_s = self.feed.waited_s
+        self.journal.close_interval(**values)
+        if self.group.rank == 0:
+            self.journal.write_if_due()
+
+    def validate(self) -> dict[str, Any]:
+        """The validation set restored and scored, its picture grid written; nothing if all its images are unusable."""
+        if not self.samples:
+            return {}
+        scores, grid = validate(self.learner, self.samples, self.settings)
+        try:
+            self.store.put(f"{GRIDS}/step-{self.learner.step_count:08d}.png", grid)
+        except DriftRecError as error:  # the next checkpoint decides whether the run can go on
+            log.warning("%s", error)
+        return {"validation": scores}
+
+    def too_many_skipped(self) -> str:
+        """What to say if more images than max_skipped cannot be used, the same on all workers; "" if not."""
+        images, spoilt, seen = map(sum, zip(*self.group.gather(*self.feed.spoilt), strict=True))
+        limit = self.settings.max_skipped
+        if not too_many_skipped(limit, images, spoilt, seen, len(self.task.shards)):
+            return ""
+        return f"{spoilt:.0f} of {images:.0f} images looked at so far cannot be used, max_skipped is {limit}"
 
     def save(self) -> str:
         """Write a checkpoint; the error if it could not be written, the same on all workers."""
@@ -122,87 +206,66 @@ class Worker:
         positions = [
             Position(int(item), int(batch)) for item, batch in self.group.gather(position.item, position.batch)
         ]
+        counts = self.group.gather_objects(self.feed.counts)
         error = ""
         if self.group.rank == 0:
             try:
                 self.journal.write()
-                self.store.put(MODEL, self.weights())
+                self.save_model(count_reasons(counts))
                 self.mark = checkpoints.save(self.store, self.learner, positions, self.settings.keep)
-            except DriftRecError as failure:
+            except (DriftRecError, OSError) as failure:  # the store's, or the temporary folder's
                 error = str(failure)
         failed = any(flag for (flag,) in self.group.gather(float(bool(error))))
         return error or ("worker 0 could not write" if failed else "")
 
-    def weights(self) -> bytes:
-        """The averaged weights as a file for inference."""
+    def save_model(self, skipped: Mapping[str, int]) -> None:
+        """The averaged weights as a file for inference, and its card."""
+        network, settings = self.learner.denoiser.network, shown(self.settings)
+        batch = self.batch * self.group.world
+        card = make_card(
+            *(self.document, settings, self.journal.lines, self.learner.step_count, batch, skipped),
+            device=f"{self.group.world} x {device_name(self.group.device)}",
+            parameters=parameter_count(network),
+        )
         with TemporaryDirectory(prefix="driftrec-") as folder:
             path = Path(folder) / MODEL
-            network = self.learner.denoiser.network
-            card = {"steps": self.learner.step_count, "batch": self.settings.batch_size * self.group.world}
-            inference.save(path, self.learner.denoiser, self.learner.ema.state_of(network), card=card)
-            return path.read_bytes()
+            weights, recommended = self.learner.ema.state_of(network), self.settings.recommend
+            dtype = getattr(torch, self.settings.weights_dtype)
+            inference.save(path, self.learner.denoiser, weights, recommended, card, dtype)
+            self.store.put(MODEL, path.read_bytes())
+        self.store.put(CARD, render(card, self.store.where(MODEL), recommended).encode())
 
     def outcome(self, state: str, **more: Any) -> dict[str, Any]:
         """How the run ended. All workers must call it; what worker 0 returns is what the driver gets."""
-        skipped: dict[str, str] = {}
-        for theirs in self.group.gather_objects(self.feed.skipped):
-            skipped |= theirs
+        everyone = self.group.gather_objects((self.feed.counts, self.feed.named))
         return {
             "state": state,
             "step": self.learner.step_count,
             "epoch": self.feed.epoch,
-            "skipped": dict(Counter(why.partition(":")[0] for why in skipped.values())),
+            "workers": self.group.world,
+            "skipped": count_reasons([counts for counts, _ in everyone]),
+            "skipped_images": sorted({name for _, named in everyone for name in named})[:NAMED],
+            "not_tracked": [t.failure for t in self.trackers if t.failure] if self.group.rank == 0 else [],
             "checkpoint": self.store.where(self.mark.state) if self.mark else None,
             "metrics": self.journal.lines[-1] if self.journal.lines else None,
             **more,
         }
 
 
-class Journal:
-    """metrics.jsonl: one line an interval, each step in one line only, whatever was killed and repeated."""
+def count_reasons(counts: Sequence[Mapping[int, Counter[str]]]) -> dict[str, int]:
+    """How many images gave no patches, by reason; each shard counts once, whoever has looked at it."""
+    shards: dict[int, Counter[str]] = {}
+    for theirs in counts:
+        shards |= theirs
+    total = sum(shards.values(), Counter[str]())
+    return {reason: count for reason, count in sorted(total.items()) if reason}
 
-    def __init__(self, store: Store, step: int) -> None:
-        self.store = store
-        kept = store.read(METRICS).splitlines() if step and store.exists(METRICS) else []
-        self.lines: list[dict[str, Any]] = [line for line in map(json.loads, kept) if line["step"] <= step]
-        self.losses: list[float] = []
-        self.last: StepResult | None = None
-        self.begun = self.written = time.monotonic()
-        self.waited_s = 0.0
 
-    def add(self, result: StepResult) -> None:
-        """Take in a step."""
-        self.losses.append(result.loss)
-        self.last = result
-
-    def close_interval(self, group: Group, feed: Feed, batch_size: int) -> None:
-        """A line on the steps since the last one, over all workers; worker 0 writes it. All must call it."""
-        assert self.last is not None
-        seconds = time.monotonic() - self.begun
-        share = (feed.waited_s - self.waited_s) / seconds
-        everyone = group.gather(sum(self.losses) / len(self.losses), share)
-        losses, shares = zip(*everyone, strict=True)
-        line = {
-            "step": self.last.step,
-            "epoch": feed.epoch,
-            "loss": sum(losses) / group.world,
-            "gradient_norm": self.last.gradient_norm,
-            "lr": self.last.lr,
-            "images_per_s": round(len(self.losses) * batch_size * group.world / seconds, 2),
-            "waiting_for_data": round(sum(shares) / group.world, 4),
-        }
-        self.lines.append(line)
-        self.losses, self.begun, self.waited_s = [], time.monotonic(), feed.waited_s
-        if group.rank == 0 and time.monotonic() - self.written > METRICS_S:
-            try:
-                self.write()
-            except DriftRecError as error:  # the next checkpoint decides whether the run can go on
-                log.warning("%s", error)
-
-    def write(self) -> None:
-        """Put the file. Raises StorageFull, StorageError."""
-        self.store.put(METRICS, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
-        self.written = time.monotonic()
+def device_name(device: torch.device) -> str:
+    """What the model card calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def make_learner(settings: TrainSettings, group: Group = Group()) -> Learner:

@@ -12,11 +12,11 @@ role) holds.
 
 import asyncio
 import errno
-import io
 import os
 import random
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +106,10 @@ class Store:
         """Write one whole object, over an older one if there is one. Raises StorageFull, StorageError."""
         raise NotImplementedError
 
+    def put_file(self, name: str, path: Path) -> None:
+        """`put` of a local file's content, which is not held in memory."""
+        raise NotImplementedError
+
     def create(self, name: str, data: bytes) -> bool:
         """Write one whole object only if the name is free: True if it is ours now, False if it was taken."""
         raise NotImplementedError
@@ -153,6 +157,9 @@ class LocalStore(Store):
     def put(self, name: str, data: bytes) -> None:
         self._write(name, data, os.replace)
 
+    def put_file(self, name: str, path: Path) -> None:
+        self._write(name, path, os.replace)
+
     def create(self, name: str, data: bytes) -> bool:
         try:
             self._write(name, data, os.link)
@@ -166,7 +173,7 @@ class LocalStore(Store):
         except OSError as error:
             raise self._failed(name, error) from None
 
-    def _write(self, name: str, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
         target = self.root / name
         part = target.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
@@ -189,9 +196,13 @@ class LocalStore(Store):
             raise self._failed(name, error) from None
 
     @staticmethod
-    def _fill(part: Path, data: bytes) -> None:
+    def _fill(part: Path, data: bytes | Path) -> None:
         with part.open("wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, 2**20)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())  # a name must not outlive its bytes when the power fails
 
@@ -272,6 +283,9 @@ class RemoteStore(Store):
     def put(self, name: str, data: bytes) -> None:
         self._call(name, lambda: self._fs.pipe_file(self._path(name), data))
 
+    def put_file(self, name: str, path: Path) -> None:
+        self._call(name, lambda: self._fs.put_file(str(path), self._path(name)))
+
     def create(self, name: str, data: bytes) -> bool:
         def attempt() -> bool:
             try:
@@ -324,38 +338,6 @@ class RemoteStore(Store):
         for secret in (self._options.get(name) for name in ("key", "secret", "token")):
             text = text.replace(secret, "***") if secret else text
         return text[:300]
-
-
-class StoreFile(io.RawIOBase):
-    """A seekable, read-only file over one object, for readers such as Parquet's that take parts of it."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        size = store.size(name)
-        if size is None:
-            raise NotFound(f"{store.where(name)} does not exist; check the path")
-        self._store, self._name, self._size, self._at = store, name, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        """Position in bytes."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; the new one."""
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer from here, with one read of the store."""
-        data = self._store.read(self._name, self._at, len(buffer)) if self._at < self._size else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -15,21 +15,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
-from pipeline import checkpoints, cluster, run
+from pipeline import checkpoints, cluster, run, tracking
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs import check_apart
-from pipeline.learning import METRICS, MODEL, drawing_of, make_learner, train_worker
+from pipeline.journal import METRICS
+from pipeline.learning import CARD, MODEL, Task, drawing_of, make_learner, train_worker
+from pipeline.pairing import Pairing, join
 from pipeline.run import RESULT, Exit, Interrupted
 from pipeline.shards import Listing, list_input
 from pipeline.store import StorageError, Store, redact
-from pipeline.train_settings import FREE_FIELDS, TrainSettings
+from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
+from pipeline.validation import list_validation
 from pipeline.windows import draw_shard, no_patches, why_skipped
 
 log = logging.getLogger(__name__)
@@ -46,14 +49,15 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     fails, of which _RESULT.json tells too.
     """
     started = time.monotonic()
-    listing = list_data(settings)
+    tracking.check_trackers(settings.track)
+    data, scored = list_data(settings), list_validation(settings)
     initial = initial_state(settings)
-    store = open_output(settings, listing, initial)
+    store = open_output(settings, data, initial)
     if finished := earlier_result(store):
         log.info("trained already: %s", store.url)
         return finished
     values = settings.model_dump(mode="json")
-    task = {"settings": values, "store": store, "shards": listing.shards}
+    task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
     with cluster.connected():
         try:
             if initial and not checkpoints.latest(store):
@@ -73,33 +77,53 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
 
 def plan_train(settings: TrainSettings) -> dict[str, Any]:
     """What a dry run tells: the resolved settings, the data, where the run stands. Writes nothing."""
-    listing = list_data(settings)
+    data = list_data(settings)
+    list_validation(settings)
     initial_state(settings)
     mark = checkpoints.latest(Store.open(settings.output))
     return {
         "job": "train",
         "dry_run": True,
-        "settings": settings.model_dump(mode="json"),
-        "data": run.plan(listing, []),
+        "settings": shown(settings),
+        "data": run.plan(data.clean, []),
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
-        "patches": settings.optimizer.steps * settings.batch_size * settings.workers,
+        "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
         "steps_done": mark.step if mark else 0,
     }
 
 
-def list_data(settings: TrainSettings) -> Listing:
+@dataclass(frozen=True)
+class Data:
+    """What is trained on."""
+
+    clean: Listing
+    damaged: Listing | None = None  # of pairs
+    pairings: list[Pairing] | None = None  # of each clean shard, in `damaged`
+
+
+def list_data(settings: TrainSettings) -> Data:
     """The shards of DATA. Raises InvalidInput if there are none, or if none of the first images can be used."""
-    try:
-        listing = list_input(settings.data, settings.shard_bytes, settings.shard_images, settings.limit)
-    except InvalidInput as error:
-        raise InvalidInput(str(error).replace("INPUT", "DATA", 1)) from None
+    clean = _list(settings.data, "DATA", settings)
+    data = Data(clean)
+    if settings.corrupted:
+        damaged = _list(settings.corrupted, "corrupted", settings, whole=True)
+        data = Data(clean, damaged, join(clean, damaged))
     skipped: dict[str, str] = {}
-    for shard in listing.shards[:PROBE_SHARDS]:
-        table = draw_shard(shard, 0, 0, drawing_of(settings))
+    pairings = data.pairings or [None] * len(clean.shards)
+    for shard, pairing in list(zip(clean.shards, pairings, strict=True))[:PROBE_SHARDS]:
+        table = draw_shard(shard, 0, 0, drawing_of(settings), pairing)
         skipped |= why_skipped(table)
         if table["clean"].null_count < len(table):
-            return listing
+            return data
     raise no_patches(skipped)
+
+
+def _list(url: str, name: str, settings: TrainSettings, whole: bool = False) -> Listing:
+    try:
+        limit = None if whole else settings.limit
+        return list_input(url, settings.shard_bytes, settings.shard_images, limit)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace("INPUT", name, 1)) from None
 
 
 @dataclass(frozen=True)
@@ -132,18 +156,26 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     return Initial(learner.step_count, data)
 
 
-def open_output(settings: TrainSettings, listing: Listing, initial: Initial | None) -> Store:
+def open_output(settings: TrainSettings, data: Data, initial: Initial | None) -> Store:
     """OUTPUT, made this run's. Raises InvalidInput if it cannot be written or belongs to a run of other settings."""
-    shown = settings.model_dump(mode="json") | {"data": redact(settings.data), "output": redact(settings.output)}
-    identity = flat({name: value for name, value in shown.items() if name not in FREE_FIELDS})
-    identity["init_from"] = hashlib.sha256(initial.data).hexdigest() if initial else None
+    identity = determining(settings) | {
+        "init_from": hashlib.sha256(initial.data).hexdigest() if initial else None,
+        "corrupted": data.damaged.digest if data.damaged else None,
+    }
+    defaults = determining(TrainSettings(data="", output="")) | {"corrupted": None}
     store = Store.open(settings.output)
-    check_apart(listing.source, store)
+    for listing in filter(None, (data.clean, data.damaged)):
+        check_apart(listing.source, store)
     try:
-        run.claim(store, run.describe("train", listing, shown, identity))
+        run.claim(store, run.describe("train", data.clean, shown(settings), identity), defaults)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
     return store
+
+
+def determining(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that determine the weights, by their dotted names."""
+    return flat({name: value for name, value in shown(settings).items() if name not in FREE_FIELDS})
 
 
 def earlier_result(store: Store) -> dict[str, Any] | None:
@@ -170,12 +202,12 @@ class Trainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
 
 
-def fit(settings: TrainSettings, task: dict[str, Any], store: Store) -> dict[str, Any]:
+def fit(settings: TrainSettings, task: Task, store: Store) -> dict[str, Any]:
     """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often."""
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
         trainer = Trainer(
             train_worker,
-            train_loop_config=task,
+            train_loop_config={field.name: getattr(task, field.name) for field in fields(task)},
             scaling_config=scaling(settings),
             run_config=RunConfig(
                 name="run",
@@ -195,20 +227,24 @@ def fit(settings: TrainSettings, task: dict[str, Any], store: Store) -> dict[str
 
 
 def scaling(settings: TrainSettings) -> ScalingConfig:
-    """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput."""
+    """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput if
+    there is not even room for min_workers.
+    """
     workers, (cpus, gpus) = settings.workers, cluster.resources()
+    least = settings.min_workers or workers
     gpu = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(gpus > 0)
     fair = 1.0 if cpus == 0 else min(1.0, (cpus - DRAW_CPUS) / workers)  # 0: all machines are still to come
     cpu = settings.cpus_per_worker or fair
-    if workers * gpu > gpus or workers * cpu + DRAW_CPUS > cpus:
+    if least * gpu > gpus or least * cpu + DRAW_CPUS > cpus:
         wanted = (
-            f"{workers} workers want {gpu} GPUs and {cpu:g} CPUs each, and {DRAW_CPUS:g} CPUs are for drawing patches"
+            f"{least} workers want {gpu} GPUs and {cpu:g} CPUs each, and {DRAW_CPUS:g} CPUs are for drawing patches"
         )
         there = f"{gpus:g} GPUs and {cpus:g} CPUs are there"
         if not os.environ.get("RAY_ADDRESS"):
             raise InvalidInput(f"{wanted}; {there}; set workers, gpus_per_worker or cpus_per_worker lower")
         log.warning("%s; %s: waiting for the cluster to grow", wanted, there)
-    return ScalingConfig(num_workers=workers, use_gpu=gpu > 0, resources_per_worker={"CPU": cpu, "GPU": gpu})
+    count = workers if least == workers else (least, workers)
+    return ScalingConfig(num_workers=count, use_gpu=gpu > 0, resources_per_worker={"CPU": cpu, "GPU": gpu})
 
 
 def in_thread(function: Callable[[], Any]) -> Future[Any]:
@@ -251,12 +287,18 @@ def newest_line(store: Store) -> dict[str, Any] | None:
 
 
 def check(outcome: dict[str, Any]) -> None:
-    """Raise what the workers found: TrainingDiverged, StorageFull."""
+    """Raise what the workers found: TrainingDiverged, StorageFull, too many images that cannot be used."""
     if outcome["state"] == "diverged":
         raise TrainingDiverged(outcome["step"], outcome["loss"], outcome["checkpoint"])
     if outcome["state"] == "unwritable":
         kept = outcome["checkpoint"] or "none yet"
         raise StorageFull(f"{outcome['error']} (at step {outcome['step']}; the last whole checkpoint is {kept})")
+    if outcome["state"] == "spoilt":
+        reasons = ", ".join(f"{count} {reason}" for reason, count in outcome["skipped"].items())
+        raise DriftRecError(
+            f"{outcome['error']} ({reasons}; one of them is {outcome['skipped_images'][0]}); take them out of DATA, or "
+            "set max_skipped higher: the same command goes on from the last checkpoint"
+        )
 
 
 def cause_of(error: BaseException) -> str:
@@ -270,8 +312,14 @@ def cause_of(error: BaseException) -> str:
 
 def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
     """What the result tells of a finished training."""
-    kept = {"steps": outcome["step"], "epochs": outcome["epoch"], "skipped": outcome["skipped"]}
-    return kept | {"metrics": outcome["metrics"], "model": store.where(MODEL), "checkpoint": outcome["checkpoint"]}
+    names = ("workers", "skipped", "skipped_images", "not_tracked", "metrics", "checkpoint")
+    return {
+        "steps": outcome["step"],
+        "epochs": outcome["epoch"],
+        "model": store.where(MODEL),
+        "card": store.where(CARD),
+        **{name: outcome[name] for name in names},
+    }
 
 
 def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:
@@ -281,11 +329,3 @@ def write_result(store: Store, code: Exit, started: float, interrupted: bool = F
     result |= {"seconds": round(time.monotonic() - started, 2)} | more
     store.put(RESULT, json.dumps(result, indent=2).encode())
     return result
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found

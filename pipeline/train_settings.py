@@ -1,7 +1,8 @@
 """The settings of `driftrec train`. They need PyTorch, unlike those of other jobs; hence a file of their own."""
 
 import dataclasses
-from typing import Any, ClassVar, get_type_hints
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
@@ -11,8 +12,10 @@ from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig
 from driftrec.process import Process
+from driftrec.restoration import DEFAULTS, Sampling
 from driftrec.sde import PROCESSES
-from pipeline.settings import MIB, Settings
+from pipeline.settings import MIB, Settings, allowed_failures
+from pipeline.store import redact
 
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
 
@@ -66,6 +69,7 @@ class TrainSettings(Settings):
 
     data: str  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
     output: str  # folder or URL prefix that this run owns
+    corrupted: str | None = None  # the same images damaged, found by name; they are trained on instead of JPEGs
 
     # These determine the weights: another value needs another output.
     network: NetworkSettings = NetworkSettings()  # also by name: {preset: tiny, width: 48}
@@ -75,7 +79,7 @@ class TrainSettings(Settings):
     density: DensitySettings = DensitySettings()  # of the times that are trained
     optimizer: OptimizerSettings = OptimizerSettings()
     patches: PatchSettings = PatchSettings()
-    batch_size: int = Field(8, ge=1)  # patches a worker takes in one step
+    batch_size: int = Field(8, ge=1)  # patches that go through a worker's network together
     shuffle_buffer: int = Field(1024, ge=1)  # patches that are mixed with each other
     seed: int = Field(0, ge=0, lt=2**20)
     init_from: str | None = None  # training state to go on from, its step count and optimizer included
@@ -87,6 +91,7 @@ class TrainSettings(Settings):
     # These do not: they may change between two attempts at one output. Another number of workers is another batch size,
     # though: the run goes on, but not bit for bit as it would have.
     workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)  # where the cluster has no room for all: go on with so many, or more
     gpus_per_worker: int | None = Field(None, ge=0, le=1)  # None: 1 where the cluster has GPUs
     cpus_per_worker: float | None = Field(None, gt=0)  # None: what leaves room for the reading tasks
     threads: int | None = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the machine's cores
@@ -94,6 +99,41 @@ class TrainSettings(Settings):
     keep: int = Field(3, ge=1)  # checkpoints
     log_every: int = Field(50, ge=1)  # steps
     max_failures: int = Field(10, ge=0)  # deaths of workers after which the run is given up
+    max_skipped: str = "10%"  # images that cannot be used before the run is given up: a number or a share
+    validation: str | None = None  # clean images that are restored and scored every so often
+    validation_corrupted: str | None = None  # the same images damaged, instead of their JPEGs
+    validation_images: int = Field(16, ge=1)  # the first so many, the middle of each
+    validation_quality: int = Field(10, ge=0, le=100)  # of their JPEGs, which are 4:2:0
+    validate_every: int = Field(1000, ge=1)  # steps
+    track: tuple[Literal["wandb", "mlflow"], ...] = ()  # where else the metrics go; needs driftrec[track]
+    weights_dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of model.safetensors
+    recommend: dict[str, Any] | None = None  # steps, fidelity, start: what a restore with the model does unless told
+    data_licence: str | None = None  # of the data, for the model card
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "TrainSettings":
+        patches = self.patches.build()
+        if self.corrupted and (patches.crop != "native" or patches.share_reduced):
+            raise ValueError("corrupted images are cut as they are: set patches.crop=native and share_reduced=0")
+        if self.validation_corrupted and not self.validation:
+            raise ValueError("validation_corrupted needs the clean images too: set validation")
+        if self.min_workers and self.min_workers > self.workers:
+            raise ValueError(f"min_workers must not be above workers, got {self.min_workers} and {self.workers}")
+        return self
+
+    @field_validator("max_skipped", mode="before")
+    @classmethod
+    def _check_max_skipped(cls, value: Any) -> str:
+        allowed_failures(str(value), 0)
+        return str(value)
+
+    @field_validator("recommend")
+    @classmethod
+    def _check_recommend(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if unknown := set(value or {}) - set(DEFAULTS):
+            raise ValueError(f"recommend takes {', '.join(DEFAULTS)}, not {', '.join(sorted(unknown))}")
+        Sampling(**(value or {}))
+        return value
 
     @field_validator("network", mode="before")
     @classmethod
@@ -122,7 +162,26 @@ class TrainSettings(Settings):
         return Denoiser(NCSNpp(self.network.build()), self.build_process(), self.form, self.residual_std)
 
 
-# Fields of TrainSettings that may differ between two attempts at the same output.
+# Fields of TrainSettings that may differ between two attempts at the same output. Data and corrupted images are known
+# by what they hold.
 FREE_FIELDS = frozenset(
-    "data output workers gpus_per_worker cpus_per_worker threads checkpoint_every keep log_every max_failures".split()
+    "data output corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every keep log_every "
+    "max_failures max_skipped validation validation_corrupted validation_images validation_quality validate_every "
+    "track weights_dtype recommend data_licence".split()
 )
+
+PLACES = ("data", "output", "corrupted", "validation", "validation_corrupted", "init_from")
+
+
+def shown(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as JSON types, without what a URL may hold of secrets."""
+    values = settings.model_dump(mode="json")
+    return values | {name: redact(values[name]) for name in PLACES if values[name] is not None}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

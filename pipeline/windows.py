@@ -21,7 +21,9 @@ from torch import Tensor
 
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
-from driftrec.patches import PatchConfig, draw_patches, generator_for
+from driftrec.patches import PatchConfig, draw_paired, draw_patches, generator_for
+from pipeline.containers import Row
+from pipeline.pairing import Pairing, rows_of
 from pipeline.shards import Shard, read_shard
 
 READ_ROWS = 16  # of a shard's table that are decoded before the next are looked at
@@ -64,40 +66,64 @@ def locate(item: int, rank: int, world: int, seed: int, shards: int) -> tuple[in
     return epoch, int(epoch_order(seed, epoch, shards)[place])
 
 
-def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing) -> pa.Table:
+def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing, pairing: Pairing | None = None) -> pa.Table:
     """Patches of all images of a shard: a row an image, at least one row; a row with a reason has no patches.
 
-    Columns: item, key, reason, detail, clean and damaged (per_image * size * size * 3 bytes each, or null).
+    Columns: item, key, reason, detail, clean and damaged (per_image * size * size * 3 bytes each, or null). With
+    `pairing` the damaged patches are cut from what it finds.
     """
     rows: dict[str, list[Any]] = {name: [] for name in ("item", "key", "reason", "detail", "clean", "damaged")}
-    for batch in read_shard(shard).to_batches(max_chunksize=READ_ROWS):
-        for key, data, reason, detail in zip(*(batch[n] for n in ("key", "data", "reason", "detail")), strict=True):
-            drawn = _draw_image(key.as_py(), data, reason.as_py(), detail.as_py(), epoch, drawing)
-            for column, value in zip(rows.values(), (item, key.as_py(), *drawn), strict=True):
+    table = read_shard(shard)
+    pairs = pairing.find(table["key"].to_pylist()) if pairing else [None] * len(table)
+    for start in range(0, len(table), READ_ROWS):
+        for image, partner in zip(rows_of(table.slice(start, READ_ROWS)), pairs[start:], strict=False):
+            drawn = (item, image.key, *_draw(image, partner, epoch, drawing))
+            for column, value in zip(rows.values(), drawn, strict=True):
                 column.append(value)
     if not rows["key"]:
-        for column, value in zip(
-            rows.values(), (item, shard.name, Reason.empty, "no image in it", None, None), strict=True
-        ):
+        empty = (item, shard.name, Reason.empty, "no image in it", None, None)
+        for column, value in zip(rows.values(), empty, strict=True):
             column.append(value)
     binary, text = pa.binary(drawing.bytes_per_image), pa.string()
     return pa.table(rows, pa.schema(zip(rows, (pa.int64(), text, text, text, binary, binary), strict=True)))
 
 
-def _draw_image(
-    key: str, data: pa.Scalar, reason: str, detail: str, epoch: int, drawing: Drawing
-) -> tuple[str, str, bytes | None, bytes | None]:
+def _draw(image: Row, partner: Row | None, epoch: int, drawing: Drawing) -> tuple[str, str, bytes | None, bytes | None]:
     """(reason, detail, clean, damaged) of one image."""
-    if reason:
-        return reason, detail, None, None
     try:
-        picture = decode(data.as_buffer().to_pybytes(), key, drawing.max_pixels)
+        pixels = decode_row(image, drawing.max_pixels)
+        other = None if partner is None else decode_row(partner, drawing.max_pixels, "its partner: ")
     except BadImage as error:
         return error.reason, error.detail, None, None
-    if min(picture.height, picture.width) < drawing.patches.size:
-        return Reason.unsupported, f"smaller than a patch of {drawing.patches.size}x{drawing.patches.size}", None, None
-    clean, damaged = draw_patches(picture.rgb, drawing.patches, drawing.seed, epoch, key)
+    size = drawing.patches.size
+    if not drawing.patches.fits(*pixels.shape[:2]):
+        return Reason.too_small, f"smaller than a patch of {size}x{size}", None, None
+    if other is None:
+        clean, damaged = draw_patches(pixels, drawing.patches, drawing.seed, epoch, image.key)
+    elif other.shape != pixels.shape:
+        sizes = (f"{p.shape[1]}x{p.shape[0]}" for p in (other, pixels))
+        return Reason.size_mismatch, "its partner has {} pixels, it has {}".format(*sizes), None, None
+    else:
+        clean, damaged = draw_paired(pixels, other, drawing.patches, drawing.seed, epoch, image.key)
     return "", "", clean.tobytes(), damaged.tobytes()
+
+
+def decode_row(image: Row, max_pixels: int, whose: str = "") -> Pixels:
+    """(H, W, 3) uint8. Raises BadImage with the reason that the row has, or that its bytes give."""
+    try:
+        if image.reason:
+            raise BadImage(Reason(image.reason), image.detail)
+        return decode(bytes(image.data), image.key, max_pixels).rgb
+    except BadImage as error:
+        raise BadImage(error.reason, whose + error.detail) from None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What an item held."""
+
+    images: int
+    skipped: dict[str, str]  # key: why it gave no patches
 
 
 @dataclass(frozen=True)
@@ -108,7 +134,7 @@ class Window:
     following: int  # the item with which the next window starts
     clean: list[Pixels]  # one array an image: (per_image, size, size, 3)
     damaged: list[Pixels]
-    skipped: dict[str, str]  # key: why it gave no patches
+    looked_at: dict[int, Looked]  # by item
 
     def batches(self, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
         """Whole batches as (B, 2) indices (image, patch of it), in the order of training.
@@ -135,16 +161,15 @@ def gather_windows(tables: Iterable[pa.Table], patches: int, drawing: Drawing, s
     window: Window | None = None
     for table in tables:
         item = table["item"][0].as_py()
-        first = window.first if window else item
-        clean, damaged, skipped = (window.clean, window.damaged, window.skipped) if window else ([], [], {})
-        clean += _patches_of(table["clean"], drawing)
-        damaged += _patches_of(table["damaged"], drawing)
-        window = Window(first, item + 1, clean, damaged, skipped | why_skipped(table))
-        if len(clean) * drawing.patches.per_image >= patches:
+        window = window or Window(item, item, [], [], {})
+        clean, damaged = (_patches_of(table[name], drawing) for name in ("clean", "damaged"))
+        looked_at = window.looked_at | {item: Looked(len(table), why_skipped(table))}
+        window = Window(window.first, item + 1, window.clean + clean, window.damaged + damaged, looked_at)
+        if len(window.clean) * drawing.patches.per_image >= patches:
             yield window
             window = None
-        elif not clean and item - first >= 2 * shards:
-            raise no_patches(window.skipped)
+        elif not window.clean and item - window.first >= 2 * shards:
+            raise no_patches({key: why for looked in looked_at.values() for key, why in looked.skipped.items()})
 
 
 def why_skipped(table: pa.Table) -> dict[str, str]:

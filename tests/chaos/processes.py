@@ -1,4 +1,4 @@
-"""Restore jobs as processes of their own, to be killed: watched by what they leave, looked into through /proc."""
+"""Jobs as processes of their own, to be killed: watched by what they leave, looked into through /proc."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """`python -m jobs.restore ...` in a process of its own."""
-    command = [sys.executable, "-m", "jobs.restore", *(str(argument) for argument in arguments)]
+def start(*arguments: object, job: str = "restore") -> subprocess.Popen[str]:
+    """`python -m jobs.<job> ...` in a process of its own."""
+    command = [sys.executable, "-m", f"jobs.{job}", *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -11,11 +11,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from ray.job_submission import JobSubmissionClient
+from safetensors.torch import load_file
 
 from tests import made
 
@@ -67,6 +70,15 @@ class Attempt:
             assert time.monotonic() < until, self.said()
             time.sleep(0.02)
 
+    def wait_for_workers(self) -> list[psutil.Process]:
+        """Until both training workers of this attempt are there."""
+        until = time.monotonic() + TIMEOUT_S
+        while len(found := training_workers(self.process.pid)) < 2:
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.1)
+        return found
+
     def end(self) -> tuple[int, dict[str, Any]]:
         """(exit code, result on stdout)."""
         stdout, _ = self.process.communicate(timeout=TIMEOUT_S)
@@ -87,8 +99,8 @@ def training_workers(of: int) -> list[psutil.Process]:
     return sorted(found, key=lambda p: p.create_time())
 
 
-def undisturbed(data: Path, output: Path, workers: int) -> Path:
-    code, result = Attempt(data, output, "--workers", str(workers)).end()
+def undisturbed(data: Path, output: Path, workers: int, steps: int = STEPS) -> Path:
+    code, result = Attempt(data, output, "--workers", str(workers), "--steps", str(steps)).end()
     assert (code, result["state"]) == (0, "done")
     return output
 
@@ -105,15 +117,18 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return undisturbed(data, tmp_path_factory.mktemp("two") / "run", 2)
 
 
-def assert_same(output: Path, undisturbed: Path) -> None:
+def assert_same(output: Path, undisturbed: Path, steps: int = STEPS) -> None:
     """The same weights and the same loss curve, bit for bit, each step once."""
-    for name in ("model.safetensors", f"checkpoints/step-{STEPS:08d}.safetensors"):
-        assert (output / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    state = f"checkpoints/step-{steps:08d}.safetensors"
+    assert (output / state).read_bytes() == (undisturbed / state).read_bytes()
+    models = [load_file(path / "model.safetensors") for path in (output, undisturbed)]  # whose cards tell other seconds
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(weight, models[1][name]) for name, weight in models[0].items())
     curves = [
         [json.loads(line) for line in (p / "metrics.jsonl").read_text().splitlines()] for p in (output, undisturbed)
     ]
     told, expected = ([(line["step"], line["loss"], line["gradient_norm"]) for line in curve] for curve in curves)
-    assert [step for step, _, _ in told] == list(range(EVERY, STEPS + 1, EVERY))
+    assert [step for step, _, _ in told] == list(range(EVERY, steps + 1, EVERY))
     assert told == expected
 
 
@@ -129,6 +144,33 @@ def test_a_killed_training_worker_is_replaced_and_the_run_goes_on_by_itself(data
     code, result = attempt.end()
     assert (code, result["steps"]) == (0, STEPS)
     assert_same(attempt.output, two)
+
+
+@pytest.mark.timeout(3600)
+def test_kills_at_ten_random_moments_leave_no_trace(data: Path, tmp_path: Path):
+    """Of a worker, of the driver, of both: while they start, in a step, in a checkpoint, wherever they are."""
+    steps, kills, random = 900, 10, Random(7)
+    output, arguments = tmp_path / "run", ("--workers", "2", "--steps", "900")
+    attempt = Attempt(data, output, *arguments)
+    for number, kind in enumerate([("worker", "driver", "both")[i % 3] for i in range(kills)]):
+        workers = attempt.wait_for_workers()
+        if random.random() < 0.7:  # else while they start
+            attempt.wait_for_step(random.randrange(number * steps // 20, (number + 1) * steps // 20))
+        time.sleep(random.uniform(0, 0.5))
+        assert newest(output) < steps  # else the kill comes too late to show anything
+        below = psutil.Process(attempt.process.pid).children(recursive=True)
+        if kind != "driver":
+            workers[random.randrange(len(workers))].kill()
+        if kind == "worker":
+            psutil.wait_procs(workers, timeout=TIMEOUT_S)  # the other one goes too: the group starts anew
+        else:
+            attempt.process.kill()
+            attempt.process.wait()
+            psutil.wait_procs(below, timeout=60)
+            attempt = Attempt(data, output, *arguments)
+    code, result = attempt.end()
+    assert (code, result["steps"]) == (0, steps), attempt.said()
+    assert_same(output, undisturbed(data, tmp_path / "unbroken", 2, steps), steps)
 
 
 def test_a_killed_driver_is_followed_by_the_same_command(data: Path, one: Path, tmp_path: Path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput, StorageFull
-from pipeline.store import AccessDenied, LocalStore, NotFound, RemoteStore, StorageError, Store, StoreFile, redact
+from pipeline.store import AccessDenied, LocalStore, NotFound, RemoteStore, StorageError, Store, redact
+from pipeline.store_file import StoreFile
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The train job on one worker: what it leaves, how it goes on, and what it refuses."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,14 +13,14 @@ import torch
 from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
-from driftrec.checkpoint import load as load_model
 from driftrec.errors import InvalidInput, TrainingDiverged
 from driftrec.network import NCSNpp, NetworkConfig, parameter_count
 from jobs import train as job
 from pipeline import cluster, train
 from pipeline.checkpoints import Mark
 from pipeline.ingest import Feed
-from pipeline.learning import Group, Journal, start_position
+from pipeline.journal import Journal
+from pipeline.learning import Group, start_position
 from pipeline.settings import load
 from pipeline.shards import list_shards
 from pipeline.store import LocalStore
@@ -69,25 +70,15 @@ def test_a_run_leaves_a_model_its_metrics_and_a_result(trained: tuple[Path, dict
     assert (result["state"], result["exit_code"], result["steps"]) == ("done", 0, STEPS)
     assert result["skipped"] == {"not_an_image": 1}
     assert [line["step"] for line in lines(output)] == [2, 3, 4, 6, 8]  # at log_every 2 and checkpoint_every 3
+    timings = {"images_per_s", "waiting_for_data", "seconds", "time"}
     for line in lines(output):
-        assert set(line) == {"step", "epoch", "loss", "gradient_norm", "lr", "images_per_s", "waiting_for_data"}
+        assert set(line) == {"step", "epoch", "loss", "gradient_norm", "lr"} | timings
         assert 0 < line["loss"] < 10
         assert 0 <= line["waiting_for_data"] <= 1
     document = json.loads((output / "run.json").read_text())
     assert document["settings"]["optimizer"]["steps"] == STEPS
     assert document["versions"]["torch"] == version("torch")
     assert len(document["identity"]["input"]) == 64
-
-
-def test_the_model_is_the_average_of_the_last_state(trained: tuple[Path, dict[str, Any]]):
-    _, result = trained
-    model = load_model(result["model"])
-    state = load_file(result["checkpoint"])
-    assert result["checkpoint"].endswith(f"step-{STEPS:08d}.safetensors")
-    weights = dict(model.denoiser.network.named_parameters())
-    assert {f"ema.{name}" for name in weights} == {name for name in state if name.startswith("ema.")}
-    assert all(torch.equal(weight, state[f"ema.{name}"]) for name, weight in weights.items())
-    assert model.card["steps"] == STEPS
 
 
 def test_a_finished_run_is_not_trained_again(trained: tuple[Path, dict[str, Any]], data: Path):
@@ -111,9 +102,11 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
 
     resumed = train.run_train(small(data, broken, log_every=2, keep=1))
     assert resumed["steps"] == STEPS
-    for name in ("model.safetensors", f"checkpoints/step-{STEPS:08d}.safetensors"):
-        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
-    timings = {"images_per_s", "waiting_for_data"}
+    name = f"checkpoints/step-{STEPS:08d}.safetensors"
+    assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    models = [load_file(output / "model.safetensors") for output in (broken, whole)]  # their cards tell other seconds
+    assert all(torch.equal(models[0][name], weight) for name, weight in models[1].items())
+    timings = {"images_per_s", "waiting_for_data", "seconds", "time"}
     told = [{k: v for k, v in line.items() if k not in timings} for line in lines(broken)]
     expected = [{k: v for k, v in line.items() if k not in timings} for line in lines(whole)]
     assert told == expected
@@ -143,6 +136,24 @@ def test_other_settings_and_other_data_are_refused_naming_the_difference(
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
     assert train.run_train(small(moved, output, workers=2, keep=1, log_every=7)) == result
+
+
+def test_a_run_of_before_a_setting_was_added_goes_on_with_its_default(
+    trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
+):
+    output, result = trained
+    older = tmp_path / "older"
+    shutil.copytree(output, older)
+    document = json.loads((older / "run.json").read_text())
+    for name in ("patches.small", "optimizer.accumulate", "corrupted"):
+        del document["identity"][name]
+    document["fingerprint"] = hashlib.sha256(json.dumps(document["identity"], sort_keys=True).encode()).hexdigest()
+    (older / "run.json").write_text(json.dumps(document))
+    assert train.run_train(small(data, older)) == result
+    with pytest.raises(InvalidInput, match=r"patches\.small is 'skip' there, 'reflect' here; choose another OUTPUT"):
+        train.run_train(small(data, older, patches=SMALL["patches"] | {"small": "reflect"}))
+    with pytest.raises(InvalidInput, match=r"optimizer\.lr is 0\.001 there, 0\.002 here"):
+        train.run_train(small(data, older, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
 
 
 def test_a_run_can_start_from_the_state_of_another(trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path):
@@ -193,7 +204,16 @@ def test_the_command_answers_exit_2_before_anything_starts(
     (tmp_path / "empty").mkdir()
     (tmp_path / "some.yaml").write_text("bach_size: 3\n")
     output = str(tmp_path / "output")
+    pairs = ["--corrupted", str(data), "--set", "patches.crop=resized"]
     calls = {
+        "set patches.crop=native": [str(data), output, *pairs],
+        "corrupted": [str(data), output, "--corrupted", str(tmp_path / "nowhere")],
+        "validation": [str(data), output, "--validation", str(tmp_path / "empty")],
+        "set validation": [str(data), output, "--set", f"validation_corrupted={data}"],
+        "min_workers must not be above workers": [str(data), output, "--min-workers", "3"],
+        "max_skipped": [str(data), output, "--set", "max_skipped=many"],
+        "recommend takes steps, fidelity, start": [str(data), output, "--set", "recommend.samples=3"],
+        "'wandb' or 'mlflow'": [str(data), output, "--set", "track=[tensorbored]"],
         "DATA": [str(tmp_path / "nowhere"), output],
         "holds no image": [str(tmp_path / "empty"), output],
         "did you mean batch_size": [str(data), output, "--config", str(tmp_path / "some.yaml")],
@@ -233,6 +253,17 @@ def test_more_workers_than_the_machine_holds_are_refused(
             train.scaling(small(data, Path("o"), **changes))
     two = train.scaling(small(data, Path("o"), workers=2))
     assert two.resources_per_worker == {"CPU": 0.75, "GPU": 0}
+    elastic = train.scaling(small(data, Path("o"), workers=4, min_workers=1, cpus_per_worker=1.0))
+    assert elastic.num_workers == (1, 4)
+    with pytest.raises(InvalidInput, match="2 workers want 0 GPUs and 1 CPUs each"):
+        train.scaling(small(data, Path("o"), workers=4, min_workers=2, cpus_per_worker=1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_goes_on_with_the_workers_that_there_is_room_for(ray_cluster: None, data: Path, tmp_path: Path):
+    result = train.run_train(small(data, tmp_path, workers=3, min_workers=1, cpus_per_worker=1.0))
+    assert (result["state"], result["steps"], result["workers"]) == ("done", STEPS, 1)
 
 
 def test_rays_placement_group_cleaner_which_may_ask_the_wrong_cluster_is_left_out(ray_cluster: None):

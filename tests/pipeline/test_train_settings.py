@@ -9,10 +9,10 @@ import torch
 from driftrec.errors import InvalidInput
 from driftrec.learner import Optimisation
 from driftrec.network import NCSNpp, NetworkConfig, parameter_count
-from driftrec.sde import OUVE, PROCESSES, TSDVE
+from driftrec.process import Process
+from driftrec.sde import OUVE, PROCESSES, TSDVE, CosVE
 from pipeline.settings import load
-from pipeline.train import flat
-from pipeline.train_settings import FREE_FIELDS, TrainSettings
+from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PLACES = {"data": "d", "output": "o"}
@@ -22,18 +22,31 @@ def settings(*assignments: str, config: str | None = None) -> TrainSettings:
     return load(TrainSettings, config, assignments, PLACES)
 
 
-def test_the_papers_config_is_table_one():
-    paper = settings(config=str(CONFIGS / "paper.yaml"))
+@pytest.mark.parametrize(
+    ("name", "process", "images"), [("paper-d2kf2k", OUVE(), 2840), ("paper-celebahq", CosVE(), 24_000)]
+)
+def test_the_papers_configs_are_table_one(name: str, process: Process, images: int):
+    paper = settings(config=str(CONFIGS / f"{name}.yaml"))
     with torch.device("meta"):
         network = NCSNpp(paper.network.build())
     assert network.config == NetworkConfig.paper()
     assert round(parameter_count(network) / 1e6, 1) == 65.6
-    assert paper.build_process() == OUVE(gamma=1.0, sigma_min=0.01, sigma_max=1.0)
+    assert paper.build_process() == process
     assert (paper.form, paper.batch_size, paper.workers, paper.gpus_per_worker) == ("noise", 8, 4, 1)
     optimiser, patches = paper.optimizer.build(), paper.patches.build()
     assert {optimiser.lr, optimiser.lr_at(0), optimiser.lr_at(optimiser.steps)} == {1e-4}
+    assert optimiser.steps == 300 * images // 32
     assert optimiser.ema_decay == 0.999
-    assert (patches.size, patches.quality_min, patches.quality_max, patches.quality_power) == (256, 0, 100, 1)
+    assert (patches.size, patches.per_image, patches.turn) == (256, 1, False)
+    assert (patches.quality_min, patches.quality_max, patches.quality_power) == (0, 100, 1)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_holds_and_says_what_it_costs_or_that_it_was_not_run(config: Path):
+    settings(config=str(config))
+    head = config.read_text().partition("network:")[0]
+    assert "driftrec train" in head
+    assert "not run here" in head or "What it cost to train" in head
 
 
 def test_the_tiny_config_is_a_small_network_within_the_embedded_models_limit():
@@ -92,7 +105,7 @@ def test_every_process_can_be_named_and_stands_with_all_its_settings():
 
 
 def test_settings_survive_json_whole():
-    original = settings(config=str(CONFIGS / "paper.yaml"))
+    original = settings(config=str(CONFIGS / "single-gpu-80gb.yaml"))
     assert TrainSettings.model_validate_json(original.model_dump_json()) == original
 
 

@@ -72,10 +72,10 @@ def test_an_image_that_gives_no_patches_is_named_with_its_reason_and_its_neighbo
     skipped = {key: why for table in tables for key, why in why_skipped(table).items()}
     assert {key: why.partition(":")[0] for key, why in skipped.items()} == {
         "a/page.jpg": "not_an_image",
-        "a/small.jpg": "unsupported",
+        "a/small.jpg": "too_small",
         "a/cut.jpg": "truncated",
     }
-    assert skipped["a/small.jpg"] == "unsupported: smaller than a patch of 16x16"
+    assert skipped["a/small.jpg"] == "too_small: smaller than a patch of 16x16"
     assert sum(len(table) - table["clean"].null_count for table in tables) == 3
 
 
