@@ -2,17 +2,19 @@
 
 import os
 import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
+from driftrec.restoration import Sampling
 from pipeline.ledger import Ledger
 from pipeline.restore import list_restore, resolve, shown
 from pipeline.run import plan
 from pipeline.settings import RestoreSettings
-from pipeline.shards import Shard, read_shard
+from pipeline.shards import Listing, Shard, read_shard
 from pipeline.stage import sampling_of
 from pipeline.store import Store
 from pipeline.weights import Weights, find
@@ -26,12 +28,8 @@ def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
     listing, weights = list_restore(settings), find(settings.model)
     settings = resolve(settings, weights)
     done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
-    size = sum(shard.size for shard in listing.shards)
-    todo = sum(shard.size for shard in listing.shards if shard.id not in done)
-    bytes_each, pixels_each = _sample(listing.shards, settings.max_pixels)
-    images = listing.images if listing.images is not None else round(size / bytes_each)
-    megapixels = todo / bytes_each * pixels_each / 1e6
-    seconds = megapixels * _seconds_per_megapixel(settings, weights)
+    images, megapixels = sample_images(listing, done, settings.max_pixels)
+    seconds = megapixels * seconds_per_megapixel(weights, sampling_of(settings), settings.seed)
     actors = settings.actors or os.cpu_count() or 1
     return {
         "job": "restore",
@@ -47,6 +45,15 @@ def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
         },
         "settings": shown(settings),
     }
+
+
+def sample_images(listing: Listing, done: Collection[str], max_pixels: int) -> tuple[int, float]:
+    """(images in all, megapixels in the shards that are not done), as far as some images tell."""
+    size = sum(shard.size for shard in listing.shards)
+    todo = sum(shard.size for shard in listing.shards if shard.id not in done)
+    bytes_each, pixels_each = _sample(listing.shards, max_pixels)
+    images = listing.images if listing.images is not None else round(size / bytes_each)
+    return images, todo / bytes_each * pixels_each / 1e6
 
 
 def _sample(shards: list[Shard], max_pixels: int) -> tuple[float, float]:
@@ -65,13 +72,12 @@ def _sample(shards: list[Shard], max_pixels: int) -> tuple[float, float]:
     return max(1.0, float(np.mean(sizes or [0]))), float(np.mean(pixels or [0]))
 
 
-def _seconds_per_megapixel(settings: RestoreSettings, weights: Weights) -> float:
+def seconds_per_megapixel(weights: Weights, sampling: Sampling, seed: int) -> float:
     """Of the network alone, on the device of this machine; decoding and encoding go on beside it."""
     restorer = weights.load()
     crop = Picture(np.full((CROP, CROP, 3), 127, np.uint8))
     begun = 0.0
     for _ in range(2):  # the first warms up
         begun = time.perf_counter()
-        restorer.restore([crop], ["crop"], settings.seed, sampling_of(settings))
+        restorer.restore([crop], ["crop"], seed, sampling)
     return (time.perf_counter() - begun) / CROP**2 * 1e6
-

@@ -1,13 +1,14 @@
 """What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
 
-Knows a store and rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work.
+Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
+rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work.
 """
 
 import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,17 +51,15 @@ WRITTEN_SUFFIXES = frozenset(SUFFIX_OF_FORMAT.values()) | frozenset(FORMAT_OF_SU
 
 
 class Ledger:
-    """The parts below ledger/ of one OUTPUT."""
+    """The parts below ledger/ of one OUTPUT, with the columns of `schema`."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, schema: pa.Schema = SCHEMA) -> None:
+        self.store, self.schema = store, schema
 
     def commit(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Write the part of a shard unless there is one: True if it is ours, False if another came first."""
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        return self.store.create(_part(shard_id), sink.getvalue())
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
+        return self.store.create(_part(shard_id), parquet_bytes(table))
 
     def has(self, shard_id: str) -> bool:
         """Whether the shard's part is there."""
@@ -76,13 +75,17 @@ class Ledger:
         data = self.store.read(_part(shard_id))
         return pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
 
-    def tally(self, shard_ids: Iterable[str]) -> "Tally":
-        """Count the parts of these shards: one pass, 16 bytes of memory a row."""
-        tally = Tally()
-        columns = ("key", "status", "reason", "output")
+    def read_parts(self, shard_ids: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of these shards, part after part in their order, some of them read ahead."""
         with ThreadPoolExecutor(READERS) as pool:
-            for part in pooled(pool, lambda shard_id: self.read_part(shard_id, columns), shard_ids, 2 * READERS):
-                tally.add(part)
+            yield from pooled(pool, lambda shard_id: self.read_part(shard_id, columns), shard_ids, 2 * READERS)
+
+    def tally(self, shard_ids: Iterable[str], rows_per_image: int = 1) -> "Tally":
+        """Count the parts of these shards: one pass, 8 bytes of memory an image and as many an output."""
+        tally = Tally(rows_per_image)
+        columns = [name for name in ("key", "status", "reason", "output") if name in self.schema.names]
+        for part in self.read_parts(shard_ids, columns):
+            tally.add(part)
         return tally
 
 
@@ -90,42 +93,59 @@ class Ledger:
 class Tally:
     """Sums over ledger parts."""
 
-    statuses: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    rows_per_image: int = 1
+    statuses: Counter[str] = field(default_factory=Counter)  # of images; one with a row that failed has failed
+    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+    rows: int = 0
+    odd: int = 0  # images with more or fewer rows than they should have, within a part
     _keys: list[np.ndarray] = field(default_factory=list)
     _outputs: list[np.ndarray] = field(default_factory=list)
 
     def add(self, part: pa.Table) -> None:
-        """Count one part (columns key, status, reason, output)."""
-        self.statuses.update(part["status"].to_pylist())
+        """Count one part (columns key, status, reason, and output if there is one)."""
+        keys, statuses = part["key"].to_pylist(), part["status"].to_pylist()
+        rows = Counter(keys)
+        self.rows += part.num_rows
+        status_of = dict(zip(keys, statuses, strict=True))
+        status_of |= {key: FAILED for key, status in zip(keys, statuses, strict=True) if status == FAILED}
+        self.statuses.update(status_of.values())
         self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
-        self._keys.append(_digests(part["key"].to_pylist()))
-        self._outputs.append(_digests(name for name in part["output"].to_pylist() if name))
+        self.odd += sum(count != self.rows_per_image for count in rows.values())
+        self._keys.append(_digests(rows))
+        if "output" in part.column_names:
+            self._outputs.append(_digests(name for name in part["output"].to_pylist() if name))
 
     @property
-    def rows(self) -> int:
+    def images(self) -> int:
         """Images accounted for."""
         return self.statuses.total()
 
     @property
     def repeated(self) -> int:
-        """Rows whose key another row has already."""
+        """Images whose rows are not those of one image: too many, too few, or again in another part."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._keys])
-        return len(keys) - len(np.unique(keys))
+        return len(keys) - len(np.unique(keys)) + self.odd
 
     def outputs(self) -> np.ndarray:
         """Sorted 64-bit digests of all output names."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
 
 
-def sweep(store: Store, outputs: np.ndarray) -> int:
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", **options)
+    return sink.getvalue()
+
+
+def sweep(store: Store, outputs: np.ndarray, folders: Sequence[str] = (IMAGES, FOLDER)) -> int:
     """Remove what a killed attempt left: images that no row names, and unfinished puts; how many these were.
 
-    `outputs` is Tally.outputs(). Only names that a run itself makes are touched: output suffixes below images/, and
-    the parts of unfinished local puts.
+    `outputs` is Tally.outputs(). Only names that a run itself makes are touched, below its own `folders`: output
+    suffixes below images/, and the parts of unfinished local puts.
     """
     removed = 0
-    for folder in (IMAGES, FOLDER):
+    for folder in folders:
         leftovers = (name for name, _ in store.list(folder) if _is_leftover(store, folder, name, outputs))
         for name in leftovers:
             store.remove(name)

@@ -36,6 +36,11 @@ def strip_suffix(name: str) -> str:
     return name[: len(name) - len(suffix(name))]
 
 
+def stem(key: str) -> str:
+    """The key without an image suffix: what it shares with the name of its output, or of its partner elsewhere."""
+    return strip_suffix(key) if is_image(key) else key
+
+
 def output_format(key: str, wanted: str) -> str:
     """The format of an output: `wanted`, or for "same" what the key's suffix promises (png if we do not write that)."""
     return FORMAT_OF_SUFFIX.get(suffix(key), "png") if wanted == "same" else wanted
@@ -49,7 +54,7 @@ def output_name(key: str, wanted: str) -> str:
     new = SUFFIX_OF_FORMAT[output_format(key, wanted)]
     if wanted == "same" and FORMAT_OF_SUFFIX.get(suffix(key)) and is_image(key):
         return key
-    return (strip_suffix(key) if is_image(key) else key) + new
+    return stem(key) + new
 
 
 def unsafe(key: str) -> str:
@@ -61,7 +66,7 @@ def unsafe(key: str) -> str:
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "the name has an empty, . or .. part"
-    longest = (strip_suffix(key) if is_image(key) else key) + ".webp"  # of all its possible outputs
+    longest = stem(key) + ".webp"  # of all its possible outputs
     lengths = [len(part.encode()) for part in longest.split("/")]
     if max(lengths) > MAX_COMPONENT_BYTES or sum(lengths) + len(parts) > MAX_NAME_BYTES:
         return f"the name is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"

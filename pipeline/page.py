@@ -18,11 +18,14 @@ from pipeline.names import printable
 
 
 def render(template: str, contents: Mapping[str, Any]) -> str:
-    """The page of `template` (a file of templates/), with the shared style and script inside."""
+    """The page of `template` (a file of templates/), with the shared style and script inside, and its own style."""
     folder = files("pipeline") / "templates"
     page, style, script = (
         (folder / name).read_text(encoding="utf-8") for name in (template, "report.css", "report.js")
     )
+    own = folder / template.replace(".html", ".css")
+    if own.is_file():
+        style += own.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= FILTERS
@@ -73,6 +76,11 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def tile(label: str, value: str, unit: str = "", tone: str = "") -> dict[str, str]:
+    """A headline number."""
+    return {"label": label, "value": value, "unit": unit, "tone": tone}
 
 
 FILTERS = {

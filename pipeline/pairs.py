@@ -31,6 +31,7 @@ class Piece:
     before: str  # lossless
     after: str  # JPEG of quality 95, 4:4:4
     box: tuple[int, int, int, int]  # left, top, right, bottom in pixels of the picture
+    reference: str = ""  # what both should look like, JPEG as well; empty where that is not known
 
     def describe(self, width: int, height: int) -> str:
         """What part of a picture of this size is shown."""
@@ -80,14 +81,16 @@ def _inputs(shards: Mapping[str, Shard], rows: Sequence[tuple[str, Mapping[str, 
     return found
 
 
-def cut(before: np.ndarray, after: np.ndarray, max_bytes: int) -> Piece:
-    """The widest middle piece of two (H, W, 3) uint8 pictures whose two files fit `max_bytes`, else the narrowest."""
+def cut(before: np.ndarray, after: np.ndarray, max_bytes: int, reference: np.ndarray | None = None) -> Piece:
+    """The widest middle piece of (H, W, 3) uint8 pictures whose files fit `max_bytes` together, else the narrowest."""
+    near = [after] if reference is None else [after, reference]
     for width in WIDTHS:
         box = _middle(before.shape[1], before.shape[0], width)
-        files = [_file(before, box, "WEBP", LOSSLESS), _file(after, box, "JPEG", NEAR)]
+        files = [_file(before, box, "WEBP", LOSSLESS), *(_file(side, box, "JPEG", NEAR) for side in near)]
         if sum(map(len, files)) <= max_bytes:
             break
-    return Piece(_data_uri(files[0], "webp"), _data_uri(files[1], "jpeg"), box)
+    uris = [_data_uri(files[0], "webp"), *(_data_uri(file, "jpeg") for file in files[1:]), ""]
+    return Piece(uris[0], uris[1], box, uris[2])
 
 
 def _middle(width: int, height: int, widest: int) -> tuple[int, int, int, int]:

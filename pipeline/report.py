@@ -12,7 +12,7 @@ from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
 from pipeline.ledger import FAILED, OK, READERS, SKIPPED, Ledger
-from pipeline.page import duration, figure, render, whole
+from pipeline.page import duration, figure, render, tile, whole
 from pipeline.pairs import Piece, load_pieces
 from pipeline.pooled import pooled
 from pipeline.run import RESULT, RUN
@@ -47,6 +47,8 @@ MEANING: Mapping[str, str] = {  # of a reason, and what to do
     Reason.unreadable: "Storage did not deliver it. Check access, then run again.",
     Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
     Reason.size_mismatch: "The two sides differ in size. Make them the same.",
+    Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",
+    Reason.too_small: "Smaller than a training patch, or than a metric looks at. Take smaller patches; leave it out.",
     Reason.internal: "A defect of this program. Report it with the detail below.",
 }
 
@@ -137,24 +139,20 @@ def _contents(
 
 def _tiles(summary: Summary, result: Mapping[str, Any]) -> list[dict[str, str]]:
     """The headline numbers."""
-    tiles = [_tile("Restored", whole(summary.count(OK)), f"of {whole(summary.count())}")]
-    tiles.append(_tile("Failed", whole(summary.count(FAILED)), tone="bad" if summary.count(FAILED) else ""))
+    tiles = [tile("Restored", whole(summary.count(OK)), f"of {whole(summary.count())}")]
+    tiles.append(tile("Failed", whole(summary.count(FAILED)), tone="bad" if summary.count(FAILED) else ""))
     if summary.count(SKIPPED):
-        tiles.append(_tile("Skipped", whole(summary.count(SKIPPED))))
+        tiles.append(tile("Skipped", whole(summary.count(SKIPPED))))
     if result.get("images_this_attempt"):
         again = bool(result["shards"]["resumed"])
-        tiles.append(_tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
-        tiles.append(_tile("Images per second", figure(result["images_per_second"])))
-    tiles.append(_tile("Megapixels restored", figure(summary.pixels / 1e6)))
+        tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
+        tiles.append(tile("Images per second", figure(result["images_per_second"])))
+    tiles.append(tile("Megapixels restored", figure(summary.pixels / 1e6)))
     before, after = _mean_bef(summary.bands.values())
     if before:
         change = f"{100 * (after / before - 1):+.0f} %".replace("-", "−")
-        tiles.append(_tile(f"Blockiness, {figure(before)} → {figure(after)}", change))
+        tiles.append(tile(f"Blockiness, {figure(before)} → {figure(after)}", change))
     return tiles
-
-
-def _tile(label: str, value: str, unit: str = "", tone: str = "") -> dict[str, str]:
-    return {"label": label, "value": value, "unit": unit, "tone": tone}
 
 
 def _mean_bef(bands: Iterable[Band]) -> tuple[float, float]:

@@ -9,16 +9,18 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import pyarrow as pa
+
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SKIPPED, Ledger, Tally, sweep
+from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SCHEMA, SKIPPED, Ledger, Tally, sweep
 from pipeline.settings import allowed_failures
 from pipeline.shards import Listing, Shard
 from pipeline.store import NotFound, StorageError, Store
@@ -55,6 +57,8 @@ class Run:
     fingerprint: str
     resumed: set[str] = field(default_factory=set)  # shards that an earlier attempt has finished
     statuses: Counter[str] = field(default_factory=Counter)  # of the shards finished in this attempt
+    rows_per_image: int = 1  # of the ledger
+    folders: Sequence[str] = (IMAGES, FOLDER)  # that this job writes to
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -70,6 +74,10 @@ def open_run(
     settings: Mapping[str, Any],
     identity: Mapping[str, Any],
     max_failed: str = "0",
+    *,
+    schema: pa.Schema = SCHEMA,
+    rows_per_image: int = 1,
+    folders: Sequence[str] = (IMAGES, FOLDER),
 ) -> Run:
     """Open OUTPUT for a new run, or to go on with one of the same fingerprint.
 
@@ -81,6 +89,9 @@ def open_run(
         identity: what determines the output's bytes and shards (settings, weights). With the input and the code's
             version it is the run's fingerprint.
         max_failed: failed images that are still a success, "N" or "P%".
+        schema: of the ledger.
+        rows_per_image: that the ledger is to have.
+        folders: below OUTPUT, where the job writes and the end of a run sweeps.
 
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
@@ -89,7 +100,10 @@ def open_run(
     try:
         store = Store.open(output)
         claim(store, document)
-        run = Run(job, store, Ledger(store), listing, max_failed, fingerprint)
+        ledger = Ledger(store, schema)
+        run = Run(
+            job, store, ledger, listing, max_failed, fingerprint, rows_per_image=rows_per_image, folders=folders
+        )
         run.resumed = run.ledger.committed() & {shard.id for shard in listing.shards}
         if run.todo:
             store.remove(RESULT)  # it speaks of an earlier attempt
@@ -109,14 +123,16 @@ def describe(
         "identity": identity,
         "settings": dict(settings),
         "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
-        "versions": {"driftrec": __version__, "python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
+        "versions": package_versions(PACKAGES),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def claim(store: Store, document: Mapping[str, Any]) -> None:
-    """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused."""
+def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused.
+
+    What an older run's identity lacks counts as having been the value in `defaults`, if it stands there.
+    """
     try:
         text = store.read(RUN)  # not `exists`: a refusal of S3 says why only to those who read
     except NotFound:
@@ -132,9 +148,12 @@ def claim(store: Store, document: Mapping[str, Any]) -> None:
         identity: dict[str, Any] = there["identity"]
     except (ValueError, KeyError, TypeError):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
-    if there.get("fingerprint") != document["fingerprint"]:
+    wanted = document["identity"]
+    since = {name: value for name, value in (defaults or {}).items() if name in wanted.keys() - identity.keys()}
+    same = bool(since) and identity | since == wanted
+    if there.get("fingerprint") != document["fingerprint"] and not same:
         raise InvalidInput(
-            f"OUTPUT {store.url} belongs to another run: {_difference(identity, document['identity'])}; "
+            f"OUTPUT {store.url} belongs to another run: {_difference(identity | since, wanted)}; "
             "choose another OUTPUT, or repeat that run with its own settings"
         )
 
@@ -159,39 +178,53 @@ def earlier_result(run: Run) -> dict[str, Any] | None:
     return result if finished else None
 
 
-def finish(run: Run) -> dict[str, Any]:
-    """The end of a run whose shards are all done: count, check, sweep, write _RESULT.json.
+def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The end of a run whose shards are all done: count, check, sweep, write _RESULT.json, with `told` in it.
 
     Raises DriftRecError if the count is off.
     """
-    tally = run.ledger.tally(shard.id for shard in run.listing.shards)
+    tally = run.ledger.tally((shard.id for shard in run.listing.shards), run.rows_per_image)
     _check_count(run, tally)
-    swept = sweep(run.store, tally.outputs())
+    swept = sweep(run.store, tally.outputs(), run.folders)
     if swept:
         log.info("removed %d leftovers of earlier attempts", swept)
-    allowed = allowed_failures(run.max_failed, tally.rows)
+    allowed = allowed_failures(run.max_failed, tally.images)
     code = Exit.TOO_MANY_FAILED if tally.statuses[FAILED] > allowed else Exit.DONE
-    return _write(run, "done", code, tally.statuses, tally.reasons)
+    return _write(run, "done", code, tally.statuses, tally.reasons, told or {})
 
 
 def _check_count(run: Run, tally: Tally) -> None:
     expected = run.listing.images
     if tally.repeated:
-        raise DriftRecError(f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice; please report this")
-    if expected is not None and tally.rows != expected:
         raise DriftRecError(
-            f"{run.store.where(FOLDER)} has {tally.rows} rows for {expected} listed images; please report this"
+            f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice, or not with all their rows; "
+            "please report this"
         )
+    if expected is not None and tally.images != expected:
+        raise DriftRecError(
+            f"{run.store.where(FOLDER)} has {tally.images} rows for {expected} listed images; please report this"
+        )
+
+
+def attempt(run: Run, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `action` gives; where it does not get through, _RESULT.json says so. Raises DriftRecError if it does."""
+    try:
+        return action()
+    except (KeyboardInterrupt, Interrupted):
+        return stop(run, Exit.INTERRUPTED)  # before Ray is left, which takes longer than a stopped job may have
+    except DriftRecError as error:
+        stop(run, Exit.FAILED, str(error))
+        raise
 
 
 def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
     """The end of a run that did not get through: _RESULT.json says so. Counts are those of this attempt."""
     state = "interrupted" if code == Exit.INTERRUPTED else "failed"
-    return _write(run, state, code, run.statuses, Counter(), error)
+    return _write(run, state, code, run.statuses, Counter(), {"error": error} if error else {})
 
 
 def _write(
-    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], error: str | None = None
+    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], told: Mapping[str, Any]
 ) -> dict[str, Any]:
     seconds = time.monotonic() - run.started
     images = run.statuses.total()
@@ -212,8 +245,7 @@ def _write(
         "images_this_attempt": images,
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
     }
-    if error:
-        result["error"] = error
+    result |= told
     run.store.put(RESULT, json.dumps(result, indent=2).encode())
     return result
 
@@ -227,6 +259,12 @@ def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:
         "bytes": sum(shard.size for shard in listing.shards),
         "ignored_files": dict(listing.ignored),
     }
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Of this package, Python and some others; None where one is not installed."""
+    ours = {"driftrec": __version__, "python": platform.python_version()}
+    return ours | {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str | None:

@@ -39,7 +39,7 @@ class RestoreSettings(Settings):
         None, ge=0, le=1
     )  # 0: a posterior sample, 1: its mean; None: as the model says
     color_correction: bool = True  # give every channel the input's mean
-    tile: int | None = Field(768, ge=192)  # pixels; images with a longer side are restored in tiles; None: whole
+    tile: int | None = Field(512, ge=192)  # pixels; images with a longer side are restored in tiles; None: whole
     projection: bool = True  # keep to what the input says if it is a JPEG file that shows no older damage
     start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: as the model says
     t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at
@@ -172,7 +172,7 @@ def _explain(model: type[Settings], error: ValidationError, config: str | None) 
             problems.append(f"setting {name!r} is missing")
         else:
             what = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"setting {name!r} is {problem['input']!r}: {what}")
+            problems.append(f"setting {name!r} is {problem['input']!r}: {what}" if name else what)
     return "; ".join(problems) + where
 
 

@@ -25,7 +25,8 @@ from pipeline.collisions import OutputName, Taken
 from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, tar_rows, tar_size
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
-from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store, StoreFile
+from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
+from pipeline.store_file import StoreFile
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +223,17 @@ def read_shard(shard: Shard, output_name: OutputName | None = None) -> pa.Table:
     storage does not give and cut containers are rows with a reason. Raises StorageError if storage as a whole fails.
     """
     return _table(shard, islice(_checked(shard, _rows(shard), output_name), shard.limit))
+
+
+def keys_of(shard: Shard) -> list[str]:
+    """The keys of a shard's images as they are stored. A tar is read whole for that; of others only names are read."""
+    if shard.kind == "files":
+        return [name for name, _ in _unpack(shard)]
+    if shard.kind == "tar" or shard.group < 0:
+        return [row.key for row in _rows(shard)]
+    file = _open_parquet(shard.store, shard.name)
+    _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
+    return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
 
 
 def _rows(shard: Shard) -> Iterator[Row]:

@@ -5,9 +5,7 @@ it has finished. The images in flight are bounded in number and in their sum of 
 """
 
 import hashlib
-import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -17,36 +15,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason, StorageFull
+from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, decode, encode
 from driftrec.jpeg import inspect
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.projection import constraint
 from driftrec.restoration import Sampling
-from pipeline.ledger import FAILED, IMAGES, OK, Ledger
+from pipeline.ledger import FAILED, IMAGES, OK
 from pipeline.names import output_format, output_name
 from pipeline.pooled import pooled
 from pipeline.settings import RestoreSettings
-from pipeline.shards import unreadable
+from pipeline.shard_stage import ShardStage, explain
 from pipeline.store import Store
 from pipeline.weights import Weights
 
-log = logging.getLogger(__name__)
-
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger
 BEF_SIDE = 512  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle
-SUMMARY = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("computed", pa.bool_()),  # false where a part was there already
-        (OK, pa.int64()),  # images
-        (FAILED, pa.int64()),
-        ("pixels", pa.int64()),
-        ("seconds", pa.float64()),
-        ("error", pa.string()),  # why the run cannot go on; null if it can. Ray would bury an exception in its own
-        ("full", pa.bool_()),  # whether that is for want of room
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +45,7 @@ class Item:
 
     def fail(self, stage: str, error: Exception) -> "Item":
         """The same image as a row with a reason."""
-        reason, detail = _explain(error)
+        reason, detail = explain(error)
         return replace(self, picture=None, failed=Failed(self.key, stage, reason, detail))
 
     @property
@@ -70,7 +54,7 @@ class Item:
         return self.picture.width * self.picture.height if self.picture else 0
 
 
-class RestoreShard:
+class RestoreShard(ShardStage):
     """Restores shards, one a call, with one model on one device. A shard with a ledger part is not computed again.
 
     Args:
@@ -80,47 +64,19 @@ class RestoreShard:
     """
 
     def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
+        super().__init__(store)
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
-        self.settings, self.store, self.ledger = settings, store, Ledger(store)
+        self.settings = settings
         self.sampling = sampling_of(settings)
         self.decoders = ThreadPoolExecutor(settings.codec_threads, "decode")
         self.writers = ThreadPoolExecutor(settings.codec_threads, "write")
-        self.broken: DriftRecError | None = None
         try:
             self.restorer = weights.load()
         except DriftRecError as error:
             self.broken = error
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Restore one shard (a block of `pipeline.shards`) and write its part. Gives one row of SUMMARY.
-
-        A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
-        """
-        begun = time.perf_counter()
-        shard = table["shard"][0].as_py()
-        summary: dict[str, Any] = {"shard": shard, "computed": False, OK: 0, FAILED: 0, "pixels": 0}
-        try:
-            summary |= self._shard(shard, table)
-        except DriftRecError as error:
-            summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        return pa.Table.from_pylist([summary | {"seconds": time.perf_counter() - begun}], schema=SUMMARY)
-
-    def _shard(self, shard: str, table: pa.Table) -> dict[str, Any]:
-        """The shard's columns of the summary. Raises DriftRecError if the run cannot go on."""
-        if self.broken:
-            raise self.broken
-        if self.ledger.has(shard):
-            return {"computed": False}
-        if problem := unreadable(table):
-            raise DriftRecError(problem)
-        rows = list(self._rows(table))
-        self.ledger.commit(shard, rows)
-        counts = Counter(row["status"] for row in rows)
-        pixels = sum(row.get("width", 0) * row.get("height", 0) for row in rows)
-        return {"computed": True, OK: counts[OK], FAILED: counts[FAILED], "pixels": pixels}
-
-    def _rows(self, table: pa.Table) -> Iterator[dict[str, Any]]:
-        """A ledger row an image, in the order of the shard."""
+    def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
+        """A ledger row an image, in the order of the shard, whose file is written."""
         size, threads = self.settings.batch_size, self.settings.codec_threads
         listed = (row for row in range(table.num_rows) if table["key"][row].is_valid)
         items = pooled(
@@ -132,7 +88,8 @@ class RestoreShard:
             PIXELS_AHEAD,
         )
         restored = (item for batch in _batches(items, size) for item in self._restore(batch))
-        return pooled(self.writers, self._finish, restored, 2 * threads, lambda item, row: item.pixels, PIXELS_AHEAD)
+        written = pooled(self.writers, self._finish, restored, 2 * threads, lambda item, row: item.pixels, PIXELS_AHEAD)
+        return list(written)
 
     def _load(self, table: pa.Table, row: int) -> Item:
         """Decode one image and measure it as it came."""
@@ -238,14 +195,3 @@ def _bef(rgb: np.ndarray) -> float:
     """Blocking effect factor of an (H, W, 3) uint8 image, or of a window in its middle that keeps to the 8x8 grid."""
     top, left = (max(0, side - BEF_SIDE) // 16 * 8 for side in rgb.shape[:2])
     return bef_u8(rgb[top : top + BEF_SIDE, left : left + BEF_SIDE])
-
-
-def _explain(error: Exception) -> tuple[Reason, str]:
-    """(reason, one line) of what went wrong with one image."""
-    if isinstance(error, BadImage):
-        return error.reason, error.detail
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in text:
-        return Reason.out_of_memory, text
-    log.error("an image failed with %s", text, exc_info=error)
-    return Reason.internal, text

@@ -31,6 +31,7 @@ for (const button of buttons) {
     for (const range of document.querySelectorAll(".stage input")) {
       range.value = button.value;
       range.dispatchEvent(new Event("input"));
+      range.parentElement.classList.toggle("show-truth", button.dataset.show === "truth");
     }
   });
 }

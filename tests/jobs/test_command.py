@@ -58,7 +58,7 @@ def test_a_refusal_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     config.write_text("stepz: 4\n")
     code, result, _ = answer(capsys, "restore", made.folder(tmp_path / "in", 1), tmp_path / "out", "--config", config)
     assert code == 2
-    assert "unknown setting 'stepz'; did you mean steps?" in result["error"]
+    assert "unknown setting 'stepz'; did you mean steps" in result["error"]
 
 
 def test_dry_run_tells_and_writes_nothing(

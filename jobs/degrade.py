@@ -1,0 +1,54 @@
+"""`driftrec degrade`: JPEG copies of clean images, for tests and for tools that are to be compared."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.command import add_common, choose_token, execute
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Settings without a flag (see pipeline/evaluate_settings.py) go by --set or --config."""
+    told = argparse.ArgumentParser(prog="driftrec degrade", description=__doc__)
+    told.add_argument("input", help="clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL")
+    told.add_argument("output", help="folder or URL of this run; the same command again finishes what is missing")
+    told.add_argument("--quality", metavar="Q,...", help="JPEG qualities; 30/10 compresses twice (default 5,10,20,30)")
+    told.add_argument("--second-quality", metavar="Q,...", help="compress each a second time, at these qualities")
+    told.add_argument("--shift", type=int, metavar="N", help="before that crop by 0 to N pixels (default 4)")
+    told.add_argument("--subsampling", metavar="S,...", help="of 4:2:0 (default), 4:2:2, 4:4:4")
+    told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")
+    told.add_argument("--actors", type=int, metavar="N", help="processes (default: one a CPU)")
+    told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
+    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
+    add_common(told)
+    return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the settings, degrade, print the result; gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    flags = vars(parser().parse_args(arguments))
+    config, assignments = flags.pop("config"), flags.pop("set")
+    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
+    if submit:
+        choose_token()
+
+    def job() -> dict[str, Any]:
+        from pipeline.evaluate_settings import DegradeSettings
+        from pipeline.settings import load
+
+        settings = load(DegradeSettings, config, assignments, flags)
+        if submit and not dry_run:
+            from pipeline.submit import submit_job
+
+            return submit_job(submit, "degrade", arguments, settings.output)
+        from pipeline.degrade import plan_degrade, run_degrade
+
+        return plan_degrade(settings) if dry_run else run_degrade(settings)
+
+    return execute(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What is compared in an evaluation: the damaged image itself, models of ours, and files that another tool restored.
+
+All of it is found and checked before anything starts. Knows no Ray.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from driftrec.errors import InvalidInput
+from driftrec.restoration import Sampling
+from pipeline.conditions import Condition
+from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.inputs import Input
+from pipeline.names import printable
+from pipeline.partners import Partners, find_partners
+from pipeline.store import redact
+from pipeline.weights import FBCNN, IDENTITY, Weights, find
+
+JPEG = "jpeg"  # the damaged image itself
+FOLDER = "{condition}"  # in a candidate's URL, where the slug of a condition belongs
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of our models and how it is to restore."""
+
+    name: str
+    spec: str  # as given, without credentials
+    weights: Weights
+    sampling: Sampling  # resolved
+
+
+@dataclass(frozen=True)
+class Files:
+    """What another tool has restored."""
+
+    name: str
+    url: str  # as given, without credentials
+    partners: dict[str, Partners]  # by the condition's slug
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All that is compared, in the order of rows and tables."""
+
+    jpeg: bool  # whether the damaged image itself is one
+    models: tuple[Model, ...]
+    files: tuple[Files, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name each."""
+        return (JPEG,) * self.jpeg + tuple(one.name for one in (*self.models, *self.files))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What each is, for run.json and the summary."""
+        described: list[dict[str, Any]] = [{"name": JPEG, "kind": "jpeg"}] * self.jpeg
+        for model in self.models:
+            sampling = asdict(model.sampling)
+            what = {"name": model.name, "kind": "model", "spec": model.spec, "model": model.weights.source}
+            described.append(what | {"sha256": model.weights.sha256, "sampling": sampling})
+        described += [{"name": one.name, "kind": "files", "url": one.url} for one in self.files]
+        return described
+
+    def identity(self) -> dict[str, Any]:
+        """What of them determines the rows: not where files are, but which."""
+        told: dict[str, Any] = {"candidates": list(self.names)}
+        for model in self.models:
+            options = "&".join(f"{name}={value}" for name, value in asdict(model.sampling).items())
+            told[f"candidate {model.name}"] = f"weights {model.weights.sha256[:16]} with {options}"
+        for one in self.files:
+            digests = {slug: partners.digest[:16] for slug, partners in one.partners.items()}
+            told[f"candidate {one.name}"] = f"files {digests}"
+        return told
+
+
+def find_candidates(settings: EvaluateSettings, conditions: Sequence[Condition], references: Input) -> Candidates:
+    """Open models and list files. Raises InvalidInput that names what is wrong with one of them."""
+    damaged = all(condition.quality is not None for condition in conditions)
+    if settings.model and not damaged:
+        raise InvalidInput("--model needs damaged images to restore, and --quality none gives none: give qualities")
+    if not damaged and not settings.candidate:
+        raise InvalidInput("--quality none compares files with the references: give --candidate NAME=URL")
+    opened: dict[str, Weights] = {}
+    models = tuple(_model(spec, opened) for spec in settings.model)
+    files = tuple(_files(text, conditions, references) for text in settings.candidate)
+    found = Candidates(damaged, models, files)
+    for name in found.names:
+        if printable(name) != name:
+            raise InvalidInput(f"candidate {printable(name)}: the name holds control characters; give another")
+        if found.names.count(name) > 1:
+            raise InvalidInput(f"two candidates are called {name!r}; name one by NAME=...")
+    return found
+
+
+def shown_spec(text: str) -> str:
+    """A model's spec without credentials in its URL; the settings behind the ? stay."""
+    head, mark, query = text.partition("?")
+    return redact(head) + mark + query
+
+
+def _model(text: str, opened: dict[str, Weights]) -> Model:
+    """The model behind NAME=SOURCE?field=value&...; of one source in `opened` the weights are taken from there."""
+    told = f"--model {redact(text)}"
+    head, _, query = text.partition("?")
+    given, equals, rest = head.partition("=")
+    name, source = (given, rest) if equals else (_short(head) + f"?{query}" * bool(query), head)
+    if not source or not name:
+        raise InvalidInput(f"{told}: give SOURCE or NAME=SOURCE, for example mean=tiny?fidelity=1")
+    values = _values(told, query)
+    if (source == IDENTITY or source.startswith(FBCNN)) and (others := values.keys() - {"projection"}):
+        raise InvalidInput(f"{told}: this model is not sampled, {', '.join(sorted(others))} means nothing")
+    try:
+        sampling = TypeAdapter(Sampling).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"{part} is {problem['input']!r}: " for part in problem["loc"])
+        raise InvalidInput(f"{told}: {where}{problem['msg'].removeprefix('Value error, ')}") from None
+    if source not in opened:
+        opened[source] = find(source)
+    weights = opened[source]
+    sampling = sampling.resolve(weights.recommended)
+    weights.check(sampling)
+    return Model(name, shown_spec(text), weights, sampling)
+
+
+def _short(source: str) -> str:
+    """A model's name for people: without its folder and suffix."""
+    kind = FBCNN if source.startswith(FBCNN) else ""
+    return kind + redact(source).removeprefix(FBCNN).rpartition("/")[2].removesuffix(".safetensors")
+
+
+def _values(told: str, query: str) -> dict[str, str]:
+    """The settings of a spec, all of them fields of Sampling. Raises InvalidInput, beginning with `told`."""
+    values: dict[str, str] = {}
+    known = [field.name for field in fields(Sampling)]
+    for part in filter(None, query.split("&")):
+        name, equals, value = part.partition("=")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise InvalidInput(f"{told}: unknown setting {name!r}; {hint}")
+        if not equals or name in values:
+            raise InvalidInput(f"{told}: write each setting once, as {name}=value")
+        values[name] = value
+    return values
+
+
+def _files(text: str, conditions: Sequence[Condition], references: Input) -> Files:
+    """The files behind NAME=URL: below URL for one condition, below URL/<slug> for several; {condition} says else."""
+    name, equals, url = text.partition("=")
+    if not equals or not name or not url:
+        raise InvalidInput(f"--candidate {redact(text)!r}: write it as NAME=URL, for example spp=s3://bucket/spp")
+    if name == JPEG:
+        raise InvalidInput(f"--candidate {redact(text)}: the name {JPEG} belongs to the damaged images; give another")
+    if len(conditions) > 1 and FOLDER not in url:
+        url = f"{url.rstrip('/')}/{FOLDER}"
+    partners = {
+        one.slug: find_partners(url.replace(FOLDER, one.slug), references, f"--candidate {name}") for one in conditions
+    }
+    return Files(name, redact(url), partners)

@@ -1,0 +1,140 @@
+"""The evaluate job: references are damaged, restored and scored by two pools of actors, and the ledger is made into
+report.parquet, summary.json and report.html.
+
+The graph is references -> read tasks -> a pool of scoring actors -> a row of counts a shard; the scorers call a second
+pool, of restoring actors (`pipeline.restoring`).
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from pipeline import cluster
+from pipeline.candidates import find_candidates
+from pipeline.conditions import conditions_of
+from pipeline.estimate import sample_images, seconds_per_megapixel
+from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate_summary import reduce_ledger, summarize
+from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
+from pipeline.graph import ACTOR_CPU_SHARE, Graph, Pool, work
+from pipeline.ledger import Ledger
+from pipeline.names import output_name
+from pipeline.reduction import Reduction
+from pipeline.restoring import RestoringPool, start_pool, stop_pool
+from pipeline.run import attempt, earlier_result, finish
+from pipeline.run import plan as plan_run
+from pipeline.scores import plan_metrics
+from pipeline.scoring import ScoreShard
+from pipeline.store import Store
+
+log = logging.getLogger(__name__)
+
+SHARE_RESTORING, SHARE_SCORING = 0.5, 0.25  # of the cluster's CPUs, where both pools are; the rest is for read tasks
+
+
+def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Evaluate, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
+
+    Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
+    """
+    evaluation = open_evaluate(settings)
+    run = evaluation.run
+    if result := earlier_result(run):
+        log.info("finished already: %s", run.store.url)
+        return result
+    log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
+    pictures = settings.report and bool(evaluation.candidates.models)
+    with cluster.connected() if run.todo or pictures else nullcontext():
+        return attempt(run, partial(_attempt, evaluation))
+
+
+def _attempt(evaluation: Evaluation) -> dict[str, Any]:
+    """Work, sums, reports."""
+    run, settings = evaluation.run, evaluation.settings
+    with _restoring(evaluation) as (pool, beside):
+        if run.todo:
+            work(run, _graph(evaluation, pool, beside), settings.progress_s)
+        reduction = reduce_ledger(evaluation)
+        summary = summarize(evaluation, reduction)
+        result = finish(run, {name: summary[name] for name in ("warnings", "conditions")})
+        if settings.report:
+            _write_page(evaluation, summary, reduction, result, pool)
+    return result
+
+
+def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """What would be done, and about how long it would take. Raises InvalidInput as the run would; writes nothing."""
+    conditions, listing, plan = conditions_of(settings), list_references(settings), plan_metrics(settings)
+    candidates = find_candidates(settings, conditions, listing.source)
+    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    images, megapixels = sample_images(listing, done, settings.max_pixels)
+    restoring = {
+        model.name: megapixels * len(conditions) * seconds_per_megapixel(model.weights, model.sampling, settings.seed)
+        for model in candidates.models
+    }
+    return {
+        "job": "evaluate",
+        "state": "dry run",
+        "exit_code": 0,
+        **plan_run(listing, done),
+        "conditions": [condition.slug for condition in conditions],
+        "candidates": candidates.describe(),
+        **plan.recipe(),
+        "estimate": {
+            "images": images,
+            "rows": images * len(conditions) * len(candidates.names),
+            "megapixels_to_do": round(megapixels, 2),
+            "restoring_seconds_of_one_actor": {name: round(seconds, 1) for name, seconds in restoring.items()},
+        },
+        "settings": shown(settings),
+    }
+
+
+@contextmanager
+def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, Pool]]:
+    """The restoring actors, and what they reserve; none where there is nothing to restore."""
+    settings, models, run = evaluation.settings, evaluation.candidates.models, evaluation.run
+    if not models or not (run.todo or settings.report):
+        yield None, Pool(0, 0, 0)
+        return
+    most = run.listing.images or sys.maxsize  # not known while tars are unopened
+    size = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, most, SHARE_RESTORING)
+    if size.gpus > cluster.resources()[1]:
+        log.warning("an actor that restores wants %g GPUs, and the cluster has none yet: waiting for them", size.gpus)
+    pool = start_pool(models, settings.seed, size)
+    try:
+        yield pool, size
+    finally:
+        stop_pool(pool)
+
+
+def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> Graph:
+    settings, shards = evaluation.settings, len(evaluation.run.todo)
+    on_cpus = beside.actors > 0 and not beside.gpus
+    cpus = int(cluster.resources()[0])
+    scorers = settings.scorers or max(1, cpus // 2 if on_cpus else cpus)
+    share = ACTOR_CPU_SHARE if pool is None else SHARE_SCORING
+    size = Pool.fit(scorers, None, settings.gpus_per_scorer, shards, share)
+    threads = settings.threads or 2 + -(-beside.actors // size.actors)  # enough that no restoring actor waits for work
+    found = (evaluation.conditions, evaluation.candidates, evaluation.plan)
+    given = (settings, *found, pool, evaluation.run.store, threads)
+    return Graph(ScoreShard, given, size, partial(output_name, wanted="jpeg"))
+
+
+def _write_page(
+    evaluation: Evaluation,
+    summary: Mapping[str, Any],
+    reduction: Reduction,
+    result: Mapping[str, Any],
+    pool: RestoringPool | None,
+) -> None:
+    """Write report.html; without it the run is as good."""
+    try:
+        from pipeline.evaluate_report import write_evaluate_report
+
+        write_evaluate_report(evaluation, summary, reduction, result, pool)
+    except Exception as error:
+        log.warning("report.html was not written: %s: %s", type(error).__name__, error)

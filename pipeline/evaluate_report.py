@@ -1,0 +1,236 @@
+"""The page of an evaluation: tables, charts, pictures and failures, in one file that loads nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from driftrec import __version__
+from driftrec.metrics import LABELS
+from pipeline.charts import swatch
+from pipeline.evaluate_charts import Charts, Table
+from pipeline.evaluate_pictures import load_pictures
+from pipeline.evaluation import Evaluation
+from pipeline.metric_words import header_of, shown, signed
+from pipeline.page import duration, figure, render, tile, whole
+from pipeline.pairs import Piece
+from pipeline.reduction import Extreme, Reduction
+from pipeline.report import MEANING
+from pipeline.restoring import Restores
+from pipeline.run import RUN
+from pipeline.scores import column_of, score_of
+
+PAGE = "report.html"
+FACTS = 3  # metrics that are told below a picture
+
+
+def write_evaluate_report(
+    evaluation: Evaluation,
+    summary: Mapping[str, Any],
+    reduction: Reduction,
+    result: Mapping[str, Any],
+    restoring: Restores | None,
+) -> None:
+    """Write report.html into OUTPUT.
+
+    Args:
+        evaluation: what was done.
+        summary: what summary.json says.
+        reduction: the sums that the histograms and the choice of pictures come from.
+        result: what _RESULT.json says.
+        restoring: who makes restored pictures again; None where no candidate is a model.
+    """
+    best, worst = reduction.extremes()
+    pieces = load_pictures(evaluation, [*best, *worst], restoring)
+    page, store = Page(evaluation, summary, reduction), evaluation.run.store
+    galleries = [
+        page.gallery("Best", "Where it helps most: each image under the condition where it does.", best, pieces),
+        page.gallery("Worst", "Where it helps least, or does harm.", worst, pieces),
+    ]
+    contents = page.contents(result) | {
+        "galleries": [gallery for gallery in galleries if gallery["figures"]],
+        "run_json": json.dumps(json.loads(store.read(RUN)), indent=2, ensure_ascii=False),
+    }
+    store.put(PAGE, render("evaluate.html", contents).encode())
+
+
+class Page:
+    """All that the template names."""
+
+    def __init__(self, evaluation: Evaluation, summary: Mapping[str, Any], reduction: Reduction) -> None:
+        self.evaluation, self.summary, self.reduction = evaluation, summary, reduction
+        self.names, self.plan = evaluation.candidates.names, evaluation.plan
+        self.conditions: Sequence[Table] = summary["conditions"]
+        self.index = {name: number for number, name in enumerate(self.names)}
+
+    def contents(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything but the pictures."""
+        images, conditions, names = self.summary["images"], len(self.conditions), len(self.names)
+        failures = self.summary["failures"]
+        charts = Charts(self.conditions, self.names, self.plan, self.reduction)
+        return {
+            "version": __version__,
+            "headline": f"{_count(names, 'candidate')} on {_count(images, 'image')}, {_count(conditions, 'condition')}",
+            "reference": self.summary["reference"],
+            "output": self.summary["output"],
+            "main": self.evaluation.main,
+            "baseline": self.evaluation.baseline,
+            "warnings": self.summary["warnings"],
+            "tiles": self._tiles(result),
+            "legend": self._legend(),
+            "columns": [header_of(metric) for metric in self.plan.names],
+            "costs": bool(self.evaluation.candidates.models),
+            "glance": self._glance() if conditions > 1 else [],
+            "tables": [self._table(condition) for condition in self.conditions],
+            "curves": charts.curves(),
+            "planes": charts.planes(),
+            "distributions": charts.distributions(),
+            "failures": failures,
+            "reasons": [row | {"meaning": MEANING.get(row["reason"], "")} for row in failures["reasons"]],
+            "failed_rows": self.reduction.failures,
+            "recipe": self._recipe(),
+            "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),
+        }
+
+    def _tiles(self, result: Mapping[str, Any]) -> list[dict[str, str]]:
+        failed = self.summary["failures"]["rows"]
+        tiles = [tile("Images", whole(self.summary["images"])), tile("Conditions", whole(len(self.conditions)))]
+        tiles.append(tile("Candidates", whole(len(self.names))))
+        tiles.append(tile("Rows without a score", whole(failed), tone="bad" if failed else ""))
+        if result.get("images_this_attempt"):
+            again = bool(result["shards"]["resumed"])
+            tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
+        gains = [gain for condition in self.conditions if (gain := self._gain(condition)) is not None]
+        if gains:
+            name = LABELS[self.plan.pairs[0]].partition(" (")[0]
+            label = f"{name}, {self.evaluation.main} over {self.evaluation.baseline}, mean of conditions"
+            tiles.append(tile(label, signed(sum(gains) / len(gains), self.plan.pairs[0])))
+        return tiles
+
+    def _gain(self, condition: Table) -> float | None:
+        """Of the main candidate over the baseline, in the first metric."""
+        if not self.plan.pairs or not self.evaluation.baseline:
+            return None
+        metric = self.plan.pairs[0]
+        one, other = (self._score(condition, name, metric) for name in (self.evaluation.main, self.evaluation.baseline))
+        return None if one is None or other is None else one - other
+
+    def _row(self, condition: Table, name: str) -> Mapping[str, Any]:
+        return condition["candidates"][self.index[name]]
+
+    def _score(self, condition: Table, name: str, metric: str) -> float | None:
+        return score_of(self._row(condition, name)["metrics"].get(column_of(metric)))
+
+    def _legend(self) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+        for number, one in enumerate(self.summary["candidates"]):
+            what = {"jpeg": "the damaged image itself", "model": one.get("spec"), "files": one.get("url")}[one["kind"]]
+            told.append({"name": one["name"], "swatch": swatch(number), "what": "" if what == one["name"] else what})
+        return told
+
+    def _glance(self) -> list[dict[str, Any]]:
+        """Of each candidate: the mean over conditions of each metric, under how many it is best, and its cost."""
+        rows = [
+            {
+                "name": name,
+                "swatch": swatch(self.index[name]),
+                "cells": [self._over_all(name, metric) for metric in self.plan.names],
+                **self._costs(self.conditions, name),
+            }
+            for name in self.names
+        ]
+        for cells in zip(*(row["cells"] for row in rows), strict=True):
+            most = max(cell["wins"] for cell in cells)
+            for cell in cells:
+                cell["best"] = cell["wins"] == most > 0
+        return rows
+
+    def _over_all(self, name: str, metric: str) -> dict[str, Any]:
+        scores = [self._score(condition, name, metric) for condition in self.conditions]
+        known = [score for score in scores if score is not None]
+        found = (self._row(condition, name)["metrics"].get(column_of(metric), {}) for condition in self.conditions)
+        complete = len(known) == len(scores)
+        text = shown(sum(known) / len(known), metric) if complete else "–"
+        wins = sum(bool(one.get("best")) for one in found)
+        return {"text": text, "wins": wins, "tied": False}
+
+    def _costs(self, conditions: Sequence[Table], name: str) -> dict[str, str]:
+        """Network evaluations and seconds an image, as means over conditions."""
+        told: dict[str, str] = {}
+        for cost in ("nfe", "seconds"):
+            values = [self._row(condition, name)[f"{cost}_mean"] for condition in conditions]
+            known = [value for value in values if value is not None]
+            told[cost] = figure(sum(known) / len(known)) if known else "–"
+        return told
+
+    def _table(self, condition: Table) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        for name in self.names:
+            row = self._row(condition, name)
+            cells = [_cell(row["metrics"].get(column_of(metric)) or {}, metric) for metric in self.plan.names]
+            told = {"name": name, "swatch": swatch(self.index[name]), "cells": cells, "failed": row["failed"]}
+            rows.append(told | self._costs([condition], name))
+        kilobytes = self._row(condition, self.names[0])["jpeg_bytes_mean"]
+        notes = [f"Files of {figure(kilobytes / 1000)} kB on average."] if kilobytes else []
+        if condition["second_quality"] is not None:
+            notes.append(f"The second grid lies 0 to {condition['shift']} pixels off the first, down and across.")
+        return {"label": condition["label"], "note": " ".join(notes), "rows": rows}
+
+    def gallery(
+        self, name: str, note: str, extremes: Sequence[Extreme], pieces: Mapping[tuple[str, str], Piece]
+    ) -> dict[str, Any]:
+        """Figures of the best or the worst images."""
+        labels = {one["condition"]: one["label"] for one in self.conditions}
+        figures: list[dict[str, Any]] = []
+        for one in extremes:
+            row = one.row
+            if piece := pieces.get((row["key"], row["condition"])):
+                facts = [("Condition", labels[row["condition"]]), *self._facts(one)]
+                facts.append(("Shown", piece.describe(row["width"], row["height"])))
+                figures.append({"key": row["key"], "piece": piece, "facts": facts})
+        baseline, main = self.evaluation.baseline, self.evaluation.main
+        sides = (baseline, main) if baseline else (main, "reference")
+        return {"name": name, "note": note, "figures": figures, "sides": sides}
+
+    def _facts(self, one: Extreme) -> list[tuple[str, str]]:
+        facts: list[tuple[str, str]] = []
+        for metric in self.plan.pairs[:FACTS]:
+            made, before = one.row[column_of(metric)], one.baseline and one.baseline[column_of(metric)]
+            if made is not None:
+                start = f"{shown(before, metric)} → " if before is not None else ""
+                facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))
+        return facts
+
+    def _recipe(self) -> list[tuple[str, str]]:
+        recipe, settings = self.summary["recipe"], self.evaluation.settings
+        versions = ", ".join(f"{name} {number}" for name, number in recipe["versions"].items() if number)
+        told = [
+            ("Metrics", "; ".join(LABELS[metric] for metric in self.plan.names)),
+            ("JPEG encoder", recipe["jpeg"]),
+            ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
+            ("Seed", str(settings.seed)),
+        ]
+        if "accuracy" in recipe:
+            told.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
+        told += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
+        models = [one for one in self.summary["candidates"] if one["kind"] == "model"]
+        told += [(f"Model of {one['name']}", f"{one['model']}, {_sha(one['sha256'])}") for one in models]
+        return [*told, ("Fingerprint", recipe["fingerprint"]), ("Versions", versions)]
+
+
+def _cell(metric: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One number of a table."""
+    score = score_of(metric)
+    if score is None:
+        return {"text": "–", "interval": "", "best": False, "tied": False}
+    known = metric.get("low") is not None
+    interval = f"{shown(metric['low'], name)} – {shown(metric['high'], name)}" if known else ""
+    best, tied = bool(metric.get("best")), bool(metric.get("tied"))
+    return {"text": shown(score, name), "interval": interval, "best": best, "tied": tied}
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{whole(number)} {thing}{'s' * (number != 1)}"
+
+
+def _sha(digest: str) -> str:
+    return f"sha256 {digest[:16]}…"

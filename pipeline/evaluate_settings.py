@@ -1,0 +1,139 @@
+"""The settings of `driftrec evaluate`, `degrade` and `split`. Knows no Ray, no storage."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from driftrec.jpeg import SUBSAMPLINGS
+from pipeline.settings import MIB, Settings, allowed_failures
+
+
+def _listed(value: Any) -> Any:
+    """ "a,b" or one thing as a list of texts, without repetitions."""
+    if isinstance(value, str | int):
+        value = str(value).split(",")
+    if not isinstance(value, Iterable):
+        return value
+    return list(dict.fromkeys(str(item).strip() for item in value))
+
+
+Listed = BeforeValidator(_listed)
+Texts = Annotated[tuple[str, ...], Listed]
+Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
+class DamageSettings(Settings):
+    """How clean images are damaged: all combinations of these."""
+
+    quality: Texts = ("5", "10", "20", "30")  # JPEG qualities; 30/10 compresses at 30 and then at 10
+    second_quality: Annotated[tuple[int, ...], Listed] = ()  # then every image once more, at each of these
+    shift: int = Field(4, ge=0, le=7)  # before a second compression: crop by 0 to so many pixels at the top and left
+    subsampling: Texts = ("4:2:0",)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("quality")
+    @classmethod
+    def _check_quality(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            parts = item.split("/")
+            if item != "none" and (len(parts) > 2 or not all(part.isdecimal() and int(part) <= 100 for part in parts)):
+                raise ValueError("give numbers from 0 to 100, or pairs such as 30/10: first at 30, then at 10")
+        if "none" in value and len(value) > 1:
+            raise ValueError("none, which damages nothing, stands alone")
+        return value
+
+    @field_validator("second_quality")
+    @classmethod
+    def _check_second(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(0 <= item <= 100 for item in value):
+            raise ValueError("give numbers from 0 to 100")
+        return value
+
+    @field_validator("subsampling")
+    @classmethod
+    def _check_subsampling(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not set(value) <= SUBSAMPLINGS.keys():
+            raise ValueError(f"give some of {', '.join(SUBSAMPLINGS)}; in YAML and --set in quotes")
+        return value
+
+
+class EvaluateSettings(DamageSettings):
+    """Settings of `driftrec evaluate`, named as the flags; the two groups say what a change does to the ledger."""
+
+    reference: str  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: str  # folder or URL prefix that this run owns
+
+    # These determine the ledger: another value needs another output.
+    model: Specs = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.Sampling
+    candidate: Specs = ()  # NAME=URL of files that another tool has restored
+    metrics: Texts = ("psnr", "ssim", "psnrb", "bef")
+    weights: Specs = ()  # NAME=PATH or NAME=URL of the weights of a metric
+    classifier: str = "resnet50"  # of torchvision, for the metric accuracy
+    labels: str | None = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
+    kid_images: int = Field(2000, ge=2)  # of which the features are kept for KID, of every set
+    kid_subsets: int = Field(50, ge=1)
+    kid_subset_size: int = Field(1000, ge=2)
+    bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
+    max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
+    limit: int | None = Field(None, ge=1)  # only the first so many images
+    shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
+
+    # These do not: they may change between two attempts at one output.
+    max_failed: str = "0"  # images with a failed row that are still a success: a number or "5%"
+    actors: int | None = Field(None, ge=1)  # that restore; None: one per GPU, or one per CPU where there is no GPU
+    scorers: int | None = Field(None, ge=1)  # actors that score; None: as many as CPUs, half of them beside CPU models
+    batch_size: int = Field(4, ge=1)  # conditions of an image given to the network together
+    threads: int | None = Field(None, ge=1)  # images that a scorer has in work at once; None: as restoring needs
+    gpus_per_actor: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs
+    gpus_per_scorer: float = Field(0.0, ge=0)  # worth it for lpips, fid and the like
+    cpus_per_actor: float | None = Field(None, gt=0)  # None: what leaves room for the others
+    report: bool = True  # write report.html at the end
+    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+
+    @field_validator("max_failed", mode="before")
+    @classmethod
+    def _check_max_failed(cls, value: Any) -> str:
+        allowed_failures(str(value), 0)
+        return str(value)
+
+
+class DegradeSettings(DamageSettings):
+    """Settings of `driftrec degrade`, named as the flags."""
+
+    input: str  # clean images
+    output: str
+
+    max_pixels: int = Field(100_000_000, ge=1)
+    limit: int | None = Field(None, ge=1)
+    shard_bytes: int = Field(8 * MIB, ge=1)
+    shard_images: int = Field(64, ge=1)
+
+    # These may change between two attempts.
+    max_failed: str = "0"
+    actors: int | None = Field(None, ge=1)  # None: one per CPU
+    threads: int = Field(2, ge=1)  # images that an actor has in work at once
+    progress_s: float = Field(10.0, gt=0)
+
+    @field_validator("max_failed", mode="before")
+    @classmethod
+    def _check_max_failed(cls, value: Any) -> str:
+        allowed_failures(str(value), 0)
+        return str(value)
+
+
+class SplitSettings(Settings):
+    """Settings of `driftrec split`."""
+
+    input: str
+    output: str
+    seed: int = Field(102405, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+
+# Fields that may differ between two attempts at the same output.
+FREE_FIELDS = frozenset(
+    "output max_failed actors scorers batch_size threads gpus_per_actor gpus_per_scorer cpus_per_actor report "
+    "progress_s".split()
+)

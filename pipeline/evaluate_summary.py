@@ -1,0 +1,240 @@
+"""What an evaluation comes to: the ledger as report.parquet, and means, counts and the exact recipe as summary.json."""
+
+import json
+import math
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import features
+
+from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
+from pipeline.evaluation import Evaluation
+from pipeline.ledger import OK
+from pipeline.partners import stem_digest
+from pipeline.reduction import COSTS, Reduction
+from pipeline.run import package_versions
+from pipeline.scores import column_of, describe, score_of
+from pipeline.scoring import schema_of
+from pipeline.sets import set_scores
+
+REPORT, SUMMARY = "report.parquet", "summary.json"
+ROWS = 50_000  # in a row group of report.parquet
+FEW = 50  # images, of which KID says little
+NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
+PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")
+
+
+def reduce_ledger(evaluation: Evaluation) -> Reduction:
+    """One pass over the ledger: report.parquet is written and the sums are taken."""
+    run, settings, plan = evaluation.run, evaluation.settings, evaluation.plan
+    reduction = Reduction(
+        [condition.slug for condition in evaluation.conditions],
+        evaluation.candidates.names,
+        plan,
+        settings.bootstrap,
+        settings.seed,
+        evaluation.main,
+        evaluation.baseline,
+    )
+    schema = pa.schema([field for field in schema_of(plan) if field.name != NOT_REPORTED])
+    shards = [shard.id for shard in run.listing.shards]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / REPORT
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
+            for shard, part in zip(shards, run.ledger.read_parts(shards), strict=True):
+                reduction.add(shard, part)
+                waiting.append(part.select(schema.names))
+                if sum(table.num_rows for table in waiting) >= ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+            writer.write_table(pa.concat_tables([schema.empty_table(), *waiting]))
+        run.store.put_file(REPORT, path)
+    return reduction
+
+
+def summarize(evaluation: Evaluation, reduction: Reduction) -> dict[str, Any]:
+    """Write summary.json, and give it."""
+    run, candidates = evaluation.run, evaluation.candidates
+    shards = [shard.id for shard in run.listing.shards]
+    sets = {one.slug: found for one, found in set_scores(run.store, shards, evaluation.conditions, evaluation.plan)}
+    unmatched = _unmatched(evaluation)
+    summary = {
+        "job": "evaluate",
+        "reference": run.listing.source.url,
+        "output": run.store.url,
+        "images": reduction.images,
+        "main": evaluation.main,
+        "warnings": _warnings(reduction, sets, unmatched),
+        "conditions": _conditions(evaluation, reduction, sets),
+        "candidates": candidates.describe(),
+        "failures": {
+            "rows": sum(reduction.reasons.values()),
+            "reasons": _by_reason(reduction),
+            "files_without_reference": unmatched,
+        },
+        "recipe": _recipe(evaluation),
+    }
+    run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
+    return summary
+
+
+def _conditions(
+    evaluation: Evaluation, reduction: Reduction, sets: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A table a condition: what each candidate reached."""
+    told: list[dict[str, Any]] = []
+    for condition in evaluation.conditions:
+        rows = [
+            _candidate(evaluation, reduction, condition.slug, name, sets.get(condition.slug, {}).get(name, {}))
+            for name in evaluation.candidates.names
+        ]
+        _mark_best(evaluation, reduction, condition.slug, rows)
+        told.append(
+            {
+                "condition": condition.slug,
+                "label": condition.label,
+                "quality": condition.quality,
+                "second_quality": condition.second_quality,
+                "subsampling": condition.subsampling or None,
+                "shift": condition.crop,
+                "candidates": rows,
+            }
+        )
+    return told
+
+
+def _candidate(
+    evaluation: Evaluation, reduction: Reduction, condition: str, name: str, sets: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One row of a table."""
+    cell, plan, metrics = reduction.cell(condition, name), evaluation.plan, dict[str, dict[str, Any]]()
+    for number, column in enumerate(plan.columns):
+        metrics[column] = reduction.mean(number, cell)
+        if evaluation.baseline and name != evaluation.baseline:
+            baseline = reduction.cell(condition, evaluation.baseline)
+            metrics[column]["gain"] = reduction.difference(number, cell, baseline)
+    metrics |= {metric: _finite(sets[metric]) for metric in plan.sets if metric in sets}
+    ok = int(reduction.ok[cell])
+    costs = {f"{cost}_mean": reduction.cost(cost, cell) for cost in COSTS}
+    return {"candidate": name, OK: ok, "failed": reduction.images - ok, "metrics": metrics, **costs}
+
+
+def _mark_best(
+    evaluation: Evaluation, reduction: Reduction, condition: str, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Say of each metric who is best, and of pair metrics who cannot be told from the best."""
+    for number, metric in enumerate((*evaluation.plan.pairs, *evaluation.plan.sets)):
+        column = column_of(metric)
+        known = {row["candidate"]: score_of(row["metrics"].get(column)) for row in rows}
+        values = {name: value for name, value in known.items() if value is not None}
+        if len(values) < 2:
+            continue
+        best = (max if metric in HIGHER_IS_BETTER else min)(values, key=lambda name: values[name])
+        for row in rows:
+            if known[row["candidate"]] == values[best]:
+                row["metrics"][column]["best"] = True
+            elif row["candidate"] in values and metric in evaluation.plan.pairs:
+                cells = (reduction.cell(condition, name) for name in (best, row["candidate"]))
+                apart = reduction.difference(number, *cells)
+                row["metrics"][column]["tied"] = apart is not None and apart["low"] <= 0 <= apart["high"]
+
+
+def _finite(score: Mapping[str, Any]) -> dict[str, Any]:
+    """A set metric whose value may have come out as nan: JSON has none."""
+    value = score["value"]
+    return dict(score) | {"value": value if value is not None and math.isfinite(value) else None}
+
+
+def _by_reason(reduction: Reduction) -> list[dict[str, Any]]:
+    """How many images failed why, with which candidate; most first."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (_, candidate, reason), rows in reduction.reasons.items():
+        counts[candidate, reason] += rows
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"candidate": candidate, "reason": reason, "rows": rows} for (candidate, reason), rows in order]
+
+
+def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Files of candidates that belong to no reference. Not looked for where only a part of the references was taken."""
+    files, run = evaluation.candidates.files, evaluation.run
+    if not files or evaluation.settings.limit:
+        return []
+    partners = [(one.name, slug, found) for one in files for slug, found in one.partners.items()]
+    stems: dict[tuple[str, str], list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
+    there = {found.renamed: found.there for *_, found in partners}
+    rows = run.rows_per_image
+    for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
+        keys = part["key"].to_pylist()[::rows]
+        for renamed, found in stems.items():
+            found.append(np.array([stem_digest(there[renamed](key)) for key in keys], np.uint64))
+    every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
+    told: list[dict[str, Any]] = []
+    for name, slug, found in partners:
+        count, first = found.without_key(every[found.renamed])
+        if count:
+            told.append({"candidate": name, "condition": slug, "files": count, "first": first})
+    return told
+
+
+def _warnings(
+    reduction: Reduction, sets: Mapping[str, Mapping[str, Any]], unmatched: list[dict[str, Any]]
+) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    told: list[str] = []
+    if reduction.lossy:
+        told.append(
+            f"{reduction.lossy} of {reduction.images} references are JPEG files themselves: the reference is lossy. "
+            "Their own artefacts count as truth, and FID and KID shift; use references that were never compressed, or "
+            "reduce them in size first."
+        )
+    if reduction.reasons:
+        told.append(
+            f"{sum(reduction.reasons.values())} rows have no score and are left out of the means: each candidate's "
+            "means are over its own images."
+        )
+    if reduction.odd.any():
+        told.append(
+            f"{int(reduction.odd.sum())} values are infinite, as the PSNR of equal images is; means leave them out."
+        )
+    if reduction.unlabelled:
+        told.append(f"{reduction.unlabelled} images have no label, and are left out of the accuracy.")
+    biased = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["biased"]}
+    for metric in sorted(biased):
+        told.append(
+            f"{describe(metric)['label']} is biased: fewer images than features, so its values are far too high. "
+            "Compare them within this report only."
+        )
+    few = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["images"] < FEW}
+    for metric in sorted(metric for metric in few if SET_METRICS[metric].distance == "kid"):
+        told.append(f"{describe(metric)['label']} of fewer than {FEW} images is mostly noise; it may be below 0.")
+    if files := sum(one["files"] for one in unmatched):
+        told.append(f"{files} files of candidates belong to no reference and were not looked at.")
+    return told
+
+
+def _recipe(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything that one must know to get the same numbers."""
+    settings = evaluation.settings
+    return {
+        "fingerprint": evaluation.run.fingerprint,
+        "seed": settings.seed,
+        "jpeg": f"Pillow {features.version('pil')}, libjpeg-turbo {features.version('libjpeg_turbo')}",
+        "shift": "rows and columns from 0 to shift, drawn from (seed, key), are cut off the reference too",
+        "intervals": {
+            "method": "percentiles of a Poisson bootstrap over images",
+            "level": 0.95,
+            "resamples": settings.bootstrap,
+            "seed": settings.seed,
+        },
+        "versions": package_versions(PACKAGES),
+        "machine": platform.machine(),
+        **evaluation.plan.recipe(),
+    }

@@ -1,0 +1,92 @@
+"""An evaluation, found and checked: references, conditions, candidates, metrics and OUTPUT. Starts nothing."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from driftrec.errors import InvalidInput
+from pipeline.candidates import JPEG, Candidates, find_candidates, shown_spec
+from pipeline.conditions import Condition, conditions_of
+from pipeline.evaluate_settings import FREE_FIELDS, EvaluateSettings
+from pipeline.inputs import check_apart
+from pipeline.ledger import FOLDER
+from pipeline.names import output_name
+from pipeline.run import Run, open_run
+from pipeline.scores import Plan, plan_metrics
+from pipeline.scoring import schema_of
+from pipeline.sets import FOLDER as SETS
+from pipeline.shards import Listing, list_input
+from pipeline.store import Store, redact
+
+# Settings whose content counts, not where or how it was given.
+GIVEN = frozenset("reference model candidate weights labels quality second_quality subsampling shift".split())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One attempt at one evaluation, with everything found that it needs."""
+
+    run: Run
+    settings: EvaluateSettings
+    conditions: tuple[Condition, ...]
+    candidates: Candidates
+    plan: Plan
+
+    @property
+    def main(self) -> str:
+        """The candidate whose pictures are shown: the first that is not the damaged image, if there is one."""
+        names = self.candidates.names
+        return names[1] if self.candidates.jpeg and len(names) > 1 else names[0]
+
+    @property
+    def baseline(self) -> str | None:
+        """What it is measured from."""
+        return JPEG if self.candidates.jpeg and self.main != JPEG else None
+
+
+def open_evaluate(settings: EvaluateSettings) -> Evaluation:
+    """List the references, find metrics and candidates, open OUTPUT. Raises InvalidInput; starts nothing."""
+    conditions = conditions_of(settings)
+    listing = list_references(settings)
+    check_apart(listing.source, Store.open(settings.output))
+    plan = plan_metrics(settings)
+    candidates = find_candidates(settings, conditions, listing.source)
+    run = open_run(
+        "evaluate",
+        settings.output,
+        listing,
+        shown(settings),
+        identity(settings, conditions, candidates, plan),
+        settings.max_failed,
+        schema=schema_of(plan),
+        rows_per_image=len(conditions) * len(candidates.names),
+        folders=(FOLDER, SETS),
+    )
+    return Evaluation(run, settings, conditions, candidates, plan)
+
+
+def list_references(settings: EvaluateSettings) -> Listing:
+    """The shards of the references; two of them on one name but for the suffix are refused."""
+    name = partial(output_name, wanted="jpeg")
+    try:
+        return list_input(settings.reference, settings.shard_bytes, settings.shard_images, settings.limit, name)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace("INPUT ", "REFERENCE ", 1)) from None
+
+
+def shown(settings: EvaluateSettings) -> dict[str, Any]:
+    """All settings, fit for run.json: URLs without credentials."""
+    values = settings.model_dump(mode="json")
+    for name in ("reference", "output", "labels"):
+        values[name] = values[name] and redact(values[name])
+    values |= {name: [redact(text) for text in values[name]] for name in ("candidate", "weights")}
+    return values | {"model": [shown_spec(text) for text in values["model"]]}
+
+
+def identity(
+    settings: EvaluateSettings, conditions: tuple[Condition, ...], candidates: Candidates, plan: Plan
+) -> dict[str, Any]:
+    """What determines the rows. The places of files do not count, their content does."""
+    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS | GIVEN))
+    slugs = [condition.slug for condition in conditions]
+    return fixed | {"conditions": slugs} | candidates.identity() | plan.identity()

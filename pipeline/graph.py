@@ -1,0 +1,143 @@
+"""The Ray Data graph of the jobs that turn an input into files and a ledger: shards -> read tasks -> a pool of actors,
+each with one stage -> a row of counts a shard to the driver.
+
+The driver holds the list of shards and sums; images never come to it.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from driftrec.errors import DriftRecError, StorageFull
+from pipeline import cluster
+from pipeline.collisions import OutputName
+from pipeline.ledger import FAILED, OK
+from pipeline.progress import Progress
+from pipeline.run import Run
+from pipeline.shard_stage import ShardStage
+from pipeline.shards import Shard, ShardSource
+
+READ_CPUS = 0.25  # a read task waits more than it computes
+ACTOR_CPU_SHARE = 0.75  # of the cluster's CPUs, all actors together; the rest is for read tasks: neither starves
+DIED = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+RETRIES = 3  # of a read task or of a shard whose worker died; what kills its worker each time ends the run
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Actors, and what each reserves."""
+
+    actors: int
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def fit(
+        cls,
+        actors: int | None,
+        cpus_each: float | None,
+        gpus_each: float | None,
+        most: int,
+        cpu_share: float = ACTOR_CPU_SHARE,
+    ) -> "Pool":
+        """A pool for the cluster as it is, where None leaves the choice to us: an actor a GPU, or else a CPU.
+
+        Args:
+            actors: how many.
+            cpus_each: that an actor reserves; by default together `cpu_share` of the cluster's.
+            gpus_each: likewise; by default 1 where the cluster has any.
+            most: actors that there is work for.
+            cpu_share: of the cluster's CPUs.
+        """
+        cpus, gpus = cluster.resources()
+        gpus_each = gpus_each if gpus_each is not None else float(gpus > 0)
+        free = int(gpus / gpus_each) if gpus_each else int(cpus)
+        actors = min(actors or max(1, free), most)
+        cpus_each = cpus_each or max(0.01, min(1.0, round(cpu_share * cpus / actors, 2)))
+        return cls(actors, cpus_each, gpus_each)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is run over shards."""
+
+    stage: type[ShardStage]
+    arguments: tuple[Any, ...]  # of the stage
+    pool: Pool
+    output_name: OutputName | None = None  # two keys of a shard on one name: the second is a row with a reason
+
+    def rows(self, shards: list[Shard]) -> Generator[dict[str, Any]]:
+        """Rows of `shard_stage.SUMMARY`, as the shards are finished."""
+        with warnings.catch_warnings():
+            # Copying Ray's options warns of some, and the only way to say how often a dead worker's task is tried again
+            # (for ever, if not said) is deprecated in Ray 2.60 without another.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            with DataContext.current(self._context()):
+                dataset = self._dataset(shards)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from batch.to_pylist()
+
+    def _dataset(self, shards: list[Shard]) -> ray.data.Dataset:
+        blocks = ray.data.read_datasource(
+            ShardSource(shards, self.output_name),
+            override_num_blocks=len(shards),
+            num_cpus=READ_CPUS,
+            ray_remote_args={"max_retries": RETRIES},
+        )
+        return blocks.map_batches(
+            self.stage,
+            fn_constructor_args=self.arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=self.pool.actors, max_tasks_in_flight_per_actor=2),
+            num_cpus=self.pool.cpus,
+            num_gpus=self.pool.gpus,
+            max_restarts=-1,  # an actor may die often; a shard that kills its actor each time ends the run
+            max_task_retries=RETRIES,
+        )
+
+    @staticmethod
+    def _context() -> DataContext:
+        """Ray Data's options for our graphs: a block is a shard, and no word but ours."""
+        context = DataContext.get_current().copy()
+        context.target_max_block_size = None  # or a large tar would be cut into several blocks
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+        return context
+
+
+def work(run: Run, graph: Graph, progress_s: float) -> None:
+    """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
+    progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
+    try:
+        with closing(graph.rows(run.todo)) as rows:
+            for row in rows:
+                if row["error"]:
+                    raise (StorageFull if row["full"] else DriftRecError)(row["error"])
+                run.statuses.update({OK: row[OK], FAILED: row[FAILED]})
+                progress.add(row[OK], row[FAILED], row["pixels"])
+    except DriftRecError:
+        raise
+    except Exception as error:
+        raise _plain(error) from error
+    finally:
+        progress.close()
+
+
+def _plain(error: Exception) -> DriftRecError:
+    """What ended the graph, in one line where Ray gives pages."""
+    if isinstance(error, DIED):
+        what = f"a worker died {RETRIES + 1} times on the same shard, out of memory or of an image that crashes it"
+    else:
+        lines = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", str(error), re.MULTILINE)
+        what = f"Ray could not finish the run: {lines[0][:300] if lines else type(error).__name__}"
+    return DriftRecError(f"{what}; finished shards are valid, the same command goes on with the rest")

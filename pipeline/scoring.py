@@ -1,0 +1,320 @@
+"""The evaluate stage: a shard of clean images in, a row an image, condition and candidate out. Testable without Ray.
+
+Threads have some images in work at once: one waits for its restorations while another is scored. How many pixels they
+hold together is bounded; a shard's size is not felt.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from driftrec.errors import BadImage, DriftRecError, Failed, Reason
+from driftrec.image import Picture, decode
+from driftrec.jpeg import inspect
+from pipeline.candidates import JPEG, Candidates, Files
+from pipeline.conditions import Condition, crop_of, damage, reference_of
+from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.ledger import FAILED, OK
+from pipeline.names import output_name
+from pipeline.pooled import pooled
+from pipeline.restoring import Output, Outputs, Restores
+from pipeline.scores import Plan
+from pipeline.sets import REFERENCE, SetStates, crop_group
+from pipeline.shard_stage import ShardStage, explain
+from pipeline.store import AccessDenied, LocalStore, StorageError, Store
+
+PIXELS = 64_000_000  # of uint8 pictures that a scorer holds at once; one image alone may hold more
+FIXED = [
+    ("key", pa.string()),  # the reference's name in the input; unsafe characters escaped
+    ("condition", pa.string()),  # its slug, such as q10-420
+    ("candidate", pa.string()),
+    ("status", pa.string()),  # ok | failed
+    ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
+    ("detail", pa.string()),  # one line for people; a note where ok
+    ("stage", pa.string()),  # where it failed: read, decode, degrade, restore, score; null where ok
+    ("reference_sha256", pa.string()),  # of the file
+    ("reference_format", pa.string()),  # JPEG, PNG, ...: a reference that is a JPEG has lost something before
+    ("reference_quality", pa.int16()),  # JPEG quality estimated from the reference's tables; null where it is no JPEG
+    ("quality", pa.int16()),  # of the first JPEG of the condition; null where it damages nothing
+    ("second_quality", pa.int16()),  # of the second; null where there is none
+    ("subsampling", pa.string()),
+    ("crop_y", pa.int16()),  # rows and columns cut off the reference's top and left before the second JPEG
+    ("crop_x", pa.int16()),
+    ("width", pa.int32()),  # pixels, of what is compared
+    ("height", pa.int32()),
+    ("jpeg_bytes", pa.int64()),  # of the damaged file
+    ("nfe", pa.int32()),  # evaluations of the network; null where no model of ours restored
+    ("seconds", pa.float32()),  # of restoring; null likewise. Not in the report: it differs from run to run
+]
+
+
+def schema_of(plan: Plan) -> pa.schema:
+    """Of a ledger part: FIXED, and a float64 column a metric; null where it does not apply."""
+    return pa.schema([*FIXED, *((name, pa.float64()) for name in plan.columns)])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image, done."""
+
+    key: str
+    rows: list[dict[str, Any]]
+    features: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = field(default_factory=dict)  # (group, candidate)
+
+
+class ScoreShard(ShardStage):
+    """Damages, has restored, and scores the images of shards, one shard a call.
+
+    Args:
+        settings: of the run.
+        conditions: how images are damaged.
+        candidates: what is compared.
+        plan: the metrics.
+        restoring: who restores; None where no candidate is a model.
+        store: OUTPUT.
+        threads: images in work at once.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluateSettings,
+        conditions: Sequence[Condition],
+        candidates: Candidates,
+        plan: Plan,
+        restoring: Restores | None,
+        store: Store,
+        threads: int = 2,
+    ) -> None:
+        super().__init__(store, schema_of(plan))
+        torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same values everywhere
+        self.settings, self.conditions, self.candidates, self.plan = settings, conditions, candidates, plan
+        self.restoring = restoring
+        self.files = {one.name: one for one in candidates.files}
+        self.ahead, self.threads = 2 * threads, ThreadPoolExecutor(threads, "image")
+        self.gate = Gate(PIXELS)
+        try:
+            self.meter = plan.load()
+        except DriftRecError as error:
+            self.broken = error
+
+    def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
+        """The rows of a shard, in the order of its images; what set metrics need is written beside the ledger."""
+        listed = [row for row in range(table.num_rows) if table["key"][row].is_valid]
+        states = SetStates(self.plan)
+        rows: list[dict[str, Any]] = []
+        for image in pooled(self.threads, lambda row: self._image(table, row), listed, self.ahead):
+            rows += image.rows
+            states.add(image.key, image.features)
+        if self.plan.sets:
+            states.commit(self.store, shard)
+        return rows
+
+    def _image(self, table: pa.Table, row: int) -> Scored:
+        """All rows of one image."""
+        key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
+        if reason:
+            return self._lost(Failed(key, "read", Reason(reason), table["detail"][row].as_py()), {})
+        data: bytes = table["data"][row].as_py()
+        known: dict[str, Any] = {"reference_sha256": hashlib.sha256(data).hexdigest()}
+        try:
+            picture = decode(data, key, self.settings.max_pixels)
+            known |= {"reference_format": picture.source_format, "detail": _note(picture)}
+            known |= {"reference_quality": inspect(data).quality if picture.source_format == "JPEG" else None}
+        except Exception as error:
+            return self._lost(Failed(key, "decode", *explain(error)), known)
+        pixels, models = picture.width * picture.height, len(self.candidates.models)
+        together = max(1, min(self.settings.batch_size, PIXELS // (2 * max(1, models) * pixels)))
+        with self.gate.holding(pixels * (3 + models * together)):
+            return ImageScorer(self, key, picture, known).score(together)
+
+    def _lost(self, failed: Failed, known: dict[str, Any]) -> Scored:
+        """An image without a usable reference: every row says why."""
+        rows = [
+            row_of(failed.key, condition, candidate, (0, 0)) | known | failure(failed)
+            for condition in self.conditions
+            for candidate in self.candidates.names
+        ]
+        return Scored(failed.key, rows)
+
+
+class ImageScorer:
+    """One image on its way through all conditions and candidates."""
+
+    def __init__(self, stage: ScoreShard, key: str, picture: Picture, known: dict[str, Any]) -> None:
+        self.stage, self.key, self.picture, self.known = stage, key, picture, known
+        self.seed = stage.settings.seed
+        self.features: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = {}
+        self._expected: dict[int, int | None] = {}  # class by crop
+
+    def score(self, together: int) -> Scored:
+        """All rows, in the order of conditions and candidates; so many conditions are restored together."""
+        rows: list[dict[str, Any]] = []
+        conditions = self.stage.conditions
+        for first in range(0, len(conditions), together):
+            rows += self._some(conditions[first : first + together])
+        return Scored(self.key, rows, self.features)
+
+    def _some(self, conditions: Sequence[Condition]) -> Iterator[dict[str, Any]]:
+        damaged = {one: self._damage(one) for one in conditions if one.quality is not None}
+        restored = {model.name: self._restore(model.name, damaged) for model in self.stage.candidates.models}
+        for condition in conditions:
+            common = self.known | {"jpeg_bytes": None}
+            if isinstance(jpeg := damaged.get(condition), bytes):
+                common["jpeg_bytes"] = len(jpeg)
+            try:
+                reference = reference_of(self.picture, self.key, condition, self.seed)
+                self._reference_features(condition, reference)
+            except Exception as error:
+                reference = Failed(self.key, "degrade", *explain(error))
+            for name in self.stage.candidates.names:
+                row = row_of(self.key, condition, name, crop_of(self.key, condition, self.seed)) | common
+                yield row | self._pair(condition, name, reference, jpeg, restored)
+
+    def _damage(self, condition: Condition) -> bytes | Failed:
+        try:
+            return damage(self.picture, self.key, condition, self.seed)
+        except Exception as error:
+            return Failed(self.key, "degrade", *explain(error))
+
+    def _restore(self, model: str, damaged: dict[Condition, bytes | Failed]) -> dict[Condition, Output | Failed]:
+        """What a model makes of the conditions' files; the noise is that of the file that `degrade` writes."""
+        files = {condition: file for condition, file in damaged.items() if isinstance(file, bytes)}
+        assert self.stage.restoring is not None
+        outputs: Outputs = []
+        if files:
+            outputs = self.stage.restoring.restore(model, list(files.values()), output_name(self.key, "jpeg"))
+        failed = {condition: file for condition, file in damaged.items() if isinstance(file, Failed)}
+        return failed | dict(zip(files, outputs, strict=True))
+
+    def _pair(
+        self,
+        condition: Condition,
+        name: str,
+        reference: NDArray[np.uint8] | Failed,
+        jpeg: bytes | Failed | None,
+        restored: dict[str, dict[Condition, Output | Failed]],
+    ) -> dict[str, Any]:
+        """What a row says of one candidate."""
+        if isinstance(reference, Failed):
+            return failure(reference)
+        found: dict[str, Any] = {"width": reference.shape[1], "height": reference.shape[0]}
+        try:
+            if name == JPEG:
+                made = jpeg if isinstance(jpeg, Failed) else decode(jpeg or b"").rgb
+            elif name in restored:
+                made = restored[name][condition]
+            else:
+                made = self._partner(self.stage.files[name], condition)
+        except DriftRecError as error:
+            if not isinstance(error, BadImage):
+                raise
+            made = Failed(self.key, "decode", error.reason, f"the candidate: {error.detail}")
+        if isinstance(made, Output):
+            found |= {"nfe": made.nfe, "seconds": made.seconds}
+            made = made.rgb
+        if isinstance(made, Failed):
+            return found | failure(made)
+        return found | self._scores(condition, name, reference, made)
+
+    def _partner(self, files: Files, condition: Condition) -> NDArray[np.uint8] | Failed:
+        """The file that another tool made. Raises BadImage if it cannot be decoded, StorageError to end the run."""
+        partners = files.partners[condition.slug]
+        try:
+            data = partners.read(self.key)
+        except StorageError as error:
+            if not isinstance(error, AccessDenied) and not isinstance(partners.store, LocalStore):
+                raise
+            return Failed(self.key, "read", Reason.unreadable, str(error))
+        if data is None:
+            return Failed(self.key, "read", Reason.no_partner, f"{partners.source.url} has no file for this key")
+        return decode(data, "", self.stage.settings.max_pixels).rgb
+
+    def _scores(
+        self, condition: Condition, name: str, reference: NDArray[np.uint8], made: NDArray[np.uint8]
+    ) -> dict[str, Any]:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (made, reference)]
+        if made.shape != reference.shape:
+            told = f"the candidate has {sizes[0]} pixels, the reference {sizes[1]}"
+            return failure(Failed(self.key, "score", Reason.size_mismatch, told))
+        side, metric = self.stage.plan.smallest_side
+        if min(made.shape[:2]) < side:
+            told = f"{metric} needs sides of {side} pixels, the image has {sizes[1]}"
+            return failure(Failed(self.key, "score", Reason.too_small, told))
+        try:
+            values = self.stage.meter.pair(reference, made)
+            if self.stage.meter.classifier:
+                values |= self._accuracy(condition, reference, made)
+            if features := self.stage.meter.features(made):
+                self.features[condition.slug, name] = features
+        except Exception as error:
+            return failure(Failed(self.key, "score", *explain(error)))
+        return {"status": OK} | values
+
+    def _accuracy(
+        self, condition: Condition, reference: NDArray[np.uint8], made: NDArray[np.uint8]
+    ) -> dict[str, float | None]:
+        if condition.crop not in self._expected:
+            self._expected[condition.crop] = self.stage.meter.expected(self.key, reference)
+        expected = self._expected[condition.crop]
+        return {"accuracy": None if expected is None else float(self.stage.meter.seen(made) == expected)}
+
+    def _reference_features(self, condition: Condition, reference: NDArray[np.uint8]) -> None:
+        """Those of the reference, once a crop."""
+        place = (crop_group(condition.crop), REFERENCE)
+        if place not in self.features and (features := self.stage.meter.features(reference)):
+            self.features[place] = features
+
+
+def row_of(key: str, condition: Condition, candidate: str, crop: tuple[int, int]) -> dict[str, Any]:
+    """What a row says before anything is known of its image."""
+    return {
+        "key": key,
+        "condition": condition.slug,
+        "candidate": candidate,
+        "quality": condition.quality,
+        "second_quality": condition.second_quality,
+        "subsampling": condition.subsampling or None,
+        "crop_y": crop[0],
+        "crop_x": crop[1],
+    }
+
+
+def failure(failed: Failed) -> dict[str, Any]:
+    """The columns of a row that failed."""
+    return {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage}
+
+
+def _note(picture: Picture) -> str | None:
+    """What a reader of the row should know."""
+    left_out = "transparency is not compared" if picture.alpha is not None else ""
+    return "; ".join(filter(None, (picture.note, left_out))) or None
+
+
+class Gate:
+    """Lets threads in while what they hold together is less than a budget; one alone always."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget, self._held = budget, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, amount: int) -> Iterator[None]:
+        """Wait for room for so much, and hold it inside the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + amount <= self._budget)
+            self._held += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= amount
+                self._changed.notify_all()

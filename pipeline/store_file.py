@@ -1,0 +1,39 @@
+"""One object of a store as a file, for readers that take parts of it."""
+
+import io
+import os
+from typing import Any
+
+from pipeline.store import NotFound, Store
+
+
+class StoreFile(io.RawIOBase):
+    """A seekable, read-only file over one object, for readers such as Parquet's that take parts of it."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        size = store.size(name)
+        if size is None:
+            raise NotFound(f"{store.where(name)} does not exist; check the path")
+        self._store, self._name, self._size, self._at = store, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; the new one."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from here, with one read of the store."""
+        data = self._store.read(self._name, self._at, len(buffer)) if self._at < self._size else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -1,0 +1,83 @@
+"""Set metrics over shards: what parts of a ledger leave comes to the same as all images together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftrec.errors import DriftRecError
+from driftrec.metrics import Moments, Reservoir, fid, kid
+from pipeline.conditions import Condition
+from pipeline.scores import Plan
+from pipeline.sets import REFERENCE, SetStates, crop_group, set_scores
+from pipeline.store import LocalStore
+
+PLAN = Plan(("psnr", "fid_mobilenet", "kid_mobilenet"), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)
+ONE, TWO = Condition(10, "4:2:0"), Condition(30, "4:2:0", 10, 4)
+SHARDS = [f"{number:016x}" for number in range(4)]
+
+
+@pytest.fixture
+def features() -> np.ndarray:
+    """(sets, images, D): references of two crops, and two candidates under two conditions."""
+    return np.random.default_rng(0).normal(0, 1, (6, 100, 8)).astype(np.float32) + np.arange(6)[:, None, None] / 4
+
+
+def write(store: LocalStore, features: np.ndarray, cuts: list[int], plan: Plan = PLAN) -> None:
+    places = [(crop_group(0), REFERENCE), (crop_group(4), REFERENCE)]
+    places += [(one.slug, name) for one in (ONE, TWO) for name in ("jpeg", "ours")]
+    for shard, (first, last) in zip(SHARDS, zip([0, *cuts], [*cuts, 100], strict=True), strict=True):
+        states = SetStates(plan)
+        for image in range(first, last):
+            states.add(f"{image}.png", {place: {"mobilenet": features[i, image]} for i, place in enumerate(places)})
+        states.commit(store, shard)
+
+
+@pytest.mark.parametrize("cuts", [[30, 60, 90], [1, 2, 97], [0, 0, 50]])
+def test_shards_make_the_whole(tmp_path: Path, features: np.ndarray, cuts: list[int]) -> None:
+    store = LocalStore(str(tmp_path))
+    write(store, features, cuts)
+    keys = [f"{image}.png" for image in range(100)]
+    sample = [Reservoir.of(keys, one, 40).features for one in features]
+    moments = [Moments.of(one) for one in features]
+    found = {condition.slug: scores for condition, scores in set_scores(store, SHARDS, [ONE, TWO], PLAN)}
+    for number, (slug, name, references) in enumerate(
+        [(ONE.slug, "jpeg", 0), (ONE.slug, "ours", 0), (TWO.slug, "jpeg", 1), (TWO.slug, "ours", 1)], start=2
+    ):
+        told = found[slug][name]
+        assert told["fid_mobilenet"]["value"] == pytest.approx(fid(moments[references], moments[number]), rel=1e-9)
+        assert told["kid_mobilenet"]["value"] == kid(sample[references], sample[number], 5, 20)
+        assert (told["fid_mobilenet"]["images"], told["kid_mobilenet"]["images"]) == (100, 40)
+        assert told["fid_mobilenet"]["biased"] is False
+
+
+def test_the_first_file_of_a_shard_stays(tmp_path: Path, features: np.ndarray) -> None:
+    store = LocalStore(str(tmp_path))
+    write(store, features, [30, 60, 90])
+    before = {path: path.read_bytes() for path in (tmp_path / "sets").iterdir()}
+    write(store, features + 1, [30, 60, 90])
+    assert {path: path.read_bytes() for path in (tmp_path / "sets").iterdir()} == before
+
+
+def test_small_sets_have_no_value_or_are_biased(tmp_path: Path, features: np.ndarray) -> None:
+    store = LocalStore(str(tmp_path))
+    states = SetStates(PLAN)
+    for image in range(3):
+        found = {(crop_group(0), REFERENCE): {"mobilenet": features[0, image]}}
+        found |= {(ONE.slug, "jpeg"): {"mobilenet": features[2, image]}} if image == 0 else {}
+        found |= {(ONE.slug, "ours"): {"mobilenet": features[3, image]}}
+        states.add(f"{image}.png", found)
+    states.commit(store, SHARDS[0])
+    ((_, scores),) = set_scores(store, SHARDS[:1], [ONE], PLAN)
+    assert [scores["jpeg"][metric]["value"] for metric in PLAN.sets] == [None, None]
+    assert scores["ours"]["fid_mobilenet"]["value"] is not None
+    assert scores["ours"]["fid_mobilenet"]["biased"] is True
+
+
+def test_a_broken_file_is_named(tmp_path: Path, features: np.ndarray) -> None:
+    store = LocalStore(str(tmp_path))
+    write(store, features, [30, 60, 90])
+    path = tmp_path / "sets" / f"{SHARDS[1]}.parquet"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DriftRecError, match=rf"sets/{SHARDS[1]}\.parquet cannot be read"):
+        list(set_scores(store, SHARDS, [ONE], PLAN))
