@@ -86,8 +86,8 @@ def depth(image: TiffImageFile) -> int:
 
 def orientation(image: TiffImageFile) -> int:
     """1 to 8, of an image that is not loaded yet: loading turns it and takes the tag away."""
-    told: int = image.tag_v2.get(exif.ORIENTATION, 1)
-    return told if told in range(1, 9) else 1
+    told: Any = image.tag_v2.get(exif.ORIENTATION)
+    return told if isinstance(told, int) and 1 <= told <= 8 else 1
 
 
 def inverted(image: TiffImageFile) -> bool:
