@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -86,7 +86,7 @@ def depth(image: TiffImageFile) -> int:
 
 def orientation(image: TiffImageFile) -> int:
     """1 to 8, of an image that is not loaded yet: loading turns it and takes the tag away."""
-    told: Any = image.tag_v2.get(exif.ORIENTATION)
+    told = cast(Any, image.tag_v2.get(exif.ORIENTATION))  # whatever the file holds
     return told if isinstance(told, int) and 1 <= told <= 8 else 1
 
 

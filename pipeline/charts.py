@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 250  # of a chart, in the page's pixels where it has room
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 42
-MOST_TICKS = 5
+MOST_TICKS = 6
 COLOURS = 8  # classes c0 to c7; further series begin again, with other markers
 ROW_WIDTH, ROW_HEIGHT, BARS = 240, 30, 30  # of a small histogram
 MARKERS = (
@@ -124,6 +124,8 @@ def _frame(x: Axis, y: Axis, ticks: Mapping[float, str] | None) -> Markup:
         _, at = _place(x, y, x.low, value)
         parts.append(_rule("grid", at, right))
         parts.append(_text("tick end", LEFT - 7, at, y.text(value), Markup(' dy=".32em"')))
+    if y.low < 0 < y.high:
+        parts.append(_rule("zero", _place(x, y, x.low, 0)[1], right))
     for value, text in (ticks or {value: x.text(value) for value in x.ticks()}).items():
         at, _ = _place(x, y, value, y.low)
         parts.append(_text("tick middle", at, bottom + 16, text))

@@ -7,7 +7,7 @@ from pipeline.charts import Axis, Point, Series, histogram_rows, line_chart, pla
 from pipeline.metric_words import header_of, scale_of, shown, signed, title_of
 from pipeline.page import figure
 from pipeline.reduction import Reduction, bin_width
-from pipeline.scores import Plan, column_of, score_of
+from pipeline.scores import ACCURACY, Plan, column_of, score_of
 
 DISTORTION = ("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian")  # for the plane, the first that is there
 PERCEPTION = ("lpips", "dists", "fid", "kid", "lpips_vgg", "lpips_squeezenet", "kid_mobilenet", "fid_mobilenet")
@@ -118,7 +118,8 @@ class Charts:
         """Of each condition, of each metric that images have: a histogram a candidate."""
         told: list[dict[str, Any]] = []
         for one in self.conditions:
-            metrics = [self._histograms(one["condition"], number) for number in range(len(self.plan.pairs))]
+            graded = [number for number, metric in enumerate(self.plan.pairs) if metric != ACCURACY]  # right or wrong
+            metrics = [self._histograms(one["condition"], number) for number in graded]
             told.append({"label": one["label"], "metrics": [metric for metric in metrics if metric["rows"]]})
         return told
 

@@ -23,7 +23,6 @@ BIN_WIDTH = {  # of a histogram, by the metric's first letters; the first that f
     "psnr": 0.25,
     "ssim": 0.01,
     "bef": 2e-5,
-    "accuracy": 1.0,
     "": 0.005,
 }
 TOLD = ["key", "condition", "candidate", "reason", "stage", "detail"]  # of a row that failed

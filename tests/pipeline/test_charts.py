@@ -45,7 +45,7 @@ def test_an_axis_holds_its_values_and_has_round_ticks(values: list[float], falli
     made = axis("x", values, falling)
     assert all(0 <= made.at(value) <= 1 for value in values)
     ticks = made.ticks()
-    assert len(ticks) <= 6
+    assert len(ticks) <= 7
     assert all(made.low <= tick <= made.high for tick in ticks)
     if len(ticks) > 1:
         step = (ticks[-1] - ticks[0]) / (len(ticks) - 1)

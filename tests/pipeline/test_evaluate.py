@@ -91,7 +91,7 @@ def test_an_evaluation_from_start_to_end(tmp_path: Path, small_model: Path) -> N
                 assert told["metrics"][metric]["mean"] == pytest.approx(chosen[metric].mean(), rel=1e-12)
     assert [one["spec"] for one in summary["candidates"][1:]] == models
     assert summary["recipe"]["versions"]["torch"]
-    assert "tables" in (output / "report.html").read_text()
+    assert "score-cards" in (output / "report.html").read_text()
 
     before = files(output)
     assert evaluate(source, output, model=models, actors=1) == result
