@@ -82,13 +82,13 @@ def reference_of(picture: Picture, key: str, condition: Condition, seed: int) ->
     if min(picture.height, picture.width) <= condition.crop:
         detail = f"{picture.width}x{picture.height} pixels are too few to crop up to {condition.crop} of them"
         raise BadImage(Reason.too_small, detail)
-    return np.ascontiguousarray(shift(picture.rgb, *crop_of(key, condition, seed)))
+    return np.ascontiguousarray(shift(picture.rgb8, *crop_of(key, condition, seed)))
 
 
 def damage(picture: Picture, key: str, condition: Condition, seed: int) -> bytes:
     """The JPEG of a picture; grey ones stay grey. Raises BadImage as `reference_of`."""
     assert condition.quality is not None, "this condition damages nothing"
-    pixels = picture.rgb
+    pixels = picture.rgb8
     if condition.second_quality is not None:
         reference_of(picture, key, condition, seed)  # for its check
         once = degrade(_channels(picture, pixels), condition.quality, condition.subsampling)

@@ -68,13 +68,13 @@ def _piece(
     sides: Mapping[str, np.ndarray] = {}
     if condition.quality is not None:
         jpeg = damage(picture, key, condition, seed)
-        sides = {JPEG: decode(jpeg).rgb}
+        sides = {JPEG: decode(jpeg).rgb8}
     main = evaluation.main
     if main in sides:
         return cut(sides[main], reference, share)
     files = {one.name: one.partners[slug] for one in evaluation.candidates.files}
     if main in files:
-        made = decode(files[main].read(key) or b"").rgb
+        made = decode(files[main].read(key) or b"").rgb8
     else:
         assert restoring is not None
         (output,) = restoring.restore(main, [jpeg], output_name(key, "jpeg"))

@@ -53,8 +53,8 @@ def load_pieces(
             log.info("report: no before and after for %s: the input is gone or has changed", row["key"])
             continue
         try:
-            before = decode(inputs[row["key"]], row["key"]).rgb
-            after = decode(output.read(row["output"])).rgb
+            before = decode(inputs[row["key"]], row["key"]).rgb8
+            after = decode(output.read(row["output"])).rgb8
         except (BadImage, DriftRecError) as error:
             log.info("report: no before and after for %s: %s", row["key"], error)
             continue

@@ -73,7 +73,7 @@ class Restoring:
         restorer = self._restorers[model.weights.source]
         done: list[Restored] = restorer.restore(pictures, [key] * len(files), self._seed, model.sampling)
         seconds = (time.perf_counter() - begun) / len(files)
-        return [Output(one.picture.rgb, one.nfe, seconds) for one in done]
+        return [Output(one.picture.rgb8, one.nfe, seconds) for one in done]
 
 
 def _open(file: bytes, projection: bool) -> Picture:

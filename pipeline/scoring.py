@@ -209,7 +209,7 @@ class ImageScorer:
         found: dict[str, Any] = {"width": reference.shape[1], "height": reference.shape[0]}
         try:
             if name == JPEG:
-                made = jpeg if isinstance(jpeg, Failed) else decode(jpeg or b"").rgb
+                made = jpeg if isinstance(jpeg, Failed) else decode(jpeg or b"").rgb8
             elif name in restored:
                 made = restored[name][condition]
             else:
@@ -236,7 +236,7 @@ class ImageScorer:
             return Failed(self.key, "read", Reason.unreadable, str(error))
         if data is None:
             return Failed(self.key, "read", Reason.no_partner, f"{partners.source.url} has no file for this key")
-        return decode(data, "", self.stage.settings.max_pixels).rgb
+        return decode(data, "", self.stage.settings.max_pixels).rgb8
 
     def _scores(
         self, condition: Condition, name: str, reference: NDArray[np.uint8], made: NDArray[np.uint8]

@@ -108,7 +108,7 @@ class RestoreShard(ShardStage):
                 "height": picture.height,
                 "detail": picture.note or None,
                 "quality": inspect(data).quality if picture.source_format == "JPEG" else None,
-                "bef_before": _bef(picture.rgb),
+                "bef_before": _bef(picture.rgb8),
             }
             item = replace(item, picture=picture, columns=item.columns | columns)
         except Exception as error:
@@ -154,7 +154,7 @@ class RestoreShard(ShardStage):
                 columns = {
                     "output": f"{IMAGES}/{output_name(item.key, wanted)}",
                     "output_sha256": hashlib.sha256(data).hexdigest(),
-                    "bef_after": _bef(item.picture.rgb),
+                    "bef_after": _bef(item.picture.rgb8),
                 }
                 self.store.put(columns["output"], data)
                 item = replace(item, columns=item.columns | columns)

@@ -113,7 +113,7 @@ def decode_row(image: Row, max_pixels: int, whose: str = "") -> Pixels:
     try:
         if image.reason:
             raise BadImage(Reason(image.reason), image.detail)
-        return decode(bytes(image.data), image.key, max_pixels).rgb
+        return decode(bytes(image.data), image.key, max_pixels).rgb8
     except BadImage as error:
         raise BadImage(error.reason, whose + error.detail) from None
 
