@@ -196,3 +196,12 @@ def test_a_file_over_a_store_reads_parts(store: LocalStore) -> None:
     assert file.read(2) == b"\x05\x06"
     with pytest.raises(NotFound):
         StoreFile(store, "y")
+
+
+def test_a_local_file_becomes_an_object_without_being_held_in_memory(store: LocalStore, tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(bytes(range(256)) * 20_000)
+    store.put("a/x", b"older")
+    store.put_file("a/x", path)
+    assert store.read("a/x") == path.read_bytes()
+    assert [name for name, _ in store.list("a")] == ["a/x"]
