@@ -45,7 +45,7 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     runtime = closure([BUILD, *project["dependencies"], *extras["s3"]])
-    own = [line for line in extras["test"] if not line.startswith("driftrec")]
+    own = [line for line in extras["test"] if not line.startswith("driftrec")] + extras["heif"]
     test = {name: version for name, version in closure(own).items() if name not in runtime}
     (HERE / "runtime.lock").write_text(lock_text("What DriftRec runs on, S3 included", runtime))
     (HERE / "test.lock").write_text(lock_text("What its tests and lint add", test, "-r runtime.lock\n"))
