@@ -32,6 +32,8 @@ class NetworkConfig:
     pad_input: bool = True
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
     blocks: int = 2  # residual blocks a level going down; one more going up
+    # by level, further ones going up, their sums not divided by sqrt(2): new ones change nothing in a trained network
+    extra: tuple[int, ...] = ()
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
     attention_levels: tuple[int, ...] = (4,)  # levels whose blocks are followed by self-attention
     attention_middle: bool = True  # self-attention at the lowest level, between its two blocks
@@ -67,10 +69,12 @@ class NetworkConfig:
         )
 
     def __post_init__(self) -> None:
-        for name in ("multipliers", "attention_levels", "fir_kernel"):  # lists come from JSON and YAML
+        for name in ("multipliers", "extra", "attention_levels", "fir_kernel"):  # lists come from JSON and YAML
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
+        if len(self.extra) > len(self.multipliers) or min(self.extra, default=0) < 0:
+            raise ValueError(f"extra needs a number a level, of {len(self.multipliers)} at most, got {self.extra}")
         if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.stem < 1:
             raise ValueError(
                 f"multipliers, blocks and stem must be at least 1, got {self.multipliers}, {self.blocks}, {self.stem}"
@@ -190,6 +194,8 @@ class UpLevel(nn.Module):
         super().__init__()
         inputs = [(channels if i == 0 else width) + skip for i, skip in enumerate(skip_channels)]
         self.blocks = nn.ModuleList(ResidualBlock(config, n, width) for n in inputs)
+        count = config.extra[level] if level < len(config.extra) else 0
+        self.extra = nn.ModuleList(ResidualBlock(config, width, width, scale=1.0) for _ in range(count))
         self.attention = make_attention(config, width, level, 1)
         self.grow = Resample(config, "up") if config.pyramid else None
         self.give = (
@@ -204,6 +210,8 @@ class UpLevel(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        for block in self.extra:
+            h = block(h, embedding)
         h = self.attention[0](h)
         if self.give is not None and self.grow is not None:
             total = self.give(h) if total is None else pad_to(self.grow(total), *h.shape[-2:]) + self.give(h)
@@ -214,13 +222,19 @@ class UpLevel(nn.Module):
 
 class ResidualBlock(nn.Module):
     """BigGAN's block: norm, SiLU, (resample), conv, + embedding, norm, SiLU, conv; the sum with the shortcut is
-    divided by sqrt(2).
+    multiplied by `scale`.
     """
 
     def __init__(
-        self, config: NetworkConfig, channels: int, width: int, resample: Literal["up", "down"] | None = None
+        self,
+        config: NetworkConfig,
+        channels: int,
+        width: int,
+        resample: Literal["up", "down"] | None = None,
+        scale: float = math.sqrt(0.5),
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.norm1 = make_norm(config, channels)
         self.resample = Resample(config, resample) if resample else nn.Identity()
         self.conv1 = conv3x3(channels, width)
@@ -228,7 +242,8 @@ class ResidualBlock(nn.Module):
         self.norm2 = make_norm(config, width)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = conv3x3(width, width)
-        nn.init.zeros_(self.conv2.weight)  # a block starts as its shortcut
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)  # a block starts as its shortcut
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width or resample else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
@@ -236,7 +251,7 @@ class ResidualBlock(nn.Module):
         if self.embed is not None:
             h = h + self.embed(embedding)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return (self.shortcut(self.resample(x)) + h) * math.sqrt(0.5)
+        return (self.shortcut(self.resample(x)) + h) * self.scale
 
 
 class SelfAttention(nn.Module):

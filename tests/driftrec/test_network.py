@@ -50,6 +50,22 @@ def test_batch_of_one_equals_batch_of_five(config: NetworkConfig) -> None:
 
 
 @torch.inference_mode()
+def test_new_extra_blocks_change_nothing_in_a_trained_network() -> None:
+    trained, grown = randomised(SMALL), NCSNpp(replace(SMALL, extra=(2, 1))).eval()
+    missing = grown.load_state_dict(trained.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[2] for name in missing} == {"extra"}
+    assert parameter_count(grown) > parameter_count(trained)
+    x, y, level = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), torch.tensor(0.3)
+    assert torch.equal(grown(x, y, level), trained(x, y, level))
+
+
+@pytest.mark.parametrize("extra", [(1, 1, 1), (-1,)])
+def test_extra_blocks_need_a_level(extra: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="extra needs a number a level, of 2 at most"):
+        replace(SMALL, extra=extra)
+
+
+@torch.inference_mode()
 def test_output_depends_on_every_input() -> None:
     network = randomised(SMALL)
     x, y, level = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), torch.tensor(0.3)
