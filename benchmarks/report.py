@@ -24,10 +24,10 @@ Pixels = NDArray[np.uint8]
 
 QUALITY = "5,10,20,30,40,30/10,10/30,30/30,50/30,30/50"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48)  # of spp
-MODELS = {  # as recommended: the mean, noise at t = 0.3 on it, four steps from there
+MODELS = {  # sample: as recommended, the mean, noise at t = 0.3 on it, four steps from there
     "mean": "tiny?fidelity=1",
     "sample": "tiny",
-    "average of 4": "tiny?samples=4",
+    "average of 4": "tiny?samples=4&steps=2",
 }
 METRICS = "psnr,ssim,psnrb,bef,lpips_squeezenet,kid_mobilenet"
 WEIGHTS = {"lpips_squeezenet": "squeezenet1_1.safetensors", "mobilenet": "mobilenet_v2.safetensors"}

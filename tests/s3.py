@@ -1,7 +1,7 @@
 """A real S3 server (SeaweedFS) on loopback, for tests: it rejects wrong secrets and honours If-None-Match."""
 
 import json
-import os
+import random
 import socket
 import subprocess
 import sys
@@ -40,6 +40,16 @@ def serve(folder: Path) -> Iterator[Server]:
     config.write_text(json.dumps({"identities": [{"name": "ci", "credentials": credentials, "actions": actions}]}))
     for name in ("data", "log"):
         (folder / name).mkdir()
+    process, endpoint = _start(folder, config)
+    try:
+        yield Server(endpoint)
+    finally:
+        process.kill()  # it would take half a minute to end well, and nobody wants its data
+        process.wait(30)
+
+
+def _start(folder: Path, config: Path, tries: int = 3) -> tuple[subprocess.Popen[bytes], str]:
+    """The server, once it answers, and where. Another process may take a port between our look and its start."""
     master, volume, filer, s3 = _free_ports(4)
     command = [
         str(Path(sys.executable).parent / "weed"), f"-logdir={folder}/log", "server", f"-dir={folder}/data",
@@ -50,16 +60,20 @@ def serve(folder: Path) -> Iterator[Server]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await(f"http://127.0.0.1:{s3}/healthz", process)
-        yield Server(f"http://127.0.0.1:{s3}")
-    finally:
-        process.kill()  # it would take half a minute to end well, and nobody wants its data
-        process.wait(30)
+    except ConnectionError:
+        if tries == 1:
+            raise
+        return _start(folder, config, tries - 1)
+    except BaseException:
+        process.kill()
+        raise
+    return process, f"http://127.0.0.1:{s3}"
 
 
 def _free_ports(count: int) -> list[int]:
     """Ports that are free, and free 10,000 higher, where the server opens one more each; below the ephemeral ones."""
     found: list[int] = []
-    for port in range(20_000 + os.getpid() % 1000, 22_700):
+    for port in range(20_000 + random.randrange(2000), 22_700):
         if all(_is_free(number) for number in (port, port + 10_000)):
             found.append(port)
         if len(found) == count:
@@ -79,7 +93,8 @@ def _is_free(port: int) -> bool:
 def _await(url: str, process: subprocess.Popen[bytes], limit_s: float = 90) -> None:
     ends = time.monotonic() + limit_s
     while time.monotonic() < ends:
-        assert process.poll() is None, "the S3 server ended"
+        if process.poll() is not None:
+            raise ConnectionError(f"the S3 server ended with {process.returncode}")
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 if answer.status == 200:

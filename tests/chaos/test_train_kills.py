@@ -1,5 +1,6 @@
 """Training under kills: of a worker, of the driver, by signals, as a job of a cluster. It ends as if none had been."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -95,7 +96,11 @@ def newest(output: Path) -> int:
 
 def training_workers(of: int) -> list[psutil.Process]:
     """The Ray Train workers below a process, oldest first."""
-    found = [p for p in psutil.Process(of).children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    found: list[psutil.Process] = []
+    for process in psutil.Process(of).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end, or be a zombie, while we look
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
     return sorted(found, key=lambda p: p.create_time())
 
 
