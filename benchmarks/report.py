@@ -4,12 +4,14 @@ python benchmarks/report.py data/photos/devtest data/standins out/evaluation [--
 
 `driftrec degrade` writes the damaged images, ffmpeg's spp (at the quantiser with the best PSNR for each condition) and
 jpegqs restore them (`apt-get install ffmpeg jpegqs`), `driftrec evaluate` does the rest and leaves
-OUTPUT/report/report.html. The same command again goes on where it stopped.
+OUTPUT/report/report.html, and prints a table a condition: means over the images, BEF in squared levels of 255. The same
+command again goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,14 @@ from rivals import Set, jpegqs, spp
 
 Pixels = NDArray[np.uint8]
 
+COLUMNS = {  # metric: heading, factor, digits
+    "psnr": ("PSNR", 1, 2),
+    "ssim7": ("SSIM", 1, 4),
+    "psnrb": ("PSNR-B", 1, 2),
+    "bef": ("BEF", 255**2, 1),
+    "lpips_squeezenet": ("lpips-like", 1, 3),
+    "kid_mobilenet": ("kid*", 1, 4),
+}
 QUALITY = "5,10,20,30,40,30/10,10/30,30/30,50/30,30/50"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48)  # of spp
 MODELS = {  # sample: as recommended, the mean, noise at t = 0.3 on it, four steps from there
@@ -55,13 +65,27 @@ def main() -> None:
     kid = ["--set", "kid_subsets=1", "--set", f"kid_subset_size={args.limit or len(list(args.clean.glob('*.png')))}"]
     shares = ["--metrics", METRICS, *weights, *kid]
     job("evaluate", args.clean, args.output / "report", *damage, *models, *rivals, *shares)
+    tell(args.output / "report/summary.json")
 
 
 def job(name: str, *arguments: object) -> None:
     """Run `driftrec NAME`; end as it ends if it fails."""
-    code = subprocess.run([sys.executable, "-m", f"jobs.{name}", *map(str, arguments)], check=False).returncode
+    command = [sys.executable, "-m", f"jobs.{name}", *map(str, arguments)]
+    code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
     if code:
         sys.exit(code)
+
+
+def tell(summary: Path) -> None:
+    """Print a table a condition."""
+    for condition in json.loads(summary.read_text())["conditions"]:
+        print(f"\n| {condition['label']} | {' | '.join(heading for heading, _, _ in COLUMNS.values())} | evaluations |")
+        print("|---" * (len(COLUMNS) + 2) + "|")
+        for candidate in condition["candidates"]:
+            found = [(candidate["metrics"][name], *rest) for name, (_, *rest) in COLUMNS.items()]
+            cells = [f"{one.get('mean', one.get('value')) * factor:.{digits}f}" for one, factor, digits in found]
+            nfe = candidate["nfe_mean"]
+            print(f"| {candidate['candidate']} | {' | '.join(cells)} | {'' if nfe is None else f'{nfe:.0f}'} |")
 
 
 def restore_by_rivals(condition: Path, clean: Path, output: Path) -> None:

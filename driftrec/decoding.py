@@ -68,7 +68,7 @@ def decode(data: bytes, name: str = "", max_pixels: int = MAX_PIXELS, frames: Fr
     except MemoryError as error:
         raise BadImage(Reason.out_of_memory, f"no memory for decoding this {source_format}") from error
     except Exception as error:  # decoders raise anything on bad bytes
-        raise BadImage(_reason(error, data, source_format), f"{source_format}: {one_line(error)}") from error
+        raise BadImage(reason_of(error, data, source_format), f"{source_format}: {one_line(error)}") from error
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -100,13 +100,16 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     image.load()  # turns a TIFF upright by its tag; it would by its XMP, were that not away
     found = metadata(image, packet)
     notes += [found.note, left_out(image)]
-    picture = _picture(image, found.upright(max(turned, found.orientation)), layers, found.orientation)
-    quality = None
+    orientation = max(turned, found.orientation)
+    picture = _picture(image, found.upright(orientation), layers, found.orientation)
+    quality = steps = None
     if source_format == "JPEG":
         with contextlib.suppress(BadImage):  # without tables; Pillow could read it all the same
-            quality = inspect(data).quality
+            info = inspect(data)
+            quality, steps = info.quality, next(iter(info.tables), None)
     note = joined(_lie(name, source_format), picture.note, *notes)
-    return replace(picture, source_format=source_format, note=note, chunks=chunks, quality=quality)
+    kept = {"chunks": chunks, "quality": quality, "steps": steps, "orientation": orientation}
+    return replace(picture, source_format=source_format, note=note, **kept)
 
 
 def _deep(image: ImageFile.ImageFile, data: bytes) -> list[pixels.Layer]:
@@ -173,7 +176,7 @@ def _lie(name: str, source_format: str) -> str:
     return "" if honest else f"named {extension}, holds {source_format}"
 
 
-def _reason(error: Exception, data: bytes, source_format: str) -> Reason:
+def reason_of(error: Exception, data: bytes, source_format: str) -> Reason:
     """Why a decoder failed. Pillow has no finer exceptions: two reasons are read from its words."""
     words = str(error).lower()
     bombs = Image.DecompressionBombError | Image.DecompressionBombWarning

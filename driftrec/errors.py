@@ -29,6 +29,7 @@ class Reason(StrEnum):
     no_partner = "no_partner"  # evaluate, train: nothing of this key on the other side: complete the pair
     size_mismatch = "size_mismatch"  # evaluate, train: the two sides have different sizes: make them the same
     animated = "animated"  # several frames or pages, and the run skips such files: frames=first takes the first one
+    good_enough = "good_enough"  # skipped: a JPEG of the quality that skip_above names: raise it to have it restored
     too_small = "too_small"  # train, evaluate: smaller than a patch or a metric's window: smaller patches, or leave it
     internal = "internal"  # a defect of this program: report it with the row's detail
 

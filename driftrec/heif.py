@@ -6,7 +6,7 @@ import importlib
 import io
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import ImageFile, features
 
@@ -49,15 +49,56 @@ def heic(data: io.BytesIO) -> ImageFile.ImageFile:
 
 def check_depth(data: bytes, name: str) -> None:
     """Refuse samples of more than 8 bits, of which the decoders would show 8."""
-    found = max((_bits(kind, data[start:end]) for kind, start, end in _properties(data)), default=8)
+    found = depth(data)
     if found > 8:
         detail = f"{name} of {found} bits a channel: 8 would lose some of them; convert it to a 16-bit PNG"
         raise BadImage(Reason.unsupported, detail)
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the largest picture described, cropped to its clean aperture but not turned; (0, 0) for none.
+
+    The beginning of a file is enough, as far as its descriptions reach (ISO 23008-12, 6.5.3; ISO 14496-12, 12.1.4).
+    """
+    whole, clean = list[tuple[int, int]](), list[tuple[int, int]]()
+    for kind, start, end in _properties(data):
+        if kind == b"ispe" and start + 12 <= end:
+            whole.append(struct.unpack_from(">II", data, start + 4))
+        elif kind == b"clap" and start + 16 <= end:
+            width, of_width, height, of_height = struct.unpack_from(">4I", data, start)
+            clean.append((width // max(1, of_width), height // max(1, of_height)))
+    return max(clean or whole, key=lambda sides: sides[0] * sides[1], default=(0, 0))
+
+
+def depth(data: bytes) -> int:
+    """Bits a sample, the most of all pictures described; 8 where none is told."""
+    return max((_bits(kind, data[start:end]) for kind, start, end in _properties(data)), default=0) or 8
+
+
+def has_profile(data: bytes) -> bool:
+    """Whether an ICC profile is described (ISO 14496-12, 12.1.5)."""
+    colours = (data[start : start + 4] for kind, start, _ in _properties(data) if kind == b"colr")
+    return any(colour in (b"prof", b"rICC") for colour in colours)
+
+
 def is_cut(data: bytes) -> bool:
     """Whether the last box reaches beyond the end of the file."""
     return max((end for _, _, end in _boxes(data, 0, len(data))), default=0) != len(data)
+
+
+def end(file: BinaryIO, size: int) -> int:
+    """Where the last box of a file of so many bytes is told to end; only the boxes' headers are read."""
+    position = 0
+    while position + 8 <= size:
+        file.seek(position)
+        head = file.read(16)
+        length, _ = struct.unpack_from(">I4s", head)
+        if length == 1 and len(head) == 16:
+            (length,) = struct.unpack_from(">Q", head, 8)
+        if length < 8:
+            return size if length == 0 else position
+        position += length
+    return position
 
 
 def _bits(kind: bytes, body: bytes) -> int:

@@ -174,11 +174,14 @@ def inspect(data: bytes) -> JpegInfo:
         BadImage: `not_an_image` if it does not begin as a JPEG, `truncated` if it ends before the first scan,
             `corrupt` if a scan or the end of the image comes before any frame header.
     """
-    if not data.startswith(b"\xff\xd8\xff"):
-        raise BadImage(Reason.not_an_image, "does not begin with a JPEG marker")
+    return info_of(segments(data)[0])
+
+
+def info_of(found: list[tuple[int, bytes]]) -> JpegInfo:
+    """What these segments say. Raises BadImage `corrupt`, as `inspect`."""
     tables: dict[int, Table] = {}
     frame_marker, frame = 0, b""
-    for marker, body in _segments(data):
+    for marker, body in found:
         if marker == 0xDB:
             tables |= _quantisation_tables(body)
         elif marker in FRAMES:
@@ -203,8 +206,12 @@ def inspect(data: bytes) -> JpegInfo:
     )
 
 
-def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    """(marker, body) of the segments before the first scan; like libjpeg, skips junk between two segments."""
+def segments(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
+    """(marker, body) of the segments before the first scan, and at which byte that begins; like libjpeg, skips junk
+    between two segments. Raises BadImage `not_an_image`, `truncated`, as `inspect`.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise BadImage(Reason.not_an_image, "does not begin with a JPEG marker")
     found: list[tuple[int, bytes]] = []
     position = 2
     while True:
@@ -213,7 +220,7 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
             raise BadImage(Reason.truncated, "JPEG ends inside its headers")
         marker = data[position + 1]
         if marker in (0xDA, 0xD9):  # start of scan, end of image
-            return found
+            return found, position
         if marker == 0xFF:  # fill byte
             position += 1
         elif marker == 0 or marker in BARE_MARKERS:

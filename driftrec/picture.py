@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +16,19 @@ Mode = Literal["L", "LA", "RGB", "RGBA"]
 Chunk = tuple[bytes, bytes]  # of a PNG: type and body
 
 ROWS = 64  # of an image that are worked on together: they stay in the cache, and no whole copy is made
+
+# From the pixels as stored to the upright ones, by EXIF orientation; all are views.
+UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+STORED = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}  # and back: the others are their own inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +48,8 @@ class Picture:
     comment: bytes | None = None  # of a JPEG or GIF, as found
     chunks: tuple[Chunk, ...] = ()  # text and colour chunks of a PNG, as found
     quality: int | None = None  # of the JPEG file, 1 to 100, estimated from its tables
+    steps: tuple[int, ...] | None = None  # of the JPEG file's luma, 64 in row order
+    orientation: int = 1  # EXIF's, 1 to 8, from which it was turned upright: a JPEG's grid begins at the stored corner
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts do not belong together."""
@@ -54,6 +70,11 @@ class Picture:
     def width(self) -> int:
         """Pixels."""
         return self.rgb.shape[1]
+
+    @property
+    def stored(self) -> Pixels:
+        """`rgb` as its file stores it, not turned upright: a view."""
+        return STORED[self.orientation](self.rgb)
 
     @property
     def depth(self) -> int:

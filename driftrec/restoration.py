@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from driftrec import fbcnn
+from driftrec import adaptive, fbcnn
 from driftrec.checkpoint import Checkpoint, load
 from driftrec.denoiser import Denoiser
 from driftrec.grids import GRIDS
 from driftrec.image import Picture, Pixels, from_pil, to_pil
 from driftrec.noise import gaussian
+from driftrec.picture import ROWS, STORED
 from driftrec.process import Process
-from driftrec.projection import project
+from driftrec.projection import project_band
 from driftrec.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.tiling import Canvas, Tile, check_side, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 
-ROWS = 256  # of an image that are finished together
 FBCNN = "fbcnn:"  # before the path of FBCNN's weights
 DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
 
@@ -49,6 +49,7 @@ class Sampling:
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
     tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
+    adaptive: bool = False  # do as much as a JPEG file's quality asks for (driftrec.adaptive)
     start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at
     grid: str | None = None  # a key of GRIDS
@@ -97,6 +98,20 @@ class Sampling:
         wanted = {name: recommended.get(name, value) for name, value in DEFAULTS.items() if getattr(self, name) is None}
         return replace(self, **wanted)
 
+    def adapted(self, picture: Picture, process: Process) -> tuple[Sampling, float]:
+        """What suits a picture: resolved settings, and the share of the network's change that is applied to it."""
+        if not self.adaptive or picture.quality is None:
+            return self, 1.0
+        assert self.steps is not None and self.start is not None, "resolve first"
+        seen, quality = adaptive.history(picture)
+        part, strength = adaptive.share(quality), adaptive.strength(quality)
+        if seen or self.spacing == "authors":  # whose steps fit a start at 1 alone
+            return self, strength
+        if part < adaptive.MEAN_ONLY:
+            return replace(self, fidelity=1.0), strength
+        start = adaptive.start(process, self.start, self._t_eps, part)
+        return replace(self, start=start, steps=max(1, round(self.steps * part))), strength
+
     def times(self, process: Process) -> Tensor:
         """The falling times of one sample."""
         assert self.steps is not None, "resolve first"
@@ -122,6 +137,8 @@ class Restored:
 
     picture: Picture
     nfe: int  # evaluations of the network for this image
+    sampling: Sampling | None = None  # what it took, resolved; None without a network
+    strength: float = 1.0  # share of the network's change that was applied
 
 
 class Restorer:
@@ -215,8 +232,9 @@ class Restorer:
     def restore(
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
-        """One result a picture, in order. On a GPU pictures of one size share the network's batch. FBCNN heeds nothing
-        of `sampling`, so that its results are the published ones.
+        """One result a picture, in order. Each is restored as its file stores it, so that the network sees a JPEG's
+        grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN heeds
+        nothing of `sampling`, so that its results are the published ones.
         """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
@@ -224,30 +242,34 @@ class Restorer:
             return [Restored(picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
         if isinstance(self.checkpoint, fbcnn.Weights):
-            settings = replace(settings, tile=None, color_correction=False, projection=False)
-        canvases, nfe = [Canvas(p.height, p.width, p.depth) for p in pictures], [0] * len(pictures)
-        for parts in self._batches(pictures, settings):
-            y = torch.stack([_as_tensor(pictures[i].rgb[tile.place]) for i, tile in parts])
-            restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, settings)
+            settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
+        plans = [settings.adapted(p, self.process) if self.process else (settings, 1.0) for p in pictures]
+        canvases, nfe = [Canvas(*_size(p), p.depth) for p in pictures], [0] * len(pictures)
+        for parts in self._batches(pictures, plans):
+            y = torch.stack([_as_tensor(pictures[i].stored[tile.place]) for i, tile in parts])
+            sampling = plans[parts[0][0]][0]
+            restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, sampling)
             for (i, tile), pixels in zip(parts, restored, strict=True):
                 canvases[i].add(tile, pixels)
                 nfe[i] = max(nfe[i], calls)
-        finished = (_finish(*each, settings) for each in zip(pictures, canvases, strict=True))
-        return [Restored(*each) for each in zip(finished, nfe, strict=True)]
+        done = zip(pictures, canvases, nfe, plans, strict=True)
+        return [Restored(_finish(p, canvas, *plan), calls, *plan) for p, canvas, calls, plan in done]
 
-    def _batches(self, pictures: Sequence[Picture], settings: Sampling) -> list[list[Part]]:
-        """What goes through the network together: on a GPU as many tiles of one size as there are pictures. On a CPU a
-        batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every image steps of its
-        own, which only then are counted as its own.
+    def _batches(self, pictures: Sequence[Picture], plans: Sequence[tuple[Sampling, float]]) -> list[list[Part]]:
+        """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
+        pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
+        image steps of its own, which only then are counted as its own. What is not to be changed stays away.
         """
-        parts = [(i, tile) for i, p in enumerate(pictures) for tile in tiles(p.height, p.width, settings.tile)]
-        if self.device.type == "cpu" or settings.sampler == "ode":
+        parts: list[Part] = []
+        alike: dict[tuple[Sampling, tuple[int, int]], list[Part]] = {}
+        for i, (picture, (sampling, strength)) in enumerate(zip(pictures, plans, strict=True)):
+            for tile in tiles(*_size(picture), sampling.tile) if strength > 0 else []:
+                parts.append((i, tile))
+                alike.setdefault((sampling, tile.size), []).append((i, tile))
+        if self.device.type == "cpu" or any(sampling.sampler == "ode" for sampling, _ in plans):
             return [[part] for part in parts]
-        by_size: dict[tuple[int, int], list[Part]] = {}
-        for part in parts:
-            by_size.setdefault(part[1].size, []).append(part)
         count = len(pictures)
-        return [same[i : i + count] for same in by_size.values() for i in range(0, len(same), count)]
+        return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]
 
     @torch.inference_mode()
     def _restore_parts(
@@ -312,18 +334,31 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _finish(picture: Picture, canvas: Canvas, settings: Sampling) -> Picture:
-    """The picture with the pixels of its canvas. By rows, so that a large one needs no second copy in floats."""
+def _finish(picture: Picture, canvas: Canvas, settings: Sampling, strength: float) -> Picture:
+    """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. strength:
+    the share of the change that is applied.
+    """
+    if strength == 0:
+        return picture
     shift = np.zeros(3)
     if settings.color_correction:
-        shift = picture.rgb.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
+        shift = picture.stored.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
     rgb = np.empty_like(picture.rgb)
-    for top in range(0, len(rgb), ROWS):
+    before, after = picture.stored, STORED[picture.orientation](rgb)
+    for top in range(0, len(before), ROWS):
         restored = canvas.rows(top, top + ROWS) + shift.astype(np.float32)
-        rgb[top : top + ROWS] = (restored.clip(0, 1) * picture.peak).round()
-    if settings.projection and picture.constraint:
-        rgb = project(rgb, picture.constraint)
+        if strength < 1:
+            restored = strength * restored + (1 - strength) / picture.peak * before[top : top + ROWS]
+        band = (restored.clip(0, 1) * picture.peak).round().astype(rgb.dtype)
+        if settings.projection and picture.constraint:
+            band = project_band(band, picture.constraint, top)
+        after[top : top + ROWS] = band
     return picture.with_rgb(rgb)
+
+
+def _size(picture: Picture) -> tuple[int, int]:
+    """Height and width as stored."""
+    return picture.stored.shape[0], picture.stored.shape[1]
 
 
 def _as_tensor(rgb: Pixels) -> Tensor:

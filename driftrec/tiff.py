@@ -9,7 +9,7 @@ horizontal differences of the pixels (predictor 2), which makes photographs a th
 import io
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Any, cast
 
@@ -47,6 +47,11 @@ LOW = {"L": "B", "B": "L", "N": OTHER}  # what makes Pillow's decoders take the 
 
 def check(image: TiffImageFile, data: bytes) -> None:
     """Refuse what Pillow would bend without a word, and a file in which pixels are missing."""
+    check_tags(image, len(data), lambda: formats.is_cut(data, "TIFF"))
+
+
+def check_tags(image: TiffImageFile, size: int, is_cut: Callable[[], bool]) -> None:
+    """`check` of a file of so many bytes; only where its directory is odd is asked whether it is cut."""
     tags = image.tag_v2
     if DNG_VERSION in tags or tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED:
         raise BadImage(Reason.unsupported, "TIFF whose first page is a reduced copy (camera raw): develop it")
@@ -55,12 +60,12 @@ def check(image: TiffImageFile, data: bytes) -> None:
     offsets = tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
     lengths = tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
     end = max((a + b for a, b in zip(offsets, lengths, strict=False)), default=0)
-    if end > len(data):
-        raise BadImage(Reason.truncated, f"TIFF of {len(data)} bytes with pixels up to byte {end}")
+    if end > size:
+        raise BadImage(Reason.truncated, f"TIFF of {size} bytes with pixels up to byte {end}")
     width, height = tags[IMAGE_WIDTH], tags[IMAGE_HEIGHT]
     wide, high = (tags[TILE_WIDTH], tags[TILE_HEIGHT]) if tiled else (width, tags.get(STRIP_HEIGHT, height))
     if len(offsets) < -(-width // wide) * -(-height // high):
-        reason = Reason.truncated if formats.is_cut(data, "TIFF") else Reason.corrupt
+        reason = Reason.truncated if is_cut() else Reason.corrupt
         raise BadImage(reason, f"TIFF whose {len(offsets)} strips or tiles do not cover it")
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = 16  # pixels; of 4:2:0 a block of chroma
-OVERLAP = 96  # pixels that neighbours share
-EDGE = 32  # of these, as many at a tile's own edge are not used; the rest fades
+OVERLAP = 96  # pixels that neighbours share; of these a third at either tile's own edge is not used, the rest fades
+SMALLEST = 128  # side of a tile, pixels
 SCALE = {8: 2**13, 16: 2**24}  # of the canvas, by a picture's depth: -4 to 4 fit in 16 bits, to a 32nd of a level of 8
 
 Pixels = NDArray[np.float32]
@@ -62,25 +62,26 @@ def spans(length: int, side: int | None) -> list[Span]:
         return [Span(0, length, (1.0,) * length)]
     check_side(side)
     side -= side % GRID
-    count = -(-(length - OVERLAP) // (side - OVERLAP))
-    step = -(-(length - OVERLAP) // (count * GRID)) * GRID  # from one start to the next
-    starts = range(0, length - OVERLAP, step)
-    stops = [min(start + step + OVERLAP, length) for start in starts]
+    shared = overlap(side)
+    count = -(-(length - shared) // (side - shared))
+    step = -(-(length - shared) // (count * GRID)) * GRID  # from one start to the next
+    starts = range(0, length - shared, step)
+    stops = [min(start + step + shared, length) for start in starts]
     found: list[Span] = []
     for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         weights = np.ones(stop - start)
         if i > 0:
-            shared = stops[i - 1] - start
             weights[:shared] = fade(shared)
         if i < len(starts) - 1:
-            shared = stop - starts[i + 1]
             weights[-shared:] = 1 - fade(shared)
         found.append(Span(start, stop, tuple(weights.tolist())))
     assert all(after.start < before.stop for before, after in pairwise(found))
     return found
 
 
-SMALLEST = 2 * OVERLAP  # side of a tile, pixels: each pixel belongs to at most two tiles down, and two across
+def overlap(side: int) -> int:
+    """Pixels that tiles of this side share: at most half of it, so that a pixel belongs to two tiles down at most."""
+    return min(OVERLAP, side // 2 // GRID * GRID)
 
 
 def check_side(side: int) -> None:
@@ -90,8 +91,8 @@ def check_side(side: int) -> None:
 
 
 def fade(shared: int) -> NDArray[np.float64]:
-    """From 0 to 1 over the pixels that two tiles share, with EDGE of them on either side left out: half a cosine."""
-    edge = min(EDGE, (shared - 1) // 2)
+    """From 0 to 1 over the pixels that two tiles share, with a third on either side left out: half a cosine."""
+    edge = shared // 3
     place = (np.arange(shared) + 0.5 - edge) / (shared - 2 * edge)
     return (1 - np.cos(np.pi * place.clip(0, 1))) / 2
 

@@ -13,7 +13,8 @@ from skimage.data import astronaut, coffee
 
 from driftrec.image import decode
 from driftrec.jpeg import degrade, encode_jpeg, shift
-from driftrec.projection import UPRIGHT, Constraint, constraint, project
+from driftrec.picture import STORED
+from driftrec.projection import Constraint, Older, constraint, older_damage, project
 
 # Small JPEG files, and their levels as libjpeg reads them from the entropy-coded data.
 REFERENCE = json.loads((Path(__file__).parent / "fixtures" / "levels.json").read_text())["files"]
@@ -37,11 +38,13 @@ def test_levels_are_those_in_the_file(file) -> None:
     found = constraint(base64.b64decode(file["jpeg"]))
     assert found is not None
     assert (found.height, found.width) == (37, 43)
-    assert len(found.levels) == len(found.steps) == len(file["levels"])
-    for levels, known in zip(found.levels, file["levels"], strict=True):
+    assert len(found.planes) == len(found.steps) == len(file["levels"])
+    for plane, known in enumerate(file["levels"]):
         rows, columns = known["blocks"]
+        levels = found.levels(plane, 0, rows)
+        assert np.array_equal(levels[1:], found.levels(plane, 1, rows))  # a band alone is as within the whole
         truth = np.frombuffer(zlib.decompress(base64.b64decode(known["zlib"])), "<i2").reshape(rows, columns, 8, 8)
-        off = np.abs(levels[:rows, :columns].astype(int) - truth)
+        off = np.abs(levels[:, :columns].astype(int) - truth)
         if file["quality"] <= 75:
             assert not off.any()
         else:  # a flat block's samples may round alike for two levels where the step is less than 8
@@ -98,7 +101,7 @@ def test_noise_never_gets_worse(quality: int) -> None:
 def test_grey_stays_grey() -> None:
     grey = PHOTO[..., 1]
     found = constraint(encode_jpeg(grey, 60))
-    assert found is not None and len(found.levels) == 1
+    assert found is not None and len(found.planes) == 1
     restored = np.repeat((grey + 20.0).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     projected = project(restored, found)
     assert (np.ptp(projected, axis=2) == 0).all()
@@ -124,22 +127,12 @@ def test_the_grid_turns_with_the_picture(orientation: int) -> None:
     Image.fromarray(PHOTO).save(out, "JPEG", quality=75, exif=exif)
     found = constraint(out.getvalue())
     assert found is not None
-    upright = np.ascontiguousarray(UPRIGHT[orientation](PHOTO))
-    assert decode(out.getvalue()).rgb.shape == upright.shape
-    assert psnr(decode(out.getvalue()).rgb, upright) > 30  # turned as `decode` turns it
-    assert (project(upright, found) != upright).mean() < 1e-3
-    drifted = (upright + 10.0).clip(0, 255).astype(np.uint8)
-    assert np.array_equal(
-        project(drifted, found), UPRIGHT[orientation](project(shifted_back(drifted, orientation), plain()))
-    )
-
-
-def shifted_back(upright: np.ndarray, orientation: int) -> np.ndarray:
-    return np.ascontiguousarray(UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)](upright))
-
-
-def plain() -> Constraint:
-    return constrained(PHOTO, 75)
+    picture, plain = decode(out.getvalue()), constrained(PHOTO, 75)
+    assert picture.orientation == orientation
+    assert np.array_equal(picture.stored, decode(encode_jpeg(PHOTO, 75, "4:2:0")).rgb)
+    assert np.array_equal(picture.stored, STORED[orientation](picture.rgb))
+    drifted = (picture.stored + 10.0).clip(0, 255).astype(np.uint8)
+    assert np.array_equal(project(drifted, found), project(drifted, plain))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (8, 8), (17, 9), (16, 64), (65, 130)])
@@ -210,3 +203,12 @@ def test_files_whose_damage_is_older_give_none(photo: np.ndarray) -> None:
         assert constraint(encode_jpeg(image, 90)) is None
     for quality in (10, 30, 50, 75, 90):
         assert constraint(encode_jpeg(photo, quality)) is not None
+
+
+def test_older_damage_shows_in_a_later_file_alone() -> None:
+    assert older_damage(decode(encode_jpeg(PHOTO, 90, "4:2:0")).rgb, 90) == Older.unseen
+    moved = np.ascontiguousarray(shift(degrade(PHOTO, 10), 4, 4))
+    for earlier, seen in [(degrade(PHOTO, 10), Older.plain), (moved, Older.suspected)]:
+        pixels = decode(encode_jpeg(earlier, 90, "4:2:0")).rgb
+        assert older_damage(pixels, 90) == seen
+        assert older_damage(np.asarray(Image.fromarray(pixels).convert("L")), 90) == seen

@@ -1,0 +1,122 @@
+"""Adaptive restoration: less to do where a file says that little is lost, and never more than was asked for."""
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+from driftrec import Restorer, adaptive
+from driftrec.bridge import I2SB, InDI
+from driftrec.image import Picture, decode
+from driftrec.jpeg import degrade, encode_jpeg, shift
+from driftrec.process import Process
+from driftrec.projection import Older, constraint
+from driftrec.restoration import Sampling
+from driftrec.sde import OUVE, CosVE
+
+PHOTO = np.ascontiguousarray(astronaut()[20:276, 100:356])
+WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)
+
+
+def opened(image: np.ndarray, quality: int) -> Picture:
+    data = encode_jpeg(image, quality, "4:2:0")
+    return replace(decode(data), constraint=constraint(data))
+
+
+def test_the_better_a_file_the_less_is_done() -> None:
+    plans = [WANTED.adapted(opened(PHOTO, quality), OUVE()) for quality in (5, 10, 20, 50, 70)]
+    starts, steps = ([getattr(sampling, name) for sampling, _ in plans] for name in ("start", "steps"))
+    assert starts[0] == starts[1] == 0.3
+    assert all(a > b for a, b in pairwise(starts[1:]))
+    assert steps == [4, 4, 3, 2, 2]
+    assert WANTED.adapted(opened(PHOTO, 90), OUVE())[0].fidelity == 1
+    strengths = [adaptive.strength(quality) for quality in range(1, 101)]
+    assert strengths[:60] == [1] * 60
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[-1] == 0
+
+
+def test_what_tells_nothing_of_its_damage_gets_everything() -> None:
+    for picture in (Picture(PHOTO), opened(degrade(PHOTO, 10), 90)):
+        assert WANTED.adapted(picture, OUVE()) == (WANTED, 1.0)
+    fine = opened(PHOTO, 90)
+    assert replace(WANTED, adaptive=False).adapted(fine, OUVE())[1] == 1
+
+
+def test_a_mere_suspicion_gets_a_full_start_but_no_full_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = replace(opened(PHOTO, 90), constraint=None)
+    for seen, strength in [(Older.suspected, adaptive.strength(90)), (Older.plain, 1.0)]:
+        monkeypatch.setattr(adaptive, "older_damage", lambda *_, seen=seen: seen)
+        assert WANTED.adapted(picture, OUVE()) == (WANTED, strength)
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_an_older_quality_that_can_be_told_counts(offset: int) -> None:
+    for earlier, strength in [(30, 1.0), (85, adaptive.strength(85))]:
+        moved = np.ascontiguousarray(shift(degrade(PHOTO, earlier), offset, offset))
+        picture = opened(moved, 97)
+        assert picture.constraint is None or earlier > 30
+        seen, quality = adaptive.history(replace(picture, constraint=None))
+        if seen:  # one of 85 may go unseen
+            assert WANTED.adapted(replace(picture, constraint=None), OUVE())[1] == pytest.approx(strength, abs=0.05)
+            assert abs(quality - earlier) <= 2
+        assert seen == Older.plain or earlier > 30
+
+
+@pytest.mark.parametrize("process", [OUVE(), CosVE(), I2SB()], ids=lambda process: process.name)
+@pytest.mark.parametrize("wanted", [0.3, 1.0])
+def test_the_noise_of_a_start_goes_with_the_damage(process: Process, wanted: float) -> None:
+    def level(t: float) -> float:
+        return float(process.std(t) / process.mean_coefficient(t))
+
+    assert adaptive.start(process, wanted, 0.01, 1.0) == wanted
+    assert adaptive.start(process, wanted, 0.01, 1e-9) == pytest.approx(0.011)
+    begin = adaptive.start(process, wanted, 0.01, 0.5)
+    assert 0.01 < begin < wanted
+    if wanted < 1:
+        assert level(begin) == pytest.approx(0.5 * level(wanted), rel=1e-3)
+
+
+def test_a_process_without_noise_starts_where_it_was_told_to() -> None:
+    assert adaptive.start(InDI(), 0.7, 0.01, 0.5) == 0.7
+
+
+def test_a_share_of_the_change_is_applied(small_model: Path) -> None:
+    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
+    picture = replace(opened(PHOTO[:64, :64], 90), constraint=None)
+    settings = Sampling(fidelity=1.0, color_correction=False)
+    whole = restorer.restore([picture], ["a"], 0, settings)[0]
+    part = restorer.restore([picture], ["a"], 0, replace(settings, adaptive=True))[0]
+    assert part.strength == adaptive.strength(90) < whole.strength == 1
+    mixed = picture.rgb + part.strength * (whole.picture.rgb.astype(float) - picture.rgb)
+    inside = (whole.picture.rgb > 0) & (whole.picture.rgb < 255)
+    assert np.abs(part.picture.rgb - mixed)[inside].max() <= 1.01
+    finest = replace(picture, quality=100)
+    untouched = restorer.restore([finest], ["a"], 0, replace(settings, adaptive=True))[0]
+    assert (untouched.nfe, untouched.strength) == (0, 0)
+    assert np.array_equal(untouched.picture.rgb, finest.rgb)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("tile", [None, 128])
+def test_a_turned_file_is_restored_as_it_is_stored(small_model: Path, orientation: int, tile: int | None) -> None:
+    """The network, its noise, the tiles and the projection see the grid at the corner; then the result is turned."""
+    from tests.driftrec.pictures import stored
+
+    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
+    exif, results = Image.Exif(), []
+    for tag in (1, orientation):
+        exif[0x0112], out = tag, io.BytesIO()
+        Image.fromarray(PHOTO[:139, :101]).save(out, "JPEG", quality=75, exif=exif)
+        picture = replace(decode(out.getvalue()), constraint=constraint(out.getvalue()))
+        assert picture.constraint is not None
+        sampling = Sampling(steps=2, fidelity=0.5, tile=tile, adaptive=True)
+        results.append(restorer.restore([picture], ["a"], 0, sampling)[0].picture.rgb)
+    untouched, turned = results
+    assert turned.shape[:2] == (untouched.shape[:2] if orientation < 5 else untouched.shape[1::-1])
+    assert np.array_equal(stored(turned, orientation), untouched)
