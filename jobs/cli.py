@@ -8,6 +8,7 @@ from importlib import import_module
 JOBS = {
     "restore": "restore an archive of JPEG-damaged images",
     "evaluate": "damage clean images, restore and score them; tables, curves and pictures as one page",
+    "survey": "tell what is in an archive, what is damaged, and what a restore would cost",
     "degrade": "make JPEG copies of clean images, for tests and for other tools",
     "split": "divide an archive into lists for training, validation and test",
     "train": "train a model on clean images, or go on with it",

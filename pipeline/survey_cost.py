@@ -1,0 +1,148 @@
+"""What a restore of the surveyed archive would cost: the chosen model timed on pieces of its own files.
+
+As many processes as a restore would start run at once, each on one thread where there is no GPU: what they slow each
+other down is measured with them. A GPU's speed is never guessed: the user states it or it is left out.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from driftrec.errors import BadImage
+from driftrec.image import Picture, decode, encode
+from driftrec.restoration import Sampling
+from pipeline.graph import Pool
+from pipeline.restore import resolve
+from pipeline.settings import RestoreSettings
+from pipeline.stage import sampling_of
+from pipeline.store import redact
+from pipeline.survey_settings import SurveySettings
+from pipeline.survey_summary import GOOD, Survey
+from pipeline.weights import Weights, find
+
+log = logging.getLogger(__name__)
+
+SIDE = 512  # pixels: of the pieces that are restored, the side of a tile
+WARM_SIDE = 128
+MOST = 16  # processes that measure; a larger pool is reckoned from them
+
+
+def find_model(settings: SurveySettings) -> tuple[Weights, Sampling]:
+    """The model and how it is sampled. Raises InvalidInput if it cannot be so."""
+    weights = find(settings.model)
+    asked = {name: getattr(settings, name) for name in ("model", "steps", "samples", "fidelity", "seed", "max_pixels")}
+    resolved = resolve(RestoreSettings(input=settings.input, output=settings.output, **asked), weights)
+    return weights, sampling_of(resolved)
+
+
+def estimate(
+    settings: SurveySettings, model: tuple[Weights, Sampling] | None, survey: Survey, files: Sequence[tuple[str, bytes]]
+) -> dict[str, Any]:
+    """What summary.json says of the cost. Needs Ray if anything is to be measured.
+
+    Args:
+        settings: of the survey.
+        model: from `find_model`; None: nothing is measured.
+        survey: whose pixels are to be restored.
+        files: (key, bytes) of some of them, to measure with.
+    """
+    cost: dict[str, Any] = {
+        "good_quality": GOOD,
+        "megapixels": round(survey.pixels / 1e6, 3),
+        "megapixels_below_good": round((survey.pixels - survey.good_pixels) / 1e6, 3),
+    }
+    if model and files:
+        cost["measured"] = _measured(settings, model, survey, files)
+    if speed := settings.gpu_megapixels_per_s:
+        cost["stated"] = {"gpu_megapixels_per_s": speed, **_hours(survey, speed, "gpu_hours")}
+    return cost
+
+
+def _measured(
+    settings: SurveySettings, model: tuple[Weights, Sampling], survey: Survey, files: Sequence[tuple[str, bytes]]
+) -> dict[str, Any]:
+    pool = Pool.fit(None, None, None, 1 << 20)
+    processes = min(MOST, pool.actors)
+    task = ray.remote(calibrate).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=1)
+    given = ray.put(list(files))
+    log.info("measuring %s for %g s in %d processes", settings.model, settings.calibration_s, processes)
+    try:
+        found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])
+    except ray.exceptions.RayError as error:  # what the survey has found is as good without it
+        log.warning("the cost could not be measured: %s", " ".join(str(error).split())[-300:])
+        return {"pieces": 0}
+    pixels, seconds = sum(one["pixels"] for one in found), sum(one["seconds"] for one in found)
+    if not pixels:
+        return {"pieces": 0}
+    speed, sampling = pool.actors * pixels / seconds / 1e6, model[1]
+    return {
+        "model": redact(settings.model),
+        "steps": sampling.steps,
+        "samples": sampling.samples,
+        "fidelity": sampling.fidelity,
+        "pieces": sum(one["pieces"] for one in found),
+        "processes": pool.actors,
+        "processes_measured": processes,
+        "device": found[0]["device"],
+        "seconds_per_megapixel_and_process": round(seconds / pixels * 1e6, 4),
+        "nfe_mean": round(sum(one["nfe"] for one in found) / sum(one["pieces"] for one in found), 2),
+        "megapixels_per_s": round(speed, 4),
+        "images_per_s": round(speed / max(1e-9, survey.pixels / 1e6 / max(1, survey.sound)), 4),
+        **_hours(survey, speed, "hours"),
+    }
+
+
+def _hours(survey: Survey, megapixels_per_s: float, name: str) -> dict[str, float]:
+    """Of all sound files, and without the JPEGs of good quality."""
+    per_hour = megapixels_per_s * 1e6 * 3600  # pixels
+    return {name: survey.pixels / per_hour, f"{name}_below_good": (survey.pixels - survey.good_pixels) / per_hour}
+
+
+def calibrate(
+    files: Sequence[tuple[str, bytes]], weights: Weights, sampling: Sampling, settings: SurveySettings, turn: int
+) -> dict[str, Any]:
+    """Decode, restore and encode pieces of the files, from the `turn`-th on, until the time is up; at least one."""
+    import torch
+
+    torch.set_num_threads(1)  # as the actors of a restore
+    restorer = weights.load()
+    total = {"pieces": 0, "pixels": 0, "nfe": 0, "seconds": 0.0, "device": str(restorer.device)}
+    turned = [*files[turn % len(files) :], *files[: turn % len(files)]]  # so that processes begin with different ones
+    pieces = [piece for key, data in turned for piece in _piece(key, data, settings)]
+    if not pieces:
+        return total
+    restorer.restore([_part(pieces[0][1], WARM_SIDE)], ["warm"], settings.seed, sampling)  # the first call is slower
+    begun = time.perf_counter()
+    while not total["pieces"] or time.perf_counter() - begun < settings.calibration_s:
+        key, picture, decoding = pieces[total["pieces"] % len(pieces)]
+        start = time.perf_counter()
+        (restored,) = restorer.restore([picture], [key], settings.seed, sampling)
+        encode(restored.picture, "png")
+        total["seconds"] += time.perf_counter() - start + decoding
+        total["pixels"] += picture.width * picture.height
+        total["pieces"] += 1
+        total["nfe"] += restored.nfe
+    return total
+
+
+def _piece(key: str, data: bytes, settings: SurveySettings) -> list[tuple[str, Picture, float]]:
+    """(key, the middle of the picture, seconds of decoding that fall to it); none where it cannot be decoded."""
+    begun = time.perf_counter()
+    try:
+        picture = decode(data, key, settings.max_pixels)
+    except BadImage:
+        return []
+    seconds, part = time.perf_counter() - begun, _part(picture, SIDE)
+    return [(key, part, seconds * part.width * part.height / (picture.width * picture.height))]
+
+
+def _part(picture: Picture, side: int) -> Picture:
+    """The middle of a picture, no longer than a side; it keeps to the JPEG grid of an upright file."""
+    top, left = (max(0, whole - side) // 16 * 8 for whole in (picture.height, picture.width))
+    rgb = picture.rgb[top : top + side, left : left + side]
+    alpha = None if picture.alpha is None else picture.alpha[top : top + side, left : left + side]
+    return replace(picture, rgb=rgb, alpha=alpha, constraint=None)

@@ -1,0 +1,73 @@
+"""The settings of `driftrec survey`. Knows no Ray, no storage."""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from pipeline.settings import MIB, Settings, allowed_failures
+
+ENOUGH, LEAST_SHARE = 500, 0.01  # files that "auto" decodes, about; of large archives this share
+USUAL_BYTES = 200_000  # of a file, to guess how many a tar holds
+
+
+class SurveySettings(Settings):
+    """Settings of `driftrec survey`, named as the flags; the two groups say what a change does to the ledger."""
+
+    input: str  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: str  # folder or URL prefix that this run owns
+
+    # These determine the ledger: another value needs another output.
+    pixels: str = "auto"  # files that are decoded: auto, all, none, or a share such as 0.1 or 10%
+    seed: int = Field(0, ge=0)  # of the choice of these
+    max_pixels: int = Field(100_000_000, ge=1)  # larger images have the reason `too_large`
+    limit: int | None = Field(None, ge=1)  # only the first so many images
+    shard_bytes: int = Field(256 * MIB, ge=1)  # compressed bytes in a shard, of a tar read together
+    shard_images: int = Field(1024, ge=1)  # images in a shard of loose files, at most
+
+    # These do not: they may change between two attempts at one output.
+    model: str = "tiny"  # whose cost is measured
+    steps: int | None = Field(None, ge=1)  # None: as the model says
+    samples: int = Field(1, ge=1)
+    fidelity: float | None = Field(None, ge=0, le=1)
+    calibration_s: float = Field(10.0, ge=0)  # seconds for which it is measured; 0: not at all
+    gpu_megapixels_per_s: float | None = Field(None, gt=0)  # of one GPU, as the user knows it
+    max_failed: str = "0"  # damaged images that are still a success: a number or "5%"
+    report: bool = True  # write report.html at the end
+    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+
+    @field_validator("pixels", mode="before")
+    @classmethod
+    def _check_pixels(cls, value: Any) -> str:
+        text = str(value).strip()
+        if text not in ("auto", "all", "none"):
+            _share(text)
+        return text
+
+    @field_validator("max_failed", mode="before")
+    @classmethod
+    def _check_max_failed(cls, value: Any) -> str:
+        allowed_failures(str(value), 0)
+        return str(value)
+
+    def share(self, images: int | None, size: int) -> float:
+        """Share of the files that are decoded, of an input of so many images (None: not known) and bytes."""
+        if self.pixels == "auto":
+            return min(1.0, max(LEAST_SHARE, ENOUGH / max(1, images or size // USUAL_BYTES)))
+        return _share({"all": "1", "none": "0"}.get(self.pixels, self.pixels))
+
+
+def _share(text: str) -> float:
+    """ "0.1" or "10%" as a number. Raises ValueError for anything that is no share."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError("give auto, all, none, or a share such as 0.1 or 10%")
+    return number
+
+
+# What the cost is asked of.
+COST_FIELDS = ("model", "steps", "samples", "fidelity", "calibration_s", "gpu_megapixels_per_s")
+# Fields that may differ between two attempts at the same output.
+FREE_FIELDS = frozenset({"output", "max_failed", "report", "progress_s", *COST_FIELDS})

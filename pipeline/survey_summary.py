@@ -1,0 +1,228 @@
+"""What a survey comes to: the ledger as report.parquet, counts and distributions as summary.json."""
+
+import hashlib
+import math
+import tempfile
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger import FAILED
+from pipeline.run import Run
+from pipeline.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
+from pipeline.survey_stage import SCHEMA
+
+REPORT, SUMMARY = "report.parquet", "summary.json"
+ROWS = 50_000  # in a row group of report.parquet
+EXAMPLES = 4  # of a band of quality
+GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
+GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
+TURNED = range(2, 9)  # orientations that are not upright
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Band:
+    """The sound files of one range of quality; 0 stands for those that are no JPEG, or whose tables are unknown."""
+
+    files: int = 0
+    pixels: int = 0
+    measured: int = 0  # of which the blocking was measured
+    bef: float = 0.0  # their sum, raw
+    looked: int = 0  # in which an earlier compression was looked for
+    earlier: Counter[str] = field(default_factory=Counter)  # what showed
+    examples: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
+
+    def add(self, shard: str, row: Row) -> None:
+        """Count one file."""
+        pixels = row["width"] * row["height"]
+        self.files += 1
+        self.pixels += pixels
+        if row["bef"] is not None:
+            self.measured += 1
+            self.bef += row["bef"]
+        if row["earlier"] is not None:
+            self.looked += 1
+            self.earlier[row["earlier"]] += 1
+        rank = hashlib.blake2b(row["key"].encode(), digest_size=8).hexdigest()
+        if 0 < pixels <= MAX_SHOWN_PIXELS and (len(self.examples) < EXAMPLES or rank < self.examples[-1][0]):
+            insort(self.examples, (rank, shard, dict(row)), key=lambda item: item[:2])
+            del self.examples[EXAMPLES:]
+
+
+@dataclass
+class Survey:
+    """Sums over ledger parts, in memory that does not grow with them."""
+
+    files: int = 0
+    bytes: int = 0
+    decoded: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)  # of damaged files
+    failures: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_FAILURES by key
+    formats: Counter[str] = field(default_factory=Counter)  # of the sound files, as all that follows
+    modes: Counter[str] = field(default_factory=Counter)
+    subsampling: Counter[str] = field(default_factory=Counter)
+    orientations: Counter[int] = field(default_factory=Counter)
+    traits: Counter[str] = field(default_factory=Counter)  # progressive, exact, exif, gps, xmp, icc
+    qualities: Counter[int] = field(default_factory=Counter)
+    quality_pixels: Counter[int] = field(default_factory=Counter)
+    megapixels: Histogram = field(default_factory=Histogram)
+    widest: int = 0  # pixels of the longest side
+    bands: dict[int, Band] = field(default_factory=dict)  # by the upper end of the quality range
+
+    def add(self, shard: str, part: pa.Table) -> None:
+        """Count the rows of one part."""
+        for row in part.to_pylist():
+            self.files += 1
+            self.bytes += row["bytes"] or 0
+            self.decoded += bool(row["decoded"])
+            if row["status"] == FAILED:
+                self.reasons[row["reason"]] += 1
+                if len(self.failures) < MAX_FAILURES or row["key"] < self.failures[-1]["key"]:
+                    insort(self.failures, row, key=lambda failure: failure["key"])
+                    del self.failures[MAX_FAILURES:]
+            else:
+                self._sound(shard, row)
+
+    def _sound(self, shard: str, row: Row) -> None:
+        pixels, quality = row["width"] * row["height"], row["quality"]
+        self.formats[row["format"]] += 1
+        self.modes[f"{row['mode'] or '?'}, {row['depth'] or '?'} bits"] += 1
+        self.orientations[row["orientation"] or 1] += 1
+        self.traits.update(name for name in ("progressive", "exact", "exif", "gps", "xmp", "icc") if row[name])
+        self.megapixels.add(pixels / 1e6)
+        self.widest = max(self.widest, row["width"], row["height"])
+        if row["subsampling"]:
+            self.subsampling[row["subsampling"]] += 1
+        if quality is not None:
+            self.qualities[quality] += 1
+            self.quality_pixels[quality] += pixels
+        self.bands.setdefault(-(-(quality or 0) // QUALITY_BAND) * QUALITY_BAND, Band()).add(shard, row)
+
+    @property
+    def sound(self) -> int:
+        """Files without a reason."""
+        return self.files - self.reasons.total()
+
+    @property
+    def pixels(self) -> int:
+        """Of the sound files."""
+        return sum(band.pixels for band in self.bands.values())
+
+    @property
+    def good_pixels(self) -> int:
+        """Of the JPEGs of quality GOOD and more."""
+        return sum(pixels for quality, pixels in self.quality_pixels.items() if quality >= GOOD)
+
+    @property
+    def earlier(self) -> tuple[int, Counter[str]]:
+        """JPEGs in which an earlier compression was looked for, and what showed."""
+        found = sum((band.earlier for band in self.bands.values()), Counter[str]())
+        return sum(band.looked for band in self.bands.values()), found
+
+    def examples(self, most: int) -> list[tuple[str, dict[str, Any]]]:
+        """(shard, row) of some sound files, bands in turn; lowest quality first, unknown last."""
+        turns = [
+            (turn, top, shard, row)
+            for top, band in self.bands.items()
+            for turn, (_, shard, row) in enumerate(band.examples)
+        ]
+        turns.sort(key=lambda item: (item[0], item[1] or math.inf))
+        rows = [(shard, row) for _, _, shard, row in turns[:most]]
+        return sorted(rows, key=lambda item: (item[1]["quality"] or math.inf, item[1]["key"]))
+
+
+def reduce_ledger(run: Run) -> Survey:
+    """One pass over the ledger: report.parquet is written and the sums are taken."""
+    survey, shards = Survey(), [shard.id for shard in run.listing.shards]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / REPORT
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
+            for shard, part in zip(shards, run.ledger.read_parts(shards), strict=True):
+                survey.add(shard, part)
+                waiting.append(part)
+                if sum(table.num_rows for table in waiting) >= ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+            writer.write_table(pa.concat_tables([SCHEMA.empty_table(), *waiting]))
+        run.store.put_file(REPORT, path)
+    return survey
+
+
+def summarize(run: Run, survey: Survey, share: float) -> dict[str, Any]:
+    """What summary.json says, but for the cost."""
+    looked, found = survey.earlier
+    return {
+        "job": "survey",
+        "input": run.listing.source.url,
+        "output": run.store.url,
+        "files": survey.files,
+        "sound": survey.sound,
+        "damaged": dict(survey.reasons.most_common()),
+        "ignored_files": dict(run.listing.ignored.most_common()),
+        "bytes": survey.bytes,
+        "megapixels": round(survey.pixels / 1e6, 3),
+        "longest_side": survey.widest,
+        "formats": dict(survey.formats.most_common()),
+        "modes": dict(survey.modes.most_common()),
+        "jpeg": {
+            "files": survey.formats["JPEG"],
+            "progressive": survey.traits["progressive"],
+            "tables_of_libjpeg": survey.traits["exact"],
+            "subsampling": dict(survey.subsampling.most_common()),
+            "quality": {str(quality): files for quality, files in sorted(survey.qualities.items())},
+            "median_quality": _median(survey.qualities),
+        },
+        "metadata": {name: survey.traits[name] for name in ("exif", "gps", "xmp", "icc")}
+        | {"turned": sum(survey.orientations[turn] for turn in TURNED)},
+        "decoded": {"files": survey.decoded, "share_asked": share},
+        "compressed_before": {
+            "looked_at": looked,
+            "aligned": found["aligned"],
+            "shifted": found["shifted"],
+            "share": (found["aligned"] + found["shifted"]) / looked if looked else None,
+            "interval": wilson(found["aligned"] + found["shifted"], looked),
+        },
+        "by_quality": [_band(top, band) for top, band in sorted(survey.bands.items())],
+    }
+
+
+def _band(top: int, band: Band) -> dict[str, Any]:
+    return {
+        "quality": [top - QUALITY_BAND + 1, top] if top else None,
+        "files": band.files,
+        "megapixels": round(band.pixels / 1e6, 3),
+        "bef_mean": band.bef / band.measured if band.measured else None,
+        "bef_files": band.measured,
+        "looked_at": band.looked,
+        "compressed_before": band.earlier["aligned"] + band.earlier["shifted"],
+    }
+
+
+def _median(counts: Counter[int]) -> int | None:
+    """The lower median."""
+    seen = 0
+    for value, files in sorted(counts.items()):
+        seen += files
+        if 2 * seen >= counts.total():
+            return value
+    return None
+
+
+def wilson(hits: int, trials: int) -> list[float] | None:
+    """95 % interval of a share (Wilson, 1927)."""
+    if not trials:
+        return None
+    z = 1.959964  # of a normal distribution, 97.5 %
+    share, scale = hits / trials, 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / scale
+    reach = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / scale
+    return [max(0.0, middle - reach), min(1.0, middle + reach)]
