@@ -31,9 +31,37 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="let outputs contradict the coefficients of their JPEG files",
     )
+    told.add_argument(
+        "--adaptive",
+        action=argparse.BooleanOptionalAction,
+        help="do as much as a JPEG's quality asks for (default), or the same for all",
+    )
+    told.add_argument("--skip-above", type=int, metavar="Q", help="leave JPEGs of this quality or more as they are")
+    told.add_argument("--skipped", choices=("copy", "list"), help="copy skipped files (default), or only list them")
+    told.add_argument("--frames", choices=("first", "skip"), help="of animations and TIFF pages (default first)")
     told.add_argument("--format", choices=("png", "same", "jpeg", "webp", "tiff"), help="of the outputs (default png)")
-    told.add_argument("--layout", choices=("tree",), help="how the outputs lie (default tree: as the inputs)")
+    told.add_argument("--layout", choices=("tree", "tar"), help="outputs as the inputs lie (default), or a tar a shard")
+    told.add_argument("--include", action="append", metavar="PATTERN", help="only keys that match; may be repeated")
+    told.add_argument("--exclude", action="append", metavar="PATTERN", help="no keys that match; may be repeated")
+    told.add_argument("--only-listed", metavar="FILE", help="only the keys in a text, CSV or Parquet file")
     told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")
+    told.add_argument(
+        "--retry-failed",
+        nargs="?",
+        const="all",
+        metavar="REASON",
+        help="do images of a finished shard again that failed (for this reason)",
+    )
+    told.add_argument(
+        "--copy-failed", action="store_true", default=None, help="put files that failed, as they are, among the outputs"
+    )
+    told.add_argument(
+        "--image-timeout",
+        dest="image_timeout_s",
+        type=float,
+        metavar="S",
+        help="seconds after which a step on one image counts as hung (default 3600)",
+    )
     told.add_argument("--actors", type=int, metavar="N", help="processes with a model (default: one a GPU, or a CPU)")
     told.add_argument("--batch-size", type=int, metavar="N", help="images given to the network together (default 4)")
     told.add_argument("--gpus-per-actor", type=float, metavar="G", help="default 1 where the cluster has GPUs")

@@ -1,10 +1,8 @@
-"""What tar shards (WebDataset) and Parquet row groups hold, as rows of (key, data, reason, detail). Knows no Ray.
+"""What containers hold, as rows of (key, data, reason, detail); here Parquet row groups. Knows no Ray.
 
 A row with a reason has no data: it is an image that fails before anybody looks at it, or a container that was cut.
 """
 
-import io
-import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,11 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput, Reason
-from pipeline.names import is_image
 
 IMAGE_COLUMNS = ("image", "jpg", "bytes")
 KEY_COLUMNS = ("key", "__key__", "path", "id")
-BLOCK = 512  # bytes of a tar record
 
 
 class Row(NamedTuple):
@@ -26,53 +22,6 @@ class Row(NamedTuple):
     data: bytes | memoryview
     reason: str = ""
     detail: str = ""
-
-
-class _Member(tarfile.TarInfo):
-    """A header whose size or extended header lies cannot send the reader backwards, and so round in circles."""
-
-    def _block(self, count: int) -> int:
-        if count < 0:
-            raise tarfile.InvalidHeaderError("negative size")
-        return super()._block(count)  # type: ignore[misc]
-
-
-def tar_rows(data: bytes, name: str, stem: str) -> Iterator[Row]:
-    """A row per image member of the tar `data`, named "<stem>/<member>"; a last row named `name` if the tar was cut."""
-    view, end, complete = memoryview(data), 0, False
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", tarinfo=_Member) as tar:
-            while member := tar.next():
-                end = tar.offset
-                if row := _member_row(view, member, stem):
-                    yield row
-            complete = view[end : end + BLOCK] == bytes(BLOCK)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        yield Row(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {len(data)}: {error}")
-        return
-    if not complete:
-        detail = f"no end-of-archive mark at byte {end} of {len(data)}: the tar was cut, members may be missing"
-        yield Row(name, b"", Reason.shard_incomplete, detail)
-
-
-def _member_row(view: memoryview, member: tarfile.TarInfo, stem: str) -> Row | None:
-    """The row of one member, None if it does not promise an image."""
-    if member.isdir() or not is_image(member.name):
-        return None
-    key = f"{stem}/{member.name.removeprefix('./')}"
-    if member.issym() or member.islnk():
-        return Row(key, b"", Reason.unsafe_name, f"a link to {member.linkname!r} inside the tar, not a file")
-    if not member.isreg() or member.issparse():
-        return Row(key, b"", Reason.unsupported, "a device, sparse or other special file inside the tar")
-    data = view[member.offset_data : member.offset_data + member.size]
-    if len(data) < member.size:
-        return Row(key, b"", Reason.truncated, f"the tar ends after {len(data)} of its {member.size} bytes")
-    return Row(key, data)
-
-
-def tar_size(data: bytes) -> int:
-    """How many rows the tar will give."""
-    return sum(1 for _ in tar_rows(data, "", ""))
 
 
 def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:

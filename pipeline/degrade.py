@@ -67,6 +67,8 @@ class DegradeShard(ShardStage):
         store: OUTPUT.
     """
 
+    alone = True
+
     def __init__(self, settings: DegradeSettings, conditions: Sequence[Condition], store: Store) -> None:
         super().__init__(store, SCHEMA)
         self.settings, self.conditions = settings, conditions

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from driftrec import __version__
-from driftrec.metrics import LABELS
+from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.charts import swatch
 from pipeline.evaluate_charts import Charts, Table
 from pipeline.evaluate_pictures import load_pictures
@@ -138,20 +138,21 @@ class Page:
             }
             for name in self.names
         ]
-        for cells in zip(*(row["cells"] for row in rows), strict=True):
-            most = max(cell["wins"] for cell in cells)
+        for metric, cells in zip(self.plan.names, zip(*(row["cells"] for row in rows), strict=True), strict=True):
+            means = [cell["mean"] for cell in cells if cell["mean"] is not None]
+            best = (max if metric in HIGHER_IS_BETTER else min)(means, default=None)
             for cell in cells:
-                cell["best"] = cell["wins"] == most > 0
+                cell["best"] = len(means) > 1 and cell["mean"] == best
         return rows
 
     def _over_all(self, name: str, metric: str) -> dict[str, Any]:
         scores = [self._score(condition, name, metric) for condition in self.conditions]
         known = [score for score in scores if score is not None]
         found = (self._row(condition, name)["metrics"].get(column_of(metric), {}) for condition in self.conditions)
-        complete = len(known) == len(scores)
-        text = shown(sum(known) / len(known), metric) if complete else "–"
+        mean = sum(known) / len(known) if len(known) == len(scores) else None
+        text = "–" if mean is None else shown(mean, metric)
         wins = sum(bool(one.get("best")) for one in found)
-        return {"text": text, "wins": wins, "tied": False}
+        return {"text": text, "mean": mean, "wins": wins, "tied": False}
 
     def _costs(self, conditions: Sequence[Table], name: str) -> dict[str, str]:
         """Network evaluations and seconds an image, as means over conditions."""

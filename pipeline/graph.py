@@ -18,16 +18,21 @@ from ray.data import ActorPoolStrategy, DataContext
 from driftrec.errors import DriftRecError, StorageFull
 from pipeline import cluster
 from pipeline.collisions import OutputName
-from pipeline.ledger import FAILED, OK
+from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.progress import Progress
 from pipeline.run import Run
+from pipeline.settle import settle
 from pipeline.shard_stage import ShardStage
-from pipeline.shards import Shard, ShardSource
+from pipeline.shards import Shard
+from pipeline.source import ShardSource
+
+log = logging.getLogger(__name__)
 
 READ_CPUS = 0.25  # a read task waits more than it computes
 ACTOR_CPU_SHARE = 0.75  # of the cluster's CPUs, all actors together; the rest is for read tasks: neither starves
 DIED = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
-RETRIES = 3  # of a read task or of a shard whose worker died; what kills its worker each time ends the run
+RETRIES = 3  # of a read task whose worker died
+DEATHS = 100  # of actors with the same shard before them: far more than the stage itself puts up with
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ class Graph:
             compute=ActorPoolStrategy(size=self.pool.actors, max_tasks_in_flight_per_actor=2),
             num_cpus=self.pool.cpus,
             num_gpus=self.pool.gpus,
-            max_restarts=-1,  # an actor may die often; a shard that kills its actor each time ends the run
-            max_task_retries=RETRIES,
+            max_restarts=-1,  # an actor may die often; how often on one shard is counted by `pipeline.trial`
+            max_task_retries=DEATHS,
         )
 
     @staticmethod
@@ -119,12 +124,10 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
     try:
-        with closing(graph.rows(run.todo)) as rows:
-            for row in rows:
-                if row["error"]:
-                    raise (StorageFull if row["full"] else DriftRecError)(row["error"])
-                run.statuses.update({OK: row[OK], FAILED: row[FAILED]})
-                progress.add(row[OK], row[FAILED], row["pixels"])
+        _work(run, graph, run.todo, progress)
+        if disputed := settle(run.ledger, run.listing.shards):
+            log.info("%d shards are done again: several members of a tar have one output name", len(disputed))
+            _work(run, graph, disputed, progress)
     except DriftRecError:
         raise
     except Exception as error:
@@ -133,10 +136,20 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
         progress.close()
 
 
+def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress) -> None:
+    with closing(graph.rows(shards)) as rows:
+        for row in rows:
+            if row["error"]:
+                raise (StorageFull if row["full"] else DriftRecError)(row["error"])
+            run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
+            run.effort.add(row[OK], row)
+            progress.add(row[OK], row[FAILED], row["pixels"], row[SKIPPED])
+
+
 def _plain(error: Exception) -> DriftRecError:
     """What ended the graph, in one line where Ray gives pages."""
     if isinstance(error, DIED):
-        what = f"a worker died {RETRIES + 1} times on the same shard, out of memory or of an image that crashes it"
+        what = f"a worker died {RETRIES + 1} times on the same shard: out of memory, or killed from outside"
     else:
         lines = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", str(error), re.MULTILINE)
         what = f"Ray could not finish the run: {lines[0][:300] if lines else type(error).__name__}"

@@ -39,7 +39,7 @@ def open_input(url: str) -> Input:
     root, pattern = _split_glob(url)
     try:
         if pattern and not (_is_local(url) and Store.open(url).exists("")):
-            return Input(Store.open(root), shown, pattern=_glob_regex(pattern))
+            return Input(Store.open(root), shown, pattern=glob_regex(pattern))
         store = Store.open(url)
         if isinstance(store, LocalStore) and store.root.is_dir():
             return Input(store, shown)
@@ -101,7 +101,7 @@ def _split_glob(url: str) -> tuple[str, str]:
     return url[: max(cut - 1, 1 if url.startswith("/") else 0)] or ".", url[cut:]
 
 
-def _glob_regex(pattern: str) -> re.Pattern[str]:
+def glob_regex(pattern: str) -> re.Pattern[str]:
     """* and ? stay within a part of the path, ** crosses parts, [abc] is a class."""
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern)

@@ -17,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.names import FORMAT_OF_SUFFIX, SUFFIX_OF_FORMAT, suffix
+from pipeline.names import IMAGE_SUFFIXES, suffix
 from pipeline.pooled import pooled
 from pipeline.store import PART_PREFIX, PART_SUFFIX, LocalStore, Store
 
-FOLDER, IMAGES = "ledger", "images"
-PART = re.compile(r"[0-9a-f]{16}\.parquet")
+FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
+MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
+TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.trial`)
+PART, TAR = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16})?\.tar")
+OUTPUT_SUFFIXES = IMAGE_SUFFIXES | {".bin"}
 READERS = 16  # parts read at once
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -32,22 +35,21 @@ SCHEMA = pa.schema(
         ("status", pa.string()),  # ok | failed | skipped
         ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
         ("detail", pa.string()),  # one line for people; a note where ok
-        ("stage", pa.string()),  # where it failed: read, decode, restore, encode, write; null where ok
+        ("stage", pa.string()),  # where it failed: read, decode, restore, encode, write; else null
         ("input_sha256", pa.string()),
-        ("output", pa.string()),  # name in OUTPUT: images/...; null where failed
+        ("output", pa.string()),  # name in OUTPUT: images/... or shards/x.tar#...; null where there is none
         ("output_sha256", pa.string()),
         ("width", pa.int32()),  # pixels, upright
         ("height", pa.int32()),
         ("mode", pa.string()),  # of the output: L, LA, RGB, RGBA
+        ("depth", pa.int8()),  # of the output, bits a channel: 8 or 16
         ("quality", pa.int16()),  # JPEG quality estimated from the input's tables; null where it is no JPEG
-        ("nfe", pa.int32()),  # evaluations of the network
+        ("nfe", pa.int32()),  # evaluations of the network; 0 where skipped
         ("seconds", pa.float32()),  # decode + restore + encode + write of this image
         ("bef_before", pa.float64()),  # blocking effect factor of the input's pixels, and of the output's
         ("bef_after", pa.float64()),
     ]
 )
-
-WRITTEN_SUFFIXES = frozenset(SUFFIX_OF_FORMAT.values()) | frozenset(FORMAT_OF_SUFFIX)
 
 
 class Ledger:
@@ -60,6 +62,15 @@ class Ledger:
         """Write the part of a shard unless there is one: True if it is ours, False if another came first."""
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
         return self.store.create(_part(shard_id), parquet_bytes(table))
+
+    def replace(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the part of a shard over the one that is there, in one step."""
+        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
+        self.store.put(_part(shard_id), parquet_bytes(table))
+
+    def remove(self, shard_id: str) -> None:
+        """Let the shard count as not done."""
+        self.store.remove(_part(shard_id))
 
     def has(self, shard_id: str) -> bool:
         """Whether the shard's part is there."""
@@ -113,7 +124,7 @@ class Tally:
         self.odd += sum(count != self.rows_per_image for count in rows.values())
         self._keys.append(_digests(rows))
         if "output" in part.column_names:
-            self._outputs.append(_digests(name for name in part["output"].to_pylist() if name))
+            self._outputs.append(_digests({container(name) for name in part["output"].to_pylist() if name}))
 
     @property
     def images(self) -> int:
@@ -127,7 +138,7 @@ class Tally:
         return len(keys) - len(np.unique(keys)) + self.odd
 
     def outputs(self) -> np.ndarray:
-        """Sorted 64-bit digests of all output names."""
+        """Sorted 64-bit digests of the names of all files that hold outputs."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
 
 
@@ -138,11 +149,17 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def sweep(store: Store, outputs: np.ndarray, folders: Sequence[str] = (IMAGES, FOLDER)) -> int:
-    """Remove what a killed attempt left: images that no row names, and unfinished puts; how many these were.
+def container(output: str) -> str:
+    """The file that holds an output: itself, or its tar."""
+    tar, found, _ = output.partition(MEMBER)
+    return f"{tar}.tar" if found and output.startswith(f"{SHARDS}/") else output
+
+
+def sweep(store: Store, outputs: np.ndarray, folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)) -> int:
+    """Remove what a killed attempt left: outputs that no row names, notes, and unfinished puts; how many these were.
 
     `outputs` is Tally.outputs(). Only names that a run itself makes are touched, below its own `folders`: output
-    suffixes below images/, and the parts of unfinished local puts.
+    suffixes below images/, tars of shards, notes of shards in work, and the parts of unfinished local puts.
     """
     removed = 0
     for folder in folders:
@@ -157,7 +174,10 @@ def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray) -> b
     last = name.rpartition("/")[2]
     if isinstance(store, LocalStore) and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
         return True
-    if folder != IMAGES or suffix(name) not in WRITTEN_SUFFIXES:
+    if folder == FOLDER:
+        return last.endswith(TRYING)
+    ours = suffix(name) in OUTPUT_SUFFIXES if folder == IMAGES else folder == SHARDS and TAR.fullmatch(last)
+    if not ours:
         return False
     digest = _digest(name)
     at = int(np.searchsorted(outputs, digest))

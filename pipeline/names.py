@@ -3,12 +3,16 @@
 import hashlib
 import re
 import unicodedata
+from typing import Literal, cast
+
+from driftrec.formats import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-SUFFIX_OF_FORMAT = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
-FORMAT_OF_SUFFIX = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
+IMAGE_SUFFIXES = frozenset(EXTENSIONS)
+Format = Literal["png", "jpeg", "webp", "tiff"]  # as driftrec.image.Format
+SUFFIX_OF_FORMAT: dict[Format, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+FORMAT_OF_SUFFIX: dict[str, Format] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "jpeg"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
     ".webp": "webp",
 }
@@ -41,20 +45,27 @@ def stem(key: str) -> str:
     return strip_suffix(key) if is_image(key) else key
 
 
-def output_format(key: str, wanted: str) -> str:
+def output_format(key: str, wanted: str) -> Format:
     """The format of an output: `wanted`, or for "same" what the key's suffix promises (png if we do not write that)."""
-    return FORMAT_OF_SUFFIX.get(suffix(key), "png") if wanted == "same" else wanted
+    return FORMAT_OF_SUFFIX.get(suffix(key), "png") if wanted == "same" else cast(Format, wanted)
 
 
 def output_name(key: str, wanted: str) -> str:
     """Where the output of `key` lies below images/: an image suffix is replaced, or else one is appended.
 
-    "same" keeps the suffix of a format that we write.
+    "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one.
     """
     new = SUFFIX_OF_FORMAT[output_format(key, wanted)]
-    if wanted == "same" and FORMAT_OF_SUFFIX.get(suffix(key)) and is_image(key):
+    if wanted == "same" and suffix(key) in FORMAT_OF_SUFFIX and suffix(key) != ".mpo":
         return key
     return stem(key) + new
+
+
+def copy_name(key: str, wanted: str) -> str:
+    """Where a copy of the file `key` lies below images/: at its own name, or without an image suffix at its output's.
+    No other key's output or copy has that name, unless both have one output's name.
+    """
+    return key if is_image(key) else output_name(key, wanted)
 
 
 def unsafe(key: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
+from pipeline.outputs import read_output
 from pipeline.shards import Shard, read_shard
 from pipeline.store import Store
 
@@ -54,7 +55,7 @@ def load_pieces(
             continue
         try:
             before = decode(inputs[row["key"]], row["key"]).rgb8
-            after = decode(output.read(row["output"])).rgb8
+            after = decode(read_output(output, row["output"])).rgb8
         except (BadImage, DriftRecError) as error:
             log.info("report: no before and after for %s: %s", row["key"], error)
             continue

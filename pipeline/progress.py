@@ -26,16 +26,17 @@ class Progress:
         self._live = self._stream.isatty()
         self._interval_s = LIVE_S if self._live else interval_s
         self._shards, self._done, self._listed = shards, done, images
-        self._images = self._failed = self._pixels = 0
+        self._images = self._failed = self._skipped = self._pixels = 0
         self._shards_now = 0
         self._begun = self._said = time.monotonic()
 
-    def add(self, ok: int, failed: int, pixels: int) -> None:
+    def add(self, ok: int, failed: int, pixels: int, skipped: int = 0) -> None:
         """One more shard is finished, with so many images and pixels."""
         self._done += 1
         self._shards_now += 1
-        self._images += ok + failed
+        self._images += ok + failed + skipped
         self._failed += failed
+        self._skipped += skipped
         self._pixels += pixels
         self.tick()
 
@@ -58,9 +59,10 @@ class Progress:
         left = (self._shards - self._done) * seconds / self._shards_now if self._shards_now else None
         if self._live:
             eta = "" if left is None else f", {_clock(left)} left"
+            skipped = f"{self._skipped} skipped, " if self._skipped else ""
             text = (
                 f"{self._done}/{self._shards} shards, {self._images} images, {self._failed} failed, "
-                f"{rate:.1f} images/s{eta}"
+                f"{skipped}{rate:.1f} images/s{eta}"
             )
             self._stream.write(f"\r\x1b[K{text}")
         else:
@@ -69,6 +71,7 @@ class Progress:
                 "shards_done": self._done,
                 "images": self._images,
                 "failed": self._failed,
+                "skipped": self._skipped,
                 "images_per_second": round(rate, 2),
                 "megapixels_per_second": round(self._pixels / seconds / 1e6, 2) if seconds else 0.0,
                 "seconds": round(seconds, 1),

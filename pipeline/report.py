@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
+from pipeline.choice import choice_of
 from pipeline.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.page import duration, figure, render, tile, whole
 from pipeline.pairs import Piece, load_pieces
 from pipeline.pooled import pooled
 from pipeline.run import RESULT, RUN
-from pipeline.shards import Shard, list_shards
+from pipeline.shards import Shard, list_input
 from pipeline.store import NotFound, Store
 from pipeline.summary import QUALITY_BAND, Band, Summary
 
@@ -48,6 +49,7 @@ MEANING: Mapping[str, str] = {  # of a reason, and what to do
     Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
     Reason.size_mismatch: "The two sides differ in size. Make them the same.",
     Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",
+    Reason.good_enough: "A JPEG of the quality of skip_above or more that shows no older damage. Nothing to do.",
     Reason.too_small: "Smaller than a training patch, or than a metric looks at. Take smaller patches; leave it out.",
     Reason.internal: "A defect of this program. Report it with the detail below.",
 }
@@ -94,7 +96,10 @@ def _summarize(ledger: Ledger) -> Summary:
 def _list_again(url: str, settings: Mapping[str, Any]) -> Sequence[Shard]:
     """The shards as the run listed them. A report without pictures is better than none where the input is gone."""
     try:
-        return list_shards(url, settings["shard_bytes"], settings["shard_images"], settings["limit"])
+        patterns = settings.get("include") or (), settings.get("exclude") or ()
+        choice = choice_of(*patterns, settings.get("only_listed"))
+        sizes = settings["shard_bytes"], settings["shard_images"], settings["limit"]
+        return list_input(url, *sizes, choice=choice, cut_tars=True).shards
     except DriftRecError as error:
         log.warning("report: %s", error)
         return []
@@ -131,8 +136,9 @@ def _contents(
         "bands": _bands(summary),
         "timing": _timing(summary),
         "failures": summary.failures,
-        "failures_total": images - restored,
-        "settings": _settings(run, summary),
+        "failures_total": summary.count(FAILED),
+        "copied": run["settings"].get("copy_failed", False),
+        "settings": _settings(run),
         "run_json": json.dumps(run, indent=2, ensure_ascii=False),
     }
 
@@ -147,6 +153,11 @@ def _tiles(summary: Summary, result: Mapping[str, Any]) -> list[dict[str, str]]:
         again = bool(result["shards"]["resumed"])
         tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
         tiles.append(tile("Images per second", figure(result["images_per_second"])))
+        tiles.append(tile("Megapixels per second", figure(result["megapixels_per_second"])))
+        if result["idle_share"] is not None:
+            tiles.append(tile("Workers waited for data", f"{100 * result['idle_share']:.1f} %"))
+    if summary.count(OK):
+        tiles.append(tile("Evaluations per image", figure(summary.nfe / summary.count(OK))))
     tiles.append(tile("Megapixels restored", figure(summary.pixels / 1e6)))
     before, after = _mean_bef(summary.bands.values())
     if before:
@@ -268,18 +279,17 @@ def _timing(summary: Summary) -> dict[str, Any] | None:
     }
 
 
-def _settings(run: Mapping[str, Any], summary: Summary) -> list[tuple[str, str]]:
+def _settings(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What determined the bytes, in words."""
     settings, versions = run["settings"], run["versions"]
     by_model = "as the model says"
-    evaluations = summary.nfe / max(1, summary.count(OK))
     return [
         ("Model", settings["model"]),
         ("Sampler", settings["sampler"]),
         ("Steps", by_model if settings["steps"] is None else whole(settings["steps"])),
         ("Samples averaged", whole(settings["samples"])),
         ("Fidelity (0 sample, 1 mean)", by_model if settings["fidelity"] is None else f"{settings['fidelity']:g}"),
-        ("Network evaluations per image", figure(evaluations)),
+        ("Outputs", "a tar a shard" if settings.get("layout") == "tar" else "as the inputs lie"),
         ("Colour correction", "on" if settings["color_correction"] else "off"),
         ("Seed", str(settings["seed"])),
         ("Output format", settings["format"]),

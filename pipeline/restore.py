@@ -8,6 +8,7 @@ from typing import Any
 
 from driftrec.restoration import DEFAULTS
 from pipeline import cluster
+from pipeline.choice import choice_of
 from pipeline.graph import Graph, Pool, work
 from pipeline.inputs import check_apart
 from pipeline.names import output_name
@@ -34,12 +35,12 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
 
     def attempted() -> dict[str, Any]:
         _work(run, settings, weights)
-        return finish(run)
+        return finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
 
     with cluster.connected() if run.todo else nullcontext():
         result = attempt(run, attempted)
     if settings.report and result["state"] == "done":
-        _report(settings)
+        _report(settings, run, result)
     return result
 
 
@@ -53,7 +54,13 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
     weights = find(settings.model)
     settings = resolve(settings, weights)
     run = open_run(
-        "restore", settings.output, listing, shown(settings), identity(settings, weights), settings.max_failed
+        "restore",
+        settings.output,
+        listing,
+        shown(settings),
+        identity(settings, weights),
+        settings.max_failed,
+        retry=settings.retry_failed,
     )
     return run, weights, settings
 
@@ -69,20 +76,31 @@ def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
 
 def list_restore(settings: RestoreSettings) -> Listing:
     """The shards of the input, with output names checked."""
+    choice = choice_of(settings.include, settings.exclude, settings.only_listed)
     return list_input(
-        settings.input, settings.shard_bytes, settings.shard_images, settings.limit, _output_name(settings)
+        settings.input,
+        settings.shard_bytes,
+        settings.shard_images,
+        settings.limit,
+        _output_name(settings),
+        choice,
+        cut_tars=True,
     )
 
 
 def shown(settings: RestoreSettings) -> dict[str, Any]:
     """All settings, fit for run.json: URLs without credentials."""
-    urls = {name: redact(getattr(settings, name)) for name in ("input", "output", "model")}
+    places = {name: getattr(settings, name) for name in ("input", "output", "model", "only_listed")}
+    urls = {name: place and redact(place) for name, place in places.items()}
     return settings.model_dump(mode="json") | urls
 
 
 def identity(settings: RestoreSettings, weights: Weights) -> dict[str, Any]:
-    """What determines bytes and shards. The places of input and model do not count, their content does."""
-    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "model"})
+    """What determines bytes and shards. The places of input and model do not count, their content does.
+
+    Which keys are listed in a file is a part of the input's digest.
+    """
+    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "model", "only_listed"})
     return fixed | {"weights": weights.sha256}
 
 
@@ -108,11 +126,11 @@ def _output_name(settings: RestoreSettings) -> partial[str]:
     return partial(output_name, wanted=settings.format)
 
 
-def _report(settings: RestoreSettings) -> None:
+def _report(settings: RestoreSettings, run: Run, result: dict[str, Any]) -> None:
     """Write report.html; without it the run is as good."""
     try:
         from pipeline.report import write_restore_report
 
-        write_restore_report(settings.input, settings.output)
+        write_restore_report(settings.input, settings.output, run.listing.shards, result)
     except Exception as error:
         log.warning("report.html was not written: %s: %s", type(error).__name__, error)

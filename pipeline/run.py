@@ -1,6 +1,7 @@
 """The life of a run: OUTPUT opened or refused, what is still to do, the final count check, _RESULT.json, the exit code.
 
-Knows no Ray and no pixels. A run owns run.json, images/, ledger/ and _RESULT.json below OUTPUT, and nothing else.
+Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/ and _RESULT.json below OUTPUT, and nothing
+else.
 """
 
 import hashlib
@@ -20,10 +21,14 @@ import pyarrow as pa
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SCHEMA, SKIPPED, Ledger, Tally, sweep
+from pipeline.effort import Effort
+from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SCHEMA, SHARDS, SKIPPED, Ledger, Tally, sweep
+from pipeline.retry import keys_to_retry
 from pipeline.settings import allowed_failures
-from pipeline.shards import Listing, Shard
+from pipeline.settle import settle
+from pipeline.shards import Listing, Shard, narrowed
 from pipeline.store import NotFound, StorageError, Store
+from pipeline.trial import forget
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +61,17 @@ class Run:
     max_failed: str
     fingerprint: str
     resumed: set[str] = field(default_factory=set)  # shards that an earlier attempt has finished
+    again: dict[str, Shard] = field(default_factory=dict)  # of these, by id, those that this one goes back to
     statuses: Counter[str] = field(default_factory=Counter)  # of the shards finished in this attempt
+    effort: Effort = field(default_factory=Effort)  # of this attempt
     rows_per_image: int = 1  # of the ledger
-    folders: Sequence[str] = (IMAGES, FOLDER)  # that this job writes to
+    folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)  # that this job writes to
     started: float = field(default_factory=time.monotonic)
 
     @property
     def todo(self) -> list[Shard]:
-        """The shards without a part when this attempt began."""
-        return [shard for shard in self.listing.shards if shard.id not in self.resumed]
+        """The shards without a part when this attempt began, and those that it goes back to."""
+        return [self.again.get(shard.id, shard) for shard in self.listing.shards if shard.id not in self.resumed]
 
 
 def open_run(
@@ -77,7 +84,8 @@ def open_run(
     *,
     schema: pa.Schema = SCHEMA,
     rows_per_image: int = 1,
-    folders: Sequence[str] = (IMAGES, FOLDER),
+    folders: Sequence[str] = (IMAGES, SHARDS, FOLDER),
+    retry: str | None = None,
 ) -> Run:
     """Open OUTPUT for a new run, or to go on with one of the same fingerprint.
 
@@ -92,6 +100,7 @@ def open_run(
         schema: of the ledger.
         rows_per_image: that the ledger is to have.
         folders: below OUTPUT, where the job writes and the end of a run sweeps.
+        retry: images that failed for this reason are to be done again; "all" for any.
 
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
@@ -105,11 +114,29 @@ def open_run(
             job, store, ledger, listing, max_failed, fingerprint, rows_per_image=rows_per_image, folders=folders
         )
         run.resumed = run.ledger.committed() & {shard.id for shard in listing.shards}
+        run.again = _again(run, retry)
+        run.resumed -= run.again.keys()
         if run.todo:
+            forget(store)
             store.remove(RESULT)  # it speaks of an earlier attempt
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
     return run
+
+
+def _again(run: Run, retry: str | None) -> dict[str, Shard]:
+    """Of the finished shards those to go back to: with images to try again, or with an output that another has."""
+    finished = [shard for shard in run.listing.shards if shard.id in run.resumed]
+    again: dict[str, Shard] = {}
+    if len(finished) == len(run.listing.shards) and _finished_result(run) is None:
+        again = {shard.id: shard for shard in settle(run.ledger, finished)}
+    if retry:
+        left = [shard for shard in finished if shard.id not in again]
+        parts = run.ledger.read_parts((shard.id for shard in left), ("key", "status", "reason"))
+        for shard, part in zip(left, parts, strict=True):
+            if keys := keys_to_retry(part.to_pylist(), retry):
+                again[shard.id] = narrowed(shard, keys)
+    return again
 
 
 def describe(
@@ -136,7 +163,7 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
     try:
         text = store.read(RUN)  # not `exists`: a refusal of S3 says why only to those who read
     except NotFound:
-        foreign = next((name for folder in (IMAGES, FOLDER) for name, _ in store.list(folder)), None)
+        foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
         if foreign:
             told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
             raise InvalidInput(told) from None
@@ -168,8 +195,10 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def earlier_result(run: Run) -> dict[str, Any] | None:
     """The result of the run if it was finished before and nothing is left to do."""
-    if run.todo:
-        return None
+    return None if run.todo else _finished_result(run)
+
+
+def _finished_result(run: Run) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] = json.loads(run.store.read(RESULT))
     except (StorageError, ValueError):
@@ -244,6 +273,7 @@ def _write(
         "seconds": round(seconds, 2),
         "images_this_attempt": images,
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
+        **run.effort.told(seconds),
     }
     result |= told
     run.store.put(RESULT, json.dumps(result, indent=2).encode())

@@ -4,20 +4,26 @@ Plain Python, testable without Ray.
 """
 
 import logging
+import os
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
-from pipeline.ledger import FAILED, OK, SCHEMA, Ledger
-from pipeline.shards import unreadable
+from pipeline.blocks import unreadable
+from pipeline.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
+from pipeline.retry import keys_to_retry, only, renewed
 from pipeline.store import Store
+from pipeline.trial import Trial
+from pipeline.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
+IMAGE_TIMEOUT_S = 3600.0
 Row = Mapping[str, Any]
 SUMMARY = pa.schema(
     [
@@ -25,7 +31,11 @@ SUMMARY = pa.schema(
         ("computed", pa.bool_()),  # false where a part was there already
         (OK, pa.int64()),  # images
         (FAILED, pa.int64()),  # images with a row that failed
-        ("pixels", pa.int64()),
+        (SKIPPED, pa.int64()),  # images left as they are
+        ("pixels", pa.int64()),  # of the images that are ok
+        ("nfe", pa.int64()),  # evaluations of the network for these
+        ("worker", pa.string()),  # the process that did it
+        ("begun", pa.float64()),  # when, in seconds since the epoch
         ("seconds", pa.float64()),
         ("error", pa.string()),  # why the run cannot go on; null if it can. Ray would bury an exception in its own
         ("full", pa.bool_()),  # whether that is for want of room
@@ -39,15 +49,33 @@ class ShardStage:
     Args:
         store: OUTPUT.
         schema: of a ledger part.
+        image_timeout_s: seconds that an image may take before its worker counts as hung.
+        retry: images of this reason are done again where a shard has a part already; "all": whatever the reason.
     """
 
-    def __init__(self, store: Store, schema: pa.Schema = SCHEMA) -> None:
-        self.store, self.ledger = store, Ledger(store, schema)
+    alone = False  # whether `rows` may be asked for the images of a shard one by one
+
+    def __init__(
+        self,
+        store: Store,
+        schema: pa.Schema = SCHEMA,
+        image_timeout_s: float = IMAGE_TIMEOUT_S,
+        retry: str | None = None,
+    ) -> None:
+        self.store, self.ledger, self.retry = store, Ledger(store, schema), retry
+        self.watchdog = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
     def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
         """The part of one shard (a block of `pipeline.shards`). Raises DriftRecError if the run cannot go on."""
         raise NotImplementedError
+
+    def begin(self, shard: str, again: Collection[str]) -> None:
+        """Before the first rows of a shard. `again`: the keys that are done again, none if it is done at first."""
+
+    def end(self) -> None:
+        """After the last rows of a shard, before its part is written. Raises as `rows` does."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Work on one shard and write its part. Gives one row of SUMMARY.
@@ -56,7 +84,8 @@ class ShardStage:
         """
         begun = time.perf_counter()
         shard = table["shard"][0].as_py()
-        summary: dict[str, Any] = {"shard": shard, "computed": False, OK: 0, FAILED: 0, "pixels": 0}
+        summary: dict[str, Any] = dict.fromkeys((OK, FAILED, SKIPPED, "pixels", "nfe"), 0)
+        summary |= {"shard": shard, "computed": False, "worker": self.worker, "begun": time.time()}
         try:
             summary |= self._shard(shard, table)
         except DriftRecError as error:
@@ -67,15 +96,49 @@ class ShardStage:
         """The shard's columns of the summary. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
+        older: list[dict[str, Any]] = []
         if self.ledger.has(shard):
-            return {"computed": False}
+            older = self.ledger.read_part(shard).to_pylist() if self.retry else []
+            if not keys_to_retry(older, self.retry):
+                return {"computed": False}
         if problem := unreadable(table):
             raise DriftRecError(problem)
-        rows = self.rows(shard, table)
-        self.ledger.commit(shard, rows)
-        keys, failed = {row["key"] for row in rows}, {row["key"] for row in rows if row["status"] == FAILED}
-        pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in rows)
-        return {"computed": True, OK: len(keys) - len(failed), FAILED: len(failed), "pixels": pixels}
+        again = keys_to_retry(older, self.retry)
+        rows = self._rows(shard, only(table, older, again) if older else table, again)
+        if older:
+            self.ledger.replace(shard, renewed(older, rows, again))
+        else:
+            self.ledger.commit(shard, rows)
+        failures_last = sorted(rows, key=lambda row: row["status"] == FAILED)
+        statuses = Counter({row["key"]: row["status"] for row in failures_last}.values())
+        done = [row for row in rows if row["status"] == OK]
+        pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
+        nfe = sum(row.get("nfe") or 0 for row in done)
+        counted = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
+        return {"computed": True, "pixels": pixels, "nfe": nfe} | counted
+
+    def _rows(self, shard: str, table: pa.Table, again: Collection[str]) -> list[Row]:
+        """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
+        trial = Trial(self.store, shard, self.watchdog.limit_s)
+        self.begin(shard, again)
+        if trial.first or not self.alone:
+            rows = list(self.rows(shard, table))
+        else:
+            images = (table.slice(row, 1) for row in range(table.num_rows) if table["key"][row].is_valid)
+            rows = [row for image in images for row in self._alone(shard, image, trial)]
+        self.end()
+        trial.end()
+        return rows
+
+    def _alone(self, shard: str, image: pa.Table, trial: Trial) -> Sequence[Row]:
+        """The rows of one image; without trying if it has ended workers before."""
+        key = image["key"][0].as_py()
+        if verdict := trial.verdict(key):
+            for name, text in zip(("reason", "detail"), verdict, strict=True):
+                image = image.set_column(image.column_names.index(name), name, [[str(text)]])
+        else:
+            trial.begin(key)
+        return self.rows(shard, image)
 
 
 def explain(error: Exception) -> tuple[Reason, str]:
@@ -83,7 +146,7 @@ def explain(error: Exception) -> tuple[Reason, str]:
     if isinstance(error, BadImage):
         return error.reason, error.detail
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in text:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text:
         return Reason.out_of_memory, text
     log.error("an image failed with %s", text, exc_info=error)
     return Reason.internal, text

@@ -1,15 +1,15 @@
-"""What is to be done: an input as a deterministic list of shards, and a Ray Datasource over them.
+"""What is to be done: an input as a deterministic list of shards, and what they hold. Knows no Ray.
 
-A shard is the unit of work and of commit. Loose files are grouped in the order of their names; a tar is one shard,
-which is not opened before its turn; a row group of a Parquet file is one shard. A shard's id is a digest of what it
-holds, so the same input gives the same ids on every machine.
+A shard is the unit of work and of commit. Loose files are grouped in the order of their names; a tar is one shard, or
+cut into several, and not opened before its turn; a row group of a Parquet file is one shard. A shard's id is a digest
+of what it holds, so the same input gives the same ids on every machine.
 """
 
 import hashlib
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -17,22 +17,25 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
-from driftrec.errors import DriftRecError, InvalidInput, Reason
+from driftrec.errors import InvalidInput, Reason
+from pipeline.choice import EVERYTHING, Choice, Selection
 from pipeline.collisions import OutputName, Taken
-from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, tar_rows, tar_size
+from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
 from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
 from pipeline.store_file import StoreFile
+from pipeline.tars import TarFile, tar_rows
 
 log = logging.getLogger(__name__)
 
 TARGET_BYTES = 8 * 2**20  # compressed; 4 to 16 MiB a block works best with Ray Data
 MAX_IMAGES = 64  # in a shard of loose files: what a kill costs at most
 MIN_SHARDS = 16  # a small input is cut finer than that, so that all actors get work and the progress shows
+MIN_PIECE = 2**20  # bytes of a tar, when small tars are cut finer for the same reason
+RECORD = 20 * 512  # bytes that tar writes at once: no piece is smaller
+MAX_PIECES = 100_000  # of all tars together: what lies in more than 800 GB of tars is cut less finely
 READERS = 8  # parallel reads of loose files from a remote store
 TEXTS = ("shard", "key", "reason", "detail")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary())])
@@ -52,6 +55,11 @@ class Shard:
     group: int = 0  # row group of a Parquet file; -1 where the file has no readable footer
     first_row: int = 0  # of the row group, counted through the file
     duplicates: frozenset[int] = frozenset()  # rows of the group whose output name an earlier row has taken
+    lost: frozenset[str] = frozenset()  # keys of a piece of a tar whose output name an earlier piece has taken
+    start: int = 0  # byte of the tar at which a piece begins
+    stop: int | None = None  # and where it ends; None for the end of the tar
+    choice: Choice = EVERYTHING  # patterns of the keys that are meant
+    kept: frozenset[int] | None = None  # rows that are meant, where they are known; from 0 in the shard
     limit: int | None = None  # read only so many rows
 
 
@@ -62,6 +70,7 @@ class Listing:
     source: Input
     shards: list[Shard]
     ignored: Counter[str]  # files that are no images, by suffix
+    left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
 
     @property
     def images(self) -> int | None:
@@ -88,6 +97,8 @@ def list_input(
     max_images: int = MAX_IMAGES,
     limit: int | None = None,
     output_name: OutputName | None = None,
+    choice: Choice = EVERYTHING,
+    cut_tars: bool = False,
 ) -> Listing:
     """List an input: deterministic, and linear in memory with about 20 bytes an image.
 
@@ -97,14 +108,22 @@ def list_input(
         max_images: loose files in a shard, at most; small inputs are cut finer.
         limit: only the first so many images; tars are opened then, to count.
         output_name: name of the output of a key; given, two keys on one output are refused.
+        choice: of the images; with a list of keys, tars that may hold some of them are opened.
+        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole. Two members on one
+            output name may then be in two shards, which only their ledger parts show (`pipeline.settle`).
 
-    Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name.
+    Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name; for a choice
+    that leaves nothing, or names keys that are not there.
     """
     source = open_input(url)
     try:
-        listing = _list(source, target_bytes, max_images, limit, output_name)
+        listing = _list(source, target_bytes, max_images, output_name, choice, cut_tars)
+        if limit:
+            listing = replace(listing, shards=_limited(listing.shards, limit))
     except StorageError as error:
         raise InvalidInput(f"INPUT {error}") from None
+    if not listing.shards and listing.left_out:
+        raise InvalidInput(f"INPUT {source.url}: --include, --exclude and --only-listed leave none of its images")
     if not listing.shards:
         raise nothing_found(source, listing.ignored.total())
     if listing.ignored:
@@ -114,15 +133,22 @@ def list_input(
 
 
 def _list(
-    source: Input, target_bytes: int, max_images: int, limit: int | None, output_name: OutputName | None
+    source: Input,
+    target_bytes: int,
+    max_images: int,
+    output_name: OutputName | None,
+    choice: Choice,
+    cut_tars: bool,
 ) -> Listing:
     ignored: Counter[str] = Counter()
     containers: list[tuple[str, int]] = []
+    selection = Selection(choice)
 
     def loose() -> Iterator[tuple[str, int]]:
         for name, size in source.files():
             if is_image(name):
-                yield name, size
+                if selection.takes(name):
+                    yield name, size
             elif suffix(name) in (".tar", ".parquet"):
                 containers.append((name, size))
             else:
@@ -131,14 +157,37 @@ def _list(
     shards = list(_group(source.store, loose(), target_bytes, max_images))
     taken = Taken(output_name) if output_name else None
     if taken:
-        taken.add_files(lambda: (name for shard in shards for name, _ in _unpack(shard)))
+        taken.add_files(lambda: (name for shard in shards for name, _ in files_of(shard)))
         taken.check_trees([strip_suffix(name) for name, _ in containers if suffix(name) == ".tar"])
+    tars = sum(size for name, size in containers if suffix(name) == ".tar")
+    length = max(RECORD, tars // MAX_PIECES, min(target_bytes, max(MIN_PIECE, tars // MIN_SHARDS)))
     for name, size in containers:
         if suffix(name) == ".tar":
-            shards.append(Shard(_id("tar", name, size), "tar", source.store, name, size, None))
+            shards += _pieces(source.store, name, size, length if cut_tars else None, selection)
         else:
-            shards.extend(_row_groups(source.store, name, size, taken))
-    return Listing(source, _limited(shards, limit) if limit else shards, ignored)
+            shards += _row_groups(source.store, name, size, taken, selection)
+    selection.check_found()
+    return Listing(source, shards, ignored, selection.left_out)
+
+
+def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:
+    """A tar as shards of about `length` bytes. It is opened only if some of its keys may have been asked for."""
+    if not selection.may_take_below(strip_suffix(name)):
+        return
+    starts = range(0, max(1, size), length or max(1, size))
+    choice = selection.choice
+    for start in starts:
+        stop = None if start == starts[-1] else start + starts.step
+        parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)
+        shard_id = _id(*parts, choice.digest()) if choice else _id(*parts)
+        length = min(size, stop or size) - start
+        piece = Shard(shard_id, "tar", store, name, length, None, start=start, stop=stop, choice=choice.patterns)
+        if choice.listed is not None:
+            kept = selection.rows(keys_of(piece))
+            if not kept:
+                continue
+            piece = replace(piece, kept=kept)
+        yield piece
 
 
 def _group(
@@ -165,7 +214,7 @@ def _files_shard(store: Store, files: Sequence[tuple[str, int]]) -> Shard:
     return Shard(_id("files", packed), "files", store, "", size, len(files), zlib.compress(packed, 1))
 
 
-def _unpack(shard: Shard) -> list[tuple[str, int]]:
+def files_of(shard: Shard) -> list[tuple[str, int]]:
     """(name, bytes) of the loose files of a shard."""
     items = zlib.decompress(shard.files).decode("utf-8", "surrogateescape").split("\0")
     return [(name, int(size)) for size, _, name in (item.partition(":") for item in items)]
@@ -179,7 +228,7 @@ def _id(*parts: object) -> str:
     return digest.hexdigest()
 
 
-def _row_groups(store: Store, name: str, size: int, taken: Taken | None) -> Iterator[Shard]:
+def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selection: Selection) -> Iterator[Shard]:
     """One shard a row group; a file whose footer cannot be read is one shard that says so."""
     try:
         file = _open_parquet(store, name)
@@ -190,13 +239,18 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None) -> Iter
     first = 0
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
-        duplicates: frozenset[int] = frozenset()
-        if taken:
-            duplicates = taken.add(parquet_keys(file, group, key_column, strip_suffix(name), first))
         shard_id = _id("parquet", name, size, group, info.num_rows)
-        yield Shard(
-            shard_id, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first, duplicates
-        )
+        shard = Shard(shard_id, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
+        keys = parquet_keys(file, group, key_column, strip_suffix(name), first) if taken or selection.choice else []
+        if selection.choice:
+            kept = selection.rows(keys)
+            shard = replace(shard, id=_id(shard_id, selection.choice.digest()), images=len(kept), kept=kept)
+        if taken:
+            rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
+            repeated = taken.add([keys[row] for row in rows])
+            shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
+        if shard.images or not selection.choice:
+            yield shard
         first += info.num_rows
 
 
@@ -204,7 +258,7 @@ def _limited(shards: list[Shard], limit: int) -> list[Shard]:
     """The shards that hold the first `limit` images, the last of them cut; its id says so."""
     kept: list[Shard] = []
     for shard in shards:
-        images = shard.images if shard.images is not None else tar_size(shard.store.read(shard.name))
+        images = shard.images if shard.images is not None else sum(1 for _ in _checked(shard, _rows(shard), None))
         if images > limit:
             kept.append(replace(shard, id=_id(shard.id, limit), limit=limit, images=shard.images and limit))
             break
@@ -215,35 +269,49 @@ def _limited(shards: list[Shard], limit: int) -> list[Shard]:
     return kept
 
 
-
 def read_shard(shard: Shard, output_name: OutputName | None = None) -> pa.Table:
     """All images of a shard, with SCHEMA: a row has data, or a reason and a detail why there is none.
 
     Unsafe names, names whose output another row of the shard has taken (only if `output_name` is given), objects that
     storage does not give and cut containers are rows with a reason. Raises StorageError if storage as a whole fails.
     """
-    return _table(shard, islice(_checked(shard, _rows(shard), output_name), shard.limit))
+    return _table(shard, rows_of(shard, output_name))
+
+
+def rows_of(shard: Shard, output_name: OutputName | None = None) -> Iterator[Row]:
+    """The rows of `read_shard`, one by one."""
+    return islice(_checked(shard, _rows(shard), output_name), shard.limit)
+
+
+def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
+    """The same shard, where it can be with these of its images only. Keys are those of the ledger."""
+    if shard.kind != "files":
+        return shard
+    files = [file for file in files_of(shard) if printable(file[0]) in keys]
+    return replace(_files_shard(shard.store, files), id=shard.id)
 
 
 def keys_of(shard: Shard) -> list[str]:
-    """The keys of a shard's images as they are stored. A tar is read whole for that; of others only names are read."""
+    """The keys of all images of a shard as they are stored, of those that are not meant as well.
+
+    A tar is read for that; of others only names are read.
+    """
     if shard.kind == "files":
-        return [name for name, _ in _unpack(shard)]
+        return [name for name, _ in files_of(shard)]
     if shard.kind == "tar" or shard.group < 0:
-        return [row.key for row in _rows(shard)]
+        return [row.key for row in _rows(shard, data=False)]
     file = _open_parquet(shard.store, shard.name)
     _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
 
 
-def _rows(shard: Shard) -> Iterator[Row]:
+def _rows(shard: Shard, data: bool = True) -> Iterator[Row]:
     if shard.kind == "files":
         return _file_rows(shard)
     if shard.kind == "tar":
-        data = shard.store.read(shard.name)
-        if len(data) < shard.size:  # a connection that was cut looks like a short file
-            data = shard.store.read(shard.name)
-        return tar_rows(data, shard.name, strip_suffix(shard.name))
+        near = shard.stop if data or not isinstance(shard.store, LocalStore) else shard.start
+        tar = TarFile(shard.store, shard.name, shard.start, near)
+        return tar_rows(tar, shard.name, strip_suffix(shard.name), shard.start, shard.stop, data=data)
     if shard.group < 0:
         detail = "the Parquet footer is missing or broken: the file was cut"
         return iter([Row(shard.name, b"", Reason.shard_incomplete, detail)])
@@ -255,7 +323,7 @@ def _rows(shard: Shard) -> Iterator[Row]:
 
 def _file_rows(shard: Shard) -> Iterator[Row]:
     """Loose files; from a remote store some at a time, because each waits for its answer."""
-    files = _unpack(shard)
+    files = files_of(shard)
     if isinstance(shard.store, LocalStore):
         yield from (_file_row(shard.store, *file) for file in files)
         return
@@ -286,17 +354,28 @@ def _checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) 
     keys: set[str] = set()
     taken = Taken(output_name) if output_name else None
     for position, row in enumerate(rows, start=shard.first_row):
+        if not _is_meant(shard, position - shard.first_row, row):
+            continue
         why, key = unsafe(row.key), printable(row.key)
-        repeated = bool(taken and taken.add([row.key])) or position - shard.first_row in shard.duplicates
+        lost = key in shard.lost
+        repeated = bool(taken and taken.add([row.key])) or lost or position - shard.first_row in shard.duplicates
         if why:
             row = Row(key, b"", Reason.unsafe_name, why)
         elif repeated and not row.reason:
             detail = f"an earlier image has the output name of {key}"
             row = Row(key, b"", Reason.duplicate_name, detail)
-        if key in keys or (repeated and row.reason == Reason.duplicate_name and shard.kind == "parquet"):
-            row = row._replace(key=f"{key}#{position}")
+        elsewhere = lost or (repeated and row.reason == Reason.duplicate_name and shard.kind == "parquet")
+        if key in keys or elsewhere:
+            row = row._replace(key=f"{key}#{shard.start + position}")
         keys.add(row.key)
         yield row
+
+
+def _is_meant(shard: Shard, place: int, row: Row) -> bool:
+    """Whether the choice takes this row of the shard; what tells of a cut container always stays."""
+    if row.reason == Reason.shard_incomplete and row.key == shard.name:
+        return True
+    return shard.choice.takes(row.key) if shard.kept is None else place in shard.kept
 
 
 def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
@@ -313,45 +392,3 @@ def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
 
 def _open_parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(StoreFile(store, name))
-
-
-class ShardSource(Datasource):
-    """A Ray Datasource with one read task, and so one block, a shard. Without images a block has one null key."""
-
-    def __init__(self, shards: Sequence[Shard], output_name: OutputName | None = None) -> None:
-        super().__init__()
-        self._shards = list(shards)
-        self._output_name = output_name
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Compressed bytes, which is what the blocks hold."""
-        return sum(shard.size for shard in self._shards)
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
-    ) -> list[ReadTask]:
-        """One task a shard, whatever parallelism is asked for."""
-        return [self._task(shard) for shard in self._shards]
-
-    def _task(self, shard: Shard) -> ReadTask:
-        output_name = self._output_name
-        metadata = BlockMetadata(num_rows=shard.images, size_bytes=shard.size, exec_stats=None, input_files=None)
-        return ReadTask(lambda: [_block(shard, output_name)], metadata, schema=SCHEMA)
-
-
-def _block(shard: Shard, output_name: OutputName | None) -> pa.Table:
-    """The shard's table; without images, or if storage fails, one row with a null key (see `unreadable`)."""
-    problem = ""
-    try:
-        table = read_shard(shard, output_name)
-        if table.num_rows:
-            return table
-    except DriftRecError as error:
-        problem = str(error)  # as data: Ray would bury an exception in its own
-    row = {"shard": [shard.id], "key": [None], "reason": [""], "detail": [problem], "data": [b""]}
-    return pa.table(row, schema=SCHEMA)
-
-
-def unreadable(block: pa.Table) -> str:
-    """Why a block of ShardSource could not be read and the run cannot go on; "" if it could."""
-    return "" if block["key"][0].is_valid else str(block["detail"][0].as_py())

@@ -6,7 +6,7 @@ it has finished. The images in flight are bounded in number and in their sum of 
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -15,14 +15,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from driftrec import __version__, adaptive
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
-from driftrec.image import Picture, decode, encode
-from driftrec.jpeg import inspect
+from driftrec.headers import read_header
+from driftrec.image import Picture, decode, encode, not_kept
+from driftrec.metadata import joined
 from driftrec.metrics.blockiness import bef_u8
-from driftrec.projection import constraint
-from driftrec.restoration import Sampling
-from pipeline.ledger import FAILED, IMAGES, OK
-from pipeline.names import output_format, output_name
+from driftrec.picture import to_8_bits
+from driftrec.projection import Older, constraint
+from driftrec.restoration import Restored, Sampling
+from pipeline.ledger import FAILED, OK, SKIPPED
+from pipeline.names import copy_name, output_format, output_name
+from pipeline.outputs import Outputs, Tar, Tree
 from pipeline.pooled import pooled
 from pipeline.settings import RestoreSettings
 from pipeline.shard_stage import ShardStage, explain
@@ -39,14 +43,21 @@ class Item:
 
     key: str
     seconds: float = 0.0  # spent on it so far
-    picture: Picture | None = None  # decoded, later restored; None if it failed
+    picture: Picture | None = None  # decoded, later restored; None if it failed or is left as it is
     failed: Failed | None = None
+    skipped: bool = False  # left as it is; `failed` says why
+    copy: bytes | None = None  # the file itself, if it may become an output
+    record: dict[str, Any] | None = None  # of what was done, for the output
     columns: dict[str, Any] = field(default_factory=dict)  # of its ledger row
 
     def fail(self, stage: str, error: Exception) -> "Item":
         """The same image as a row with a reason."""
         reason, detail = explain(error)
-        return replace(self, picture=None, failed=Failed(self.key, stage, reason, detail))
+        return replace(self, picture=None, skipped=False, failed=Failed(self.key, stage, reason, detail))
+
+    def skip(self, reason: Reason, detail: str) -> "Item":
+        """The same image, left as it is."""
+        return replace(self, picture=None, skipped=True, failed=Failed(self.key, "decode", reason, detail))
 
     @property
     def pixels(self) -> int:
@@ -63,8 +74,11 @@ class RestoreShard(ShardStage):
         store: OUTPUT.
     """
 
+    alone = True
+
     def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
-        super().__init__(store)
+        super().__init__(store, image_timeout_s=settings.image_timeout_s, retry=settings.retry_failed)
+        self.outputs: Outputs = Tree(store)
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
         self.settings = settings
         self.sampling = sampling_of(settings)
@@ -75,6 +89,15 @@ class RestoreShard(ShardStage):
         except DriftRecError as error:
             self.broken = error
 
+    def begin(self, shard: str, again: Collection[str]) -> None:
+        """What is done again goes into a tar of its own: those that are there stay as they are."""
+        if self.settings.layout == "tar":
+            digest = hashlib.blake2b("\0".join(sorted(again)).encode(), digest_size=8).hexdigest()
+            self.outputs = Tar(self.store, f"{shard}-{digest}" if again else shard)
+
+    def end(self) -> None:
+        self.outputs.close()
+
     def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
         """A ledger row an image, in the order of the shard, whose file is written."""
         size, threads = self.settings.batch_size, self.settings.codec_threads
@@ -84,7 +107,7 @@ class RestoreShard(ShardStage):
             lambda row: self._load(table, row),
             listed,
             size + threads,
-            lambda row, item: item.pixels if item else 0,
+            lambda row, item: item.pixels if item else _declared(table, row, self.settings.max_pixels),
             PIXELS_AHEAD,
         )
         restored = (item for batch in _batches(items, size) for item in self._restore(batch))
@@ -95,25 +118,43 @@ class RestoreShard(ShardStage):
         """Decode one image and measure it as it came."""
         begun = time.perf_counter()
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
-        if reason:
-            return Item(key, failed=Failed(key, "read", Reason(reason), table["detail"][row].as_py()))
         data: bytes = table["data"][row].as_py()
-        item = Item(key, columns={"input_sha256": hashlib.sha256(data).hexdigest()})
+        item = Item(key, copy=data, columns={"input_sha256": hashlib.sha256(data).hexdigest()})
+        if reason:
+            item = item if data else Item(key)
+            where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
+            return replace(item, failed=Failed(key, where, Reason(reason), table["detail"][row].as_py()))
         try:
-            picture = decode(data, key, self.settings.max_pixels)
+            with self.watchdog.watch():
+                picture = decode(data, key, self.settings.max_pixels, self.settings.frames)
             if self.settings.projection and picture.source_format == "JPEG":
                 picture = replace(picture, constraint=constraint(data))
             columns = {
                 "width": picture.width,
                 "height": picture.height,
                 "detail": picture.note or None,
-                "quality": inspect(data).quality if picture.source_format == "JPEG" else None,
-                "bef_before": _bef(picture.rgb8),
+                "mode": picture.mode,
+                "quality": picture.quality,
             }
             item = replace(item, picture=picture, columns=item.columns | columns)
+            if self._is_good_enough(picture):
+                item = item.skip(Reason.good_enough, f"quality {picture.quality}, and no older damage shows")
+            else:
+                item.columns["bef_before"] = _bef(picture)
+        except BadImage as error:
+            animated = error.reason == Reason.animated
+            item = item.skip(error.reason, error.detail) if animated else item.fail("decode", error)
         except Exception as error:
             item = item.fail("decode", error)
-        return replace(item, seconds=time.perf_counter() - begun)
+        copied = data if self.settings.copy_failed or item.skipped else None
+        return replace(item, copy=copied, seconds=time.perf_counter() - begun)
+
+    def _is_good_enough(self, picture: Picture) -> bool:
+        """Whether the settings leave such a picture as it is."""
+        limit = self.settings.skip_above
+        if limit is None or picture.quality is None or picture.quality < limit:
+            return False
+        return adaptive.history(picture)[0] == Older.unseen
 
     def _restore(self, batch: Sequence[Item]) -> list[Item]:
         """The network's turn. If a batch fails its images go one by one: none can take the others along."""
@@ -126,7 +167,8 @@ class RestoreShard(ShardStage):
         begun = time.perf_counter()
         pictures, keys = [item.picture for item in items if item.picture], [item.key for item in items]
         try:
-            results = self.restorer.restore(pictures, keys, self.settings.seed, self.sampling)
+            with self.watchdog.watch(len(items)):
+                results = self.restorer.restore(pictures, keys, self.settings.seed, self.sampling)
         except DriftRecError:
             raise
         except Exception as error:
@@ -139,36 +181,67 @@ class RestoreShard(ShardStage):
                 item,
                 seconds=item.seconds + share,
                 picture=result.picture,
-                columns=item.columns | {"nfe": result.nfe, "mode": result.picture.mode},
+                record=self._record(result),
+                columns=item.columns | {"nfe": result.nfe},
             )
             for item, result in zip(items, results, strict=True)
         ]
 
+    def _record(self, result: Restored) -> dict[str, Any]:
+        """What was done to a picture, for its own metadata. Names content, not places: bytes go by it."""
+        done: dict[str, Any] = {"version": __version__, "model": self.restorer.fingerprint[:16]}
+        if result.sampling is None:
+            return done
+        used, names = result.sampling, ("sampler", "steps", "start", "samples", "fidelity")
+        done |= {"seed": self.settings.seed} | {name: getattr(used, name) for name in names}
+        return done | {"strength": round(result.strength, 4), "projection": bool(result.picture.constraint)}
+
     def _finish(self, item: Item) -> dict[str, Any]:
-        """Encode and write one image; its ledger row."""
+        """Write one image, restored or as it is; its ledger row."""
         begun = time.perf_counter()
-        if item.picture:
-            try:
-                wanted = self.settings.format
-                data = encode(item.picture, output_format(item.key, wanted))
-                columns = {
-                    "output": f"{IMAGES}/{output_name(item.key, wanted)}",
-                    "output_sha256": hashlib.sha256(data).hexdigest(),
-                    "bef_after": _bef(item.picture.rgb8),
-                }
-                self.store.put(columns["output"], data)
-                item = replace(item, columns=item.columns | columns)
-            except DriftRecError as error:
-                if not isinstance(error, BadImage):
-                    raise
-                item = item.fail("encode", error)
-            except Exception as error:
-                item = item.fail("encode", error)
+        try:
+            if item.picture:
+                with self.watchdog.watch():
+                    item = self._write(item, item.picture)
+        except DriftRecError as error:
+            if not isinstance(error, BadImage):
+                raise
+            item = item.fail("encode", error)
+        except Exception as error:
+            item = item.fail("encode", error)
+        copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed
+        if item.failed and copies and item.copy is not None:
+            name = self.outputs.put(copy_name(item.key, self.settings.format), item.copy)
+            item.columns.update(output=name, output_sha256=item.columns["input_sha256"])
         row = item.columns | {"key": item.key, "seconds": item.seconds + time.perf_counter() - begun, "status": OK}
         if item.failed:
-            failed = item.failed
-            row |= {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage}
+            row |= {"reason": str(item.failed.reason), "detail": item.failed.detail}
+            where = item.failed.stage or None
+            row |= {"status": SKIPPED, "nfe": 0} if item.skipped else {"status": FAILED, "stage": where}
         return row
+
+    def _write(self, item: Item, picture: Picture) -> Item:
+        """Encode and put a restored picture."""
+        settings = self.settings
+        kind = output_format(item.key, settings.format)
+        data = encode(
+            picture,
+            kind,
+            png_level=settings.png_level,
+            jpeg_quality=settings.jpeg_quality,
+            jpeg_subsampling=settings.jpeg_subsampling,
+            webp_quality=settings.webp_quality,
+            record=item.record,
+        )
+        name = self.outputs.put(output_name(item.key, settings.format), data)
+        columns = {
+            "output": name,
+            "output_sha256": hashlib.sha256(data).hexdigest(),
+            "depth": picture.depth if kind in ("png", "tiff") else 8,
+            "detail": joined(picture.note, not_kept(picture, kind)) or None,
+            "bef_after": _bef(picture),
+        }
+        return replace(item, columns=item.columns | columns)
 
 
 def sampling_of(settings: RestoreSettings) -> Sampling:
@@ -191,7 +264,17 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _bef(rgb: np.ndarray) -> float:
-    """Blocking effect factor of an (H, W, 3) uint8 image, or of a window in its middle that keeps to the 8x8 grid."""
-    top, left = (max(0, side - BEF_SIDE) // 16 * 8 for side in rgb.shape[:2])
-    return bef_u8(rgb[top : top + BEF_SIDE, left : left + BEF_SIDE])
+def _declared(table: pa.Table, row: int, max_pixels: int) -> int:
+    """Pixels of an image that is not decoded yet, as far as its header tells."""
+    data = table["data"][row]
+    if not data.is_valid:
+        return 0
+    header = read_header(pa.BufferReader(data.as_buffer()), len(data.as_buffer()), max_pixels)
+    return (header.width or 0) * (header.height or 0)
+
+
+def _bef(picture: Picture) -> float:
+    """Blocking effect factor of a picture as stored, or of a window in its middle that keeps to the 8x8 grid."""
+    top, left = (max(0, side - BEF_SIDE) // 16 * 8 for side in picture.stored.shape[:2])
+    window = picture.stored[top : top + BEF_SIDE, left : left + BEF_SIDE]
+    return bef_u8(to_8_bits(np.ascontiguousarray(window)))

@@ -8,10 +8,16 @@ from pipeline.store import NotFound, Store
 
 
 class StoreFile(io.RawIOBase):
-    """A seekable, read-only file over one object, for readers such as Parquet's that take parts of it."""
+    """A seekable, read-only file over one object, for readers such as Parquet's that take parts of it.
 
-    def __init__(self, store: Store, name: str) -> None:
-        size = store.size(name)
+    Args:
+        store: where it lies.
+        name: of the object.
+        size: its bytes, if the caller knows them; else storage is asked.
+    """
+
+    def __init__(self, store: Store, name: str, size: int | None = None) -> None:
+        size = store.size(name) if size is None else size
         if size is None:
             raise NotFound(f"{store.where(name)} does not exist; check the path")
         self._store, self._name, self._size, self._at = store, name, size, 0
@@ -33,7 +39,14 @@ class StoreFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer from here, with one read of the store."""
-        data = self._store.read(self._name, self._at, len(buffer)) if self._at < self._size else b""
+        length = min(len(buffer), self._size - self._at)
+        data = self._store.read(self._name, self._at, length) if length > 0 else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """All from here, with one read of the store; the standard library's would make one of every 8 KiB."""
+        data = self._store.read(self._name, self._at) if self._at < self._size else b""
+        self._at += len(data)
+        return data

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.ledger import OK
+from pipeline.ledger import FAILED, OK
 
 BINS_PER_DECADE = 100  # a quantile is right to 2.3 %
 QUALITY_BAND = 10  # JPEG quality 1-10, 11-20, ...
@@ -100,7 +100,7 @@ class Summary:
             self.outcomes[row["status"], row["reason"] or ""] += 1
             if row["status"] == OK:
                 self._restored(shard, row)
-            else:
+            elif row["status"] == FAILED:
                 insort(self.failures, dict(row), key=lambda failure: failure["key"])
                 del self.failures[MAX_FAILURES:]
 

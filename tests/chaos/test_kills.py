@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.trial import UNEXPLAINED
 from tests import made
 from tests.chaos.processes import (
     alive,
@@ -141,11 +142,11 @@ def test_two_runs_at_once(source: Path, flags: list[str], undisturbed: Path, tmp
     check_equal(output, undisturbed)
 
 
-def test_a_shard_that_kills_its_worker_each_time_ends_the_run(small_model: Path, tmp_path: Path) -> None:
-    """Finite retries: Ray's default is to try for ever."""
+def test_a_shard_whose_worker_always_dies_ends_the_run(small_model: Path, tmp_path: Path) -> None:
+    """Finite retries, whatever the killer hits: Ray's default is to try for ever."""
     source = tmp_path / "in"
     source.mkdir()
-    images = {f"{number}.jpg": made.jpeg(number, 256, 256) for number in range(300)}
+    images = {f"{number}.jpg": made.jpeg(number, 256, 256) for number in range(60)}
     (source / "t.tar").write_bytes(made.tar(images))
     process = start(source, tmp_path / "out", "--model", small_model, "--actors", "1")
 
@@ -158,6 +159,6 @@ def test_a_shard_that_kills_its_worker_each_time_ends_the_run(small_model: Path,
         killed += 1
         until(lambda pid=victims[0]: not alive(pid), limit_s=30)
     result = end(process, code=1)
-    assert killed == 4  # once, and three retries
-    assert "a worker died 4 times on the same shard" in result["error"]
+    assert killed >= UNEXPLAINED
+    assert "times on the same shard, and not of one image" in result["error"]
     assert parts(tmp_path / "out") == set()

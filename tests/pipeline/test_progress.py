@@ -23,6 +23,17 @@ def test_json_lines() -> None:
     assert lines[-1]["seconds_left"] is not None
 
 
+def test_skipped_images_are_counted_apart() -> None:
+    stream, terminal = io.StringIO(), Terminal()
+    for each in (stream, terminal):
+        progress = Progress(shards=1, done=0, images=10, interval_s=3600, stream=each)
+        progress.add(ok=6, failed=1, pixels=1, skipped=3)
+        progress.close()
+    told = json.loads(stream.getvalue())["progress"]
+    assert (told["images"], told["failed"], told["skipped"]) == (10, 1, 3)
+    assert "10 images, 1 failed, 3 skipped" in terminal.getvalue()
+
+
 def test_lines_come_at_intervals() -> None:
     stream = io.StringIO()
     progress = Progress(shards=100, done=0, images=None, interval_s=3600, stream=stream)

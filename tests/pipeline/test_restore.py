@@ -1,6 +1,8 @@
 """The restore job through Ray: exact ledgers, equal bytes, resume, and ends that say what happened."""
 
 import json
+import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,47 @@ def test_storage_that_fails_in_a_worker_ends_the_run_and_it_goes_on_later(tmp_pa
     assert (result["state"], result["exit_code"], result["error"]) == ("failed", 1, str(caught.value))
     (output / "images").unlink()
     assert restore(source, output)["status"]["ok"] == 8
+
+
+@pytest.mark.chaos
+def test_images_that_end_or_stop_their_actor_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of Ray really aborts, and another hangs: the run goes on, and the rest of their shard is done."""
+    from pipeline import restore as job
+
+    class Deadly(job.RestoreShard):
+        def _load(self, table: Any, row: int) -> Any:
+            key = table["key"][row].as_py() if not table["reason"][row].as_py() else ""
+            with self.watchdog.watch():
+                if key == "t/3.jpg":
+                    os.abort()
+                if key == "t/5.jpg":
+                    time.sleep(600)
+            return super()._load(table, row)
+
+    monkeypatch.setattr(job, "RestoreShard", Deadly)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/t.tar").write_bytes(made.tar({f"{number}.jpg": made.jpeg(number) for number in range(8)}))
+    made.folder(tmp_path / "in", 3)
+    result = restore(tmp_path / "in", tmp_path / "out", image_timeout_s=5, max_failed=2)
+    assert (result["exit_code"], result["reasons"]) == (0, {"crashed": 1, "timeout": 1})
+    assert result["status"] == {"ok": 9, "failed": 2, "skipped": 0}
+    assert {row["key"]: row["reason"] for row in ledger(tmp_path / "out") if row["reason"]} == {
+        "t/3.jpg": "crashed",
+        "t/5.jpg": "timeout",
+    }
+    assert result["workers"] > 1
+    assert 0 <= result["idle_share"] < 1
+
+
+def test_a_tar_is_spread_over_actors_and_written_as_tars(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    images = {f"{number:03}.jpg": made.jpeg(number, 256, 256, quality=95) for number in range(100)}
+    (tmp_path / "in/t.tar").write_bytes(made.tar(images))
+    result = restore(tmp_path / "in", tmp_path / "out", layout="tar", actors=2)
+    assert result["shards"]["listed"] > 2
+    assert result["status"]["ok"] == 100
+    assert result["megapixels_this_attempt"] == pytest.approx(100 * 256 * 256 / 1e6, abs=1e-3)
+    assert len(list((tmp_path / "out/shards").glob("*.tar"))) == result["shards"]["listed"]
 
 
 def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model: Path) -> None:

@@ -1,5 +1,6 @@
 """The same on a real S3 server: stores, create-only, tar shards to a mirrored tree, refusals without secrets."""
 
+import hashlib
 import json
 import pickle
 import threading
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
+from pipeline.outputs import read_output
 from pipeline.restore import run_restore
 from pipeline.settings import RestoreSettings
 from pipeline.store import AccessDenied, NotFound, StorageError, Store
 from tests import made
+from tests.pipeline import offline
 from tests.s3 import SECRET, Server
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
@@ -107,6 +110,27 @@ def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, sm
     written = b"".join(data for name, data in files(store, "out").items() if "/images/" not in name)
     assert SECRET.encode() not in written
     assert json.loads(store.read("out/run.json"))["settings"]["output"] == f"{bucket}/out"
+
+
+def test_pieces_of_a_tar_on_s3_and_tars_as_outputs(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.shards.MIN_PIECE", 1)
+    (tmp_path / "in").mkdir()
+    whole = made.tar({f"{number}.jpg": made.jpeg(number, 200, 200) for number in range(12)} | {"cut.jpg": bytes(9000)})
+    (tmp_path / "in/t.tar").write_bytes(whole[:-16_000])
+    Store.open(bucket).put("in/t.tar", whole[:-16_000])
+    settings = {"shard_bytes": 16_384, "layout": "tar", "max_failed": 9}
+    here = offline.restore(tmp_path / "in", tmp_path / "out", **settings)
+    there = offline.restore(f"{bucket}/in", f"{bucket}/out", **settings)
+    assert there["shards"]["listed"] == here["shards"]["listed"] > 3
+    assert (there["status"], there["reasons"]) == (here["status"], here["reasons"])
+    assert there["reasons"]["shard_incomplete"] == 1
+    written = {name.removeprefix("out/"): data for name, data in files(Store.open(bucket), "out/shards").items()}
+    assert written == {f"shards/{name}": data for name, data in offline.files(tmp_path / "out/shards").items()}
+    row = next(row for row in offline.ledger(tmp_path / "out").values() if row["output"])
+    there_bytes = read_output(Store.open(f"{bucket}/out"), row["output"])
+    assert hashlib.sha256(there_bytes).hexdigest() == row["output_sha256"]
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -87,7 +87,8 @@ def test_a_model_scores_as_the_files_that_the_restore_job_makes_of_degraded_ones
         output = LocalStore(str(tmp_path / "restored" / condition.slug))
         assert RestoreShard(restore, find(str(small_model)), output)(restored).to_pylist()[0]["ok"] == 4
     files = f"files={tmp_path}/restored/{{condition}}/images"
-    rows = by_place(score(source, tmp_path / "both", model=[f"m={small_model}"], candidate=[files], **TWO))
+    model = f"m={small_model}?adaptive=true"
+    rows = by_place(score(source, tmp_path / "both", model=[model], candidate=[files], **TWO))
     for (key, slug, name), row in rows.items():
         if name == "files":
             assert (row["status"], row["nfe"]) == ("ok", None)

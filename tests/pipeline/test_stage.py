@@ -22,7 +22,8 @@ from driftrec.restoration import Restored, Restorer
 from pipeline.ledger import SCHEMA, Ledger
 from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
-from pipeline.shards import ShardSource, list_shards, read_shard
+from pipeline.shards import list_shards, read_shard
+from pipeline.source import ShardSource
 from pipeline.stage import RestoreShard
 from pipeline.store import LocalStore
 from pipeline.weights import find
@@ -61,7 +62,8 @@ def test_a_shard_becomes_files_and_rows(tmp_path: Path) -> None:
         assert row["output_sha256"] == hashlib.sha256(output).hexdigest()
         assert np.array_equal(decode(output).rgb, decode(data).rgb)
         picture = Image.open(io.BytesIO(data))
-        assert (row["width"], row["height"], row["mode"], row["quality"], row["nfe"]) == (*picture.size, "RGB", 20, 0)
+        assert (row["width"], row["height"], row["mode"], row["depth"]) == (*picture.size, "RGB", 8)
+        assert (row["quality"], row["nfe"]) == (20, 0)
         assert row["bef_before"] == row["bef_after"] > 0
         assert (row["status"], row["reason"], row["detail"], row["stage"]) == ("ok", None, None, None)
         assert 0 < row["seconds"] < 60
@@ -210,6 +212,27 @@ def test_few_pictures_are_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stage._load, stage._finish = count_load, count_finish  # type: ignore[method-assign]
     run(stage, source)
     assert worst <= 2 * 4 + 2 * 2 + 2 + 2  # both waiting rooms, both pools, a batch, and the races between
+
+
+def test_large_pictures_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers tell how large they are before they are decoded: a decoder waits until those before are restored."""
+    source = made.folder(tmp_path / "in", 8)
+    monkeypatch.setattr("pipeline.stage.PIXELS_AHEAD", 1)
+    begun: list[str] = []
+    stage = make(tmp_path / "out", codec_threads=2)
+    load, restore_all = stage._load, stage._restore_all
+
+    def note_load(table: pa.Table, row: int) -> Any:
+        begun.append(f"decode {row}")
+        return load(table, row)
+
+    def note_restore(items: Any) -> Any:
+        begun.append("restore")
+        return restore_all(items)
+
+    stage._load, stage._restore_all = note_load, note_restore  # type: ignore[method-assign]
+    run(stage, source)
+    assert begun == [word for row in range(8) for word in (f"decode {row}", "restore")]
 
 
 def test_an_empty_shard_gets_an_empty_part(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Which images of an input are meant: patterns, and a list of keys in a file. Knows no Ray, no shards."""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from driftrec.errors import InvalidInput
+from pipeline.inputs import glob_regex
+from pipeline.names import printable, suffix
+from pipeline.store import LocalStore, StorageError, Store, redact
+
+NAMED = 5  # keys that an error names
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Patterns of keys, and keys themselves; what is not given does not restrict.
+
+    A pattern with a slash is held against the whole key, another against its last part. * and ? stay within a part of
+    the path, ** crosses parts, [abc] is a class.
+    """
+
+    include: tuple[str, ...] = ()  # a key must match one of these
+    exclude: tuple[str, ...] = ()  # and none of these
+    listed: frozenset[str] | None = field(default=None, repr=False)  # and be one of these, as the ledger writes it
+
+    def __bool__(self) -> bool:
+        """Whether it restricts anything."""
+        return bool(self.include or self.exclude) or self.listed is not None
+
+    def takes(self, key: str) -> bool:
+        """Whether the image of this key is meant."""
+        if self.listed is not None and printable(key) not in self.listed:
+            return False
+        if self.include and not any(_matches(pattern, key) for pattern in self.include):
+            return False
+        return not any(_matches(pattern, key) for pattern in self.exclude)
+
+    @property
+    def patterns(self) -> "Choice":
+        """The same without its list of keys, which may be long."""
+        return replace(self, listed=None)
+
+    def digest(self) -> str:
+        """Of all that it says; "" where it does not restrict."""
+        if not self:
+            return ""
+        parts = [*self.include, "", *self.exclude, "", *sorted(self.listed or ()), str(self.listed is None)]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+EVERYTHING = Choice()
+
+
+class Selection:
+    """A choice at work on the keys of an input: what it leaves out, and which listed keys are there."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        self.left_out = 0
+        self._found: set[str] = set()
+        self._folders = {folder for key in choice.listed or () for folder in _folders(key)}
+
+    def may_take_below(self, folder: str) -> bool:
+        """Whether listed keys lie below a folder, or none are listed."""
+        return self.choice.listed is None or printable(folder) in self._folders
+
+    def takes(self, key: str) -> bool:
+        """Whether the image of this key is meant."""
+        if self.choice.listed is not None and printable(key) in self.choice.listed:
+            self._found.add(printable(key))
+        taken = self.choice.takes(key)
+        self.left_out += not taken
+        return taken
+
+    def rows(self, keys: Sequence[str]) -> frozenset[int]:
+        """The places of those that are meant."""
+        return frozenset(place for place, key in enumerate(keys) if self.takes(key))
+
+    def check_found(self) -> None:
+        """Raises InvalidInput naming listed keys that the input does not have."""
+        missing = sorted((self.choice.listed or frozenset()) - self._found)
+        if missing:
+            named = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            raise InvalidInput(
+                f"--only-listed: {len(missing)} of {len(self.choice.listed or ())} keys are not in INPUT: {named}; "
+                "write them as the ledger does: names below INPUT, and of a tar's images <name of the tar>/<member>"
+            )
+
+
+def choice_of(include: Sequence[str], exclude: Sequence[str], only_listed: str | None) -> Choice:
+    """The choice that settings tell. Raises InvalidInput if the list cannot be read or is empty."""
+    listed = None if only_listed is None else frozenset(read_keys(only_listed))
+    return Choice(tuple(include), tuple(exclude), listed)
+
+
+def read_keys(url: str) -> list[str]:
+    """The keys in a text file (one a line), or in the column `key` of a CSV or Parquet file; local or any fsspec URL.
+
+    Raises InvalidInput naming the file.
+    """
+    shown = redact(url)
+    try:
+        keys = _keys_in(_read(url), suffix(url.partition("?")[0]), shown)
+    except StorageError as error:
+        raise InvalidInput(f"--only-listed {error}") from None
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise InvalidInput(f"--only-listed {shown} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not keys:
+        raise InvalidInput(f"--only-listed {shown} holds no key; write one a line")
+    return keys
+
+
+def _read(url: str) -> bytes:
+    store = Store.open(url)
+    if not isinstance(store, LocalStore):
+        return store.read("")
+    return LocalStore(str(store.root.parent)).read(store.root.name)
+
+
+def _keys_in(data: bytes, kind: str, shown: str) -> list[str]:
+    if kind == ".parquet":
+        names = pq.read_schema(io.BytesIO(data)).names
+        if "key" not in names:
+            raise InvalidInput(f"--only-listed {shown} has no column key; it has {', '.join(names)}")
+        found = pq.read_table(io.BytesIO(data), columns=["key"])["key"].to_pylist()
+        return [str(key) for key in found if key is not None]
+    text = data.decode("utf-8-sig")
+    if kind != ".csv":
+        return [line for line in text.splitlines() if line.strip()]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if rows and "key" not in rows[0]:
+        raise InvalidInput(f"--only-listed {shown} has no column key; it has {', '.join(map(str, rows[0]))}")
+    return [row["key"] for row in rows if row["key"]]
+
+
+def _folders(key: str) -> Iterator[str]:
+    """The key a/b/c lies below a/b and a."""
+    return (key[:place] for place, sign in enumerate(key) if sign == "/")
+
+
+def _matches(pattern: str, key: str) -> bool:
+    return bool(_compiled(pattern).fullmatch(key if "/" in pattern else key.rpartition("/")[2]))
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return glob_regex(pattern)

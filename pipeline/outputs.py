@@ -1,0 +1,107 @@
+"""Where the outputs of a shard go: a file each below images/, or all into one tar below shards/ (WebDataset).
+
+A tar's bytes are a function of its members: they lie in the order of their names, and no header tells of the run. It is
+gathered on the local disk and put as a whole before the shard's ledger part. Knows no pixels, no Ray.
+"""
+
+import errno
+import tarfile
+import tempfile
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from driftrec.errors import StorageFull
+from pipeline.ledger import IMAGES, MEMBER, SHARDS, container
+from pipeline.store import FREE_ROOM, FULL, NotFound, Store
+from pipeline.tars import TarFile
+
+
+class Outputs(Protocol):
+    """The outputs of one shard."""
+
+    def put(self, name: str, data: bytes) -> str:
+        """Take one output, from any thread; its name for the ledger. Raises StorageFull, StorageError."""
+        ...
+
+    def close(self) -> None:
+        """All are taken: see to it that they are where their names say."""
+        ...
+
+
+class Tree:
+    """Files below images/, written at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, name: str, data: bytes) -> str:
+        """Write one file."""
+        self._store.put(f"{IMAGES}/{name}", data)
+        return f"{IMAGES}/{name}"
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class Tar:
+    """Members of shards/<name>.tar, which is written when it is closed; without members there is none."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._tar = store, f"{SHARDS}/{name}"
+        self._lock = threading.Lock()
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115
+        self._places: dict[str, tuple[int, int]] = {}  # of the members: where in the spool, how many bytes
+
+    def put(self, name: str, data: bytes) -> str:
+        """Keep one member."""
+        with self._lock:
+            try:
+                start = self._spool.seek(0, 2)
+                self._spool.write(data)
+            except OSError as error:
+                raise _failed(error) from None
+            self._places[name] = (start, len(data))
+        return f"{self._tar}{MEMBER}{name}"
+
+    def close(self) -> None:
+        """Write the tar."""
+        with self._spool as spool, tempfile.NamedTemporaryFile() as whole:
+            if not self._places:
+                return
+            try:
+                with tarfile.open(fileobj=whole, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    for name, (start, size) in sorted(self._places.items()):
+                        spool.seek(start)
+                        tar.addfile(_header(name, size), spool)
+                whole.flush()
+            except OSError as error:
+                raise _failed(error) from None
+            self._store.put_file(f"{self._tar}.tar", Path(whole.name))
+
+
+def read_output(store: Store, output: str) -> bytes:
+    """The bytes of an output by its name in the ledger. Raises NotFound, StorageError."""
+    name = container(output)
+    if name == output:
+        return store.read(output)
+    member = output.removeprefix(f"{name}#")
+    file = TarFile(store, name, stop=0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
+        while found := tar.next():
+            if found.name == member:
+                file.seek(found.offset_data)
+                return file.read(found.size)
+    raise NotFound(f"{store.where(output)} does not exist: the tar holds no such member")
+
+
+def _header(name: str, size: int) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o644
+    return header
+
+
+def _failed(error: OSError) -> Exception:
+    if error.errno in FULL | {errno.EFBIG}:
+        return StorageFull(f"no room left in the temporary folder {tempfile.gettempdir()}; {FREE_ROOM}")
+    return error

@@ -1,0 +1,49 @@
+"""Images that failed, done again: which they are, and how their new rows take the place of the old ones.
+
+Knows rows and blocks; no store, no Ray.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from driftrec.errors import Reason
+from pipeline.ledger import FAILED
+
+ALL = "all"  # whatever the reason
+
+Row = Mapping[str, Any]
+
+
+def keys_to_retry(rows: Sequence[Row], reason: str | None) -> frozenset[str]:
+    """The keys of the rows that failed for this reason; none where `reason` is None."""
+    return frozenset(row["key"] for row in rows if row["status"] == FAILED and reason in (ALL, row["reason"]))
+
+
+def only(table: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Table:
+    """Of a shard's block the images that are done again. If its container was cut, those without a row as well."""
+    was_cut = any(row["key"] in again and row["reason"] == Reason.shard_incomplete for row in older)
+    known = {row["key"] for row in older}
+    wanted = [key in again or (was_cut and key not in known) for key in table["key"].to_pylist()]
+    return table.filter(pa.array(wanted, pa.bool_()))
+
+
+def renewed(older: Sequence[Row], newer: Sequence[Row], again: Collection[str]) -> list[Row]:
+    """The rows of a shard with `newer` in place of those of the keys that were done `again`.
+
+    What told of a cut container is left out if it was not told again; of other keys without new rows the old ones stay.
+    """
+    by_key: dict[str, list[Row]] = {}
+    for row in newer:
+        by_key.setdefault(row["key"], []).append(row)
+    renewed: list[Row] = []
+    replaced: set[str] = set()
+    for row in older:
+        key = row["key"]
+        if key not in again or (key not in by_key and row["reason"] != Reason.shard_incomplete):
+            renewed.append(row)
+        elif key not in replaced:
+            replaced.add(key)
+            renewed += by_key.pop(key, [])
+    return renewed + [row for rows in by_key.values() for row in rows]

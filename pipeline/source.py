@@ -1,0 +1,34 @@
+"""Shards as a Ray Datasource: one read task, and so one block, a shard."""
+
+from collections.abc import Sequence
+
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pipeline.blocks import read_block
+from pipeline.collisions import OutputName
+from pipeline.shards import SCHEMA, Shard
+
+
+class ShardSource(Datasource):
+    """A Ray Datasource with one read task, and so one block, a shard. Without images a block has one null key."""
+
+    def __init__(self, shards: Sequence[Shard], output_name: OutputName | None = None) -> None:
+        super().__init__()
+        self._shards = list(shards)
+        self._output_name = output_name
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Compressed bytes, which is what the blocks hold."""
+        return sum(shard.size for shard in self._shards)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
+    ) -> list[ReadTask]:
+        """One task a shard, whatever parallelism is asked for."""
+        return [self._task(shard) for shard in self._shards]
+
+    def _task(self, shard: Shard) -> ReadTask:
+        output_name = self._output_name
+        metadata = BlockMetadata(num_rows=shard.images, size_bytes=shard.size, exec_stats=None, input_files=None)
+        return ReadTask(lambda: [read_block(shard, output_name)], metadata, schema=SCHEMA)

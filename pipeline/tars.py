@@ -1,0 +1,196 @@
+"""Tar shards (WebDataset) as rows: whole, or in pieces that are read apart from each other. Knows no Ray.
+
+A piece is a range of bytes, and holds the members that begin in it. Where the first of them begins is found by looking
+for a header; so that nothing is lost or read twice, each piece makes sure that the next one will begin where it ends.
+Memory follows the piece (and one image), not the tar.
+"""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from typing import IO, cast
+
+from driftrec.errors import DriftRecError, Reason
+from pipeline.containers import Row
+from pipeline.names import is_image
+from pipeline.store import NotFound, Store
+
+BLOCK = 512  # bytes of a tar record
+LOOK_BACK = 128 * BLOCK  # before a piece: where the headers lie that lengthen the name of its first member
+SCAN = 2**18  # bytes read at once where a header is looked for
+AHEAD = 2**16  # bytes asked of storage, at least, for a header behind the piece
+PREFIXES = frozenset("xgLK")  # headers that belong to the one that follows
+
+
+class _Member(tarfile.TarInfo):
+    """A header whose size or extended header lies cannot send the reader backwards, and so round in circles."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.InvalidHeaderError("negative size")
+        return super()._block(count)  # type: ignore[misc]
+
+
+class TarFile:
+    """A tar of which [start, stop) is read in one go and kept, and the rest only where it is asked for.
+
+    A file, as far as the standard library's reader of tars needs one.
+    """
+
+    def __init__(self, store: Store, name: str, start: int = 0, stop: int | None = None) -> None:
+        size = store.size(name)
+        if size is None:
+            raise NotFound(f"{store.where(name)} does not exist; check the path")
+        self.size = size
+        self._store, self._name, self._at = store, name, 0
+        self._from = max(0, start - LOOK_BACK)
+        self._near = self._fetch(self._from, min(size, size if stop is None else stop) - self._from)
+        self._far_from, self._far = 0, b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; the new one."""
+        self._at = max(0, offset + (0, self._at, self.size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._at
+
+    def read(self, length: int = -1) -> bytes:
+        """So many bytes from here, fewer only at the end."""
+        most = max(0, self.size - self._at)
+        length = most if length < 0 else min(length, most)
+        data = b""
+        if self._at >= self._from:
+            data = self._near[self._at - self._from : self._at - self._from + length]
+        if len(data) < length:
+            data += self._beyond(self._at + len(data), length - len(data))
+        self._at += len(data)
+        return data
+
+    def _beyond(self, at: int, length: int) -> bytes:
+        """What is not kept; a little more of it is fetched, for the next header."""
+        if length > AHEAD:
+            return self._fetch(at, length)
+        if not self._far_from <= at <= at + length <= self._far_from + len(self._far):
+            self._far_from, self._far = at, self._fetch(at, min(AHEAD, self.size - at))
+        return self._far[at - self._far_from : at - self._far_from + length]
+
+    def _fetch(self, at: int, length: int) -> bytes:
+        """From storage. A connection that was cut looks like a short file: what is missing is asked for once more."""
+        if length <= 0:
+            return b""
+        data = self._store.read(self._name, at, length)
+        return data if len(data) >= length else data + self._store.read(self._name, at + len(data), length - len(data))
+
+
+def tar_rows(
+    file: TarFile, name: str, stem: str, start: int = 0, stop: int | None = None, *, data: bool = True
+) -> Iterator[Row]:
+    """A row per image member whose header lies in [start, stop), named "<stem>/<member>".
+
+    A row named `name` tells that the tar was cut or is broken from there on.
+
+    Args:
+        file: the tar.
+        name: of the tar.
+        stem: what its keys begin with.
+        start: of the piece.
+        stop: of the piece; None for all of the tar.
+        data: whether the rows are to have their data.
+
+    Raises DriftRecError if the tar cannot be read in pieces.
+    """
+    size = file.size
+    last = size if stop is None else min(stop, size)
+    end = find_member(file, start, last) if start else 0
+    if end is None:
+        return  # a long member goes on here, or the padding at the end
+    ended = False
+    try:
+        file.seek(end)
+        with tarfile.open(fileobj=cast(IO[bytes], file), mode="r:", tarinfo=_Member) as tar:
+            while not ended and (end < last or end >= size):
+                if member := tar.next():
+                    end = tar.offset
+                    if row := _member_row(file, member, stem, data):
+                        yield row
+                else:
+                    ended = True
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        yield Row(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {size}: {error}")
+        return
+    block = _read(file, end, BLOCK)
+    if not ended and (_header(block) or block == bytes(BLOCK)):
+        _check_next(file, end, last, last - start, name)
+    elif block != bytes(BLOCK):
+        detail = f"no end-of-archive mark at byte {end} of {size}: the tar was cut, members may be missing"
+        yield Row(name, b"", Reason.shard_incomplete, detail)
+
+
+def find_member(file: TarFile, start: int, stop: int) -> int | None:
+    """Where the first member begins whose first header lies in [start, stop); None if none does."""
+    skipped: set[int] = set()  # headers that belong to one before `start`
+    at, last = max(0, start - LOOK_BACK) // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK
+    while at < last:
+        chunk = _read(file, at, min(SCAN, last - at))
+        for place in range(0, len(chunk) - BLOCK + 1, BLOCK):
+            here = at + place
+            if not (header := _header(chunk[place : place + BLOCK])):
+                continue
+            if here >= start and here not in skipped:
+                return here
+            if header.type.decode("latin-1") in PREFIXES:
+                skipped.add(here + BLOCK + -(-header.size // BLOCK) * BLOCK)
+        if len(chunk) < BLOCK:
+            return None
+        at += len(chunk) // BLOCK * BLOCK
+    return None
+
+
+def _check_next(file: TarFile, end: int, stop: int, length: int, name: str) -> None:
+    """The member after a piece that ends at `end` is where the pieces behind `stop` will look for it."""
+    size = file.size
+    wanted = end if _header(_read(file, end, BLOCK)) else None  # or the end-of-archive mark
+    while stop <= end and stop < size:
+        following = min(size, stop + length)
+        found = find_member(file, stop, following)
+        if found != (wanted if wanted is not None and wanted < following else None):
+            raise DriftRecError(
+                f"{name}: something at byte {found} looks like the header of a member and is none, such as a tar in "
+                f"the tar; so it cannot be read in pieces: unpack it, or give --set shard_bytes={size} to read it whole"
+            )
+        stop = following
+
+
+def _header(block: bytes) -> tarfile.TarInfo | None:
+    """The header that a block is, None if it is none."""
+    if not block[148:154].strip(b" \0").isdigit():  # its checksum: rules out most at little cost
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+
+
+def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, data: bool) -> Row | None:
+    """The row of one member, None if it does not promise an image."""
+    if member.isdir() or not is_image(member.name):
+        return None
+    key = f"{stem}/{member.name.removeprefix('./')}"
+    if member.issym() or member.islnk():
+        return Row(key, b"", Reason.unsafe_name, f"a link to {member.linkname!r} inside the tar, not a file")
+    if not member.isreg() or member.issparse():
+        return Row(key, b"", Reason.unsupported, "a device, sparse or other special file inside the tar")
+    there = max(0, min(member.size, file.size - member.offset_data))  # a header may say anything
+    if there < member.size:
+        return Row(key, b"", Reason.truncated, f"the tar ends after {there} of its {member.size} bytes")
+    content = _read(file, member.offset_data, there) if data else b""
+    if data and len(content) < there:
+        return Row(key, b"", Reason.truncated, f"only {len(content)} of its {there} bytes came")
+    return Row(key, content)
+
+
+def _read(file: TarFile, at: int, length: int) -> bytes:
+    file.seek(at)
+    return file.read(length)

@@ -1,0 +1,85 @@
+"""Deaths of workers, noted beside the ledger: an image that ends its worker each time becomes a row, not the run's end.
+
+The first attempt at a shard works on several images at once and notes only that it has begun. If its worker dies, the
+next attempt finds that note and takes the images one by one, noting each before it begins: who dies then is known.
+Knows a store; no Ray, no pixels.
+"""
+
+import json
+import time
+from typing import Any
+
+from driftrec.errors import DriftRecError, Reason
+from pipeline.ledger import FOLDER, TRYING
+from pipeline.store import NotFound, Store
+
+ALONE = 2  # times that an image ended its worker when it was alone in it: then it is a row
+UNEXPLAINED = 4  # deaths on one shard that no such image explains: they end the run
+MOST = 16  # and so many, however they are explained: it is not the images
+
+
+class Trial:
+    """One attempt at one shard.
+
+    Args:
+        store: OUTPUT.
+        shard: its id.
+        limit_s: seconds that an image alone may take; what has died later than that counts as hung.
+
+    Raises DriftRecError if too many workers have died on the shard.
+    """
+
+    def __init__(self, store: Store, shard: str, limit_s: float) -> None:
+        self._store, self._name, self._limit_s = store, f"{FOLDER}/{shard}{TRYING}", limit_s
+        self._deaths: dict[str, int] = {}  # of workers, by the image that was alone in them
+        self._late: list[str] = []  # images that were alone and hung
+        self._died = 0
+        self.first = store.create(self._name, self._note())
+        if not self.first:
+            try:
+                self._learn(json.loads(store.read(self._name)))
+            except NotFound:  # another run on this OUTPUT has just finished the shard
+                self.first = True
+
+    def _learn(self, note: dict[str, Any]) -> None:
+        """Take over what the attempt before has noted, and count its death."""
+        self._deaths, self._late, self._died = note["deaths"], note["late"], note["died"] + 1
+        if key := note["key"]:
+            if time.time() - note["begun"] >= self._limit_s:
+                self._late.append(key)
+            else:
+                self._deaths[key] = self._deaths.get(key, 0) + 1
+        explained = len(self._late) + sum(times for times in self._deaths.values() if times >= ALONE)
+        if self._died - explained >= UNEXPLAINED or self._died >= MOST:
+            raise DriftRecError(
+                f"a worker died {self._died} times on the same shard, and not of one image: out of memory, or killed "
+                "from outside; finished shards are valid, the same command goes on with the rest"
+            )
+        self._store.put(self._name, self._note())
+
+    def verdict(self, key: str) -> tuple[Reason, str] | None:
+        """Why this image is not tried again; None if it is."""
+        if key in self._late:
+            return Reason.timeout, f"it took longer than image_timeout_s={self._limit_s:g}, alone in its worker"
+        if (times := self._deaths.get(key, 0)) >= ALONE:
+            return Reason.crashed, f"it ended its worker {times} times, alone in it: a crash, or out of memory"
+        return None
+
+    def begin(self, key: str) -> None:
+        """This image is alone in the worker from now on."""
+        self._store.put(self._name, self._note(key))
+
+    def end(self) -> None:
+        """The shard is done."""
+        self._store.remove(self._name)
+
+    def _note(self, key: str | None = None) -> bytes:
+        note = {"died": self._died, "deaths": self._deaths, "late": self._late, "key": key, "begun": time.time()}
+        return json.dumps(note).encode()
+
+
+def forget(store: Store) -> None:
+    """Remove all notes: another attempt at the run begins anew."""
+    for name, _ in store.list(FOLDER):
+        if name.endswith(TRYING):
+            store.remove(name)

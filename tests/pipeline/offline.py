@@ -1,0 +1,58 @@
+"""The restore job without Ray: one stage takes the shards in turn, on the very blocks that read tasks would send."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from driftrec.errors import DriftRecError
+from pipeline.blocks import read_block
+from pipeline.names import output_name
+from pipeline.restore import open_restore
+from pipeline.run import earlier_result, finish
+from pipeline.settings import RestoreSettings
+from pipeline.settle import settle
+from pipeline.stage import RestoreShard
+
+
+class Died(BaseException):
+    """What stands for the death of a process in the middle of something."""
+
+
+def restore(
+    source: object, output: object, each: Callable[[str], None] = lambda _: None, **changes: Any
+) -> dict[str, Any]:
+    """A run from start to end, or to where `each`, called before every shard, raises."""
+    values = {"model": "identity", "report": False} | changes
+    run, weights, settings = open_restore(RestoreSettings(input=str(source), output=str(output), **values))
+    if result := earlier_result(run):
+        return result
+    stage, name = RestoreShard(settings, weights, run.store), partial(output_name, wanted=settings.format)
+
+    def work(shards: list[Any]) -> None:
+        for shard in shards:
+            each(shard.id)
+            row = stage(read_block(shard, name)).to_pylist()[0]
+            if row["error"]:
+                raise DriftRecError(row["error"])
+            run.statuses.update({status: row[status] for status in ("ok", "failed", "skipped")})
+            run.effort.add(row["ok"], row)
+
+    work(run.todo)
+    work(settle(run.ledger, run.listing.shards))
+    return finish(run)
+
+
+def ledger(output: Path) -> dict[str, dict[str, Any]]:
+    """All rows by key; each key once."""
+    rows = [row for part in sorted(output.glob("ledger/*.parquet")) for row in pq.read_table(part).to_pylist()]
+    keyed = {row["key"]: row for row in rows}
+    assert len(keyed) == len(rows)
+    return keyed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Bytes of all files below."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

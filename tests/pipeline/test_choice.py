@@ -1,0 +1,121 @@
+"""Which images are meant: patterns and lists, of loose files, tar members and Parquet rows alike."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from driftrec.errors import InvalidInput
+from pipeline.choice import Choice
+from pipeline.shards import list_input, read_shard
+from tests import made
+from tests.pipeline.offline import files, ledger, restore
+
+IMAGES = {f"{folder}/{number}.jpg": made.jpeg(number) for folder in ("a", "b") for number in range(3)}
+FILES, TAR, ROWS = (list(IMAGES), [f"t/{key}" for key in IMAGES], [f"p/{key}" for key in IMAGES])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The same six images as files, as members of a tar and as rows of a Parquet file."""
+    source = tmp_path / "in"
+    for name, data in IMAGES.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    (source / "t.tar").write_bytes(made.tar(IMAGES))
+    table = pa.table({"key": ROWS, "jpg": list(IMAGES.values())})
+    pq.write_table(table, source / "p.parquet", row_group_size=2)
+    return source
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "taken"),
+    [
+        (("2.jpg",), (), {"2"}),  # without a slash: the last part
+        (("[01].*",), ("1.jpg",), {"0"}),
+        (("**/a/*",), (), {"a"}),  # with one: the whole key
+        (("*/2.jpg",), (), {"a/2 of files", "b/2 of files"}),
+        ((), ("**/a/**",), {"b"}),
+    ],
+)
+def test_patterns(include: tuple[str, ...], exclude: tuple[str, ...], taken: set[str]) -> None:
+    choice = Choice(include, exclude)
+    found = {key for key in [*FILES, *TAR, *ROWS] if choice.takes(key)}
+    meant = {
+        "2": {key for key in [*FILES, *TAR, *ROWS] if key.endswith("/2.jpg")},
+        "0": {key for key in [*FILES, *TAR, *ROWS] if key.endswith("/0.jpg")},
+        "a": {key for key in [*FILES, *TAR, *ROWS] if "a/" in key},
+        "b": {key for key in [*FILES, *TAR, *ROWS] if "b/" in key},
+        "a/2 of files": {"a/2.jpg"},
+        "b/2 of files": {"b/2.jpg"},
+    }
+    assert found == set().union(*(meant[name] for name in taken))
+
+
+def test_only_what_is_meant_is_restored(source: Path, tmp_path: Path) -> None:
+    result = restore(source, tmp_path / "out", include=["1.jpg", "2.jpg"], exclude=["**/b/*"])
+    rows = ledger(tmp_path / "out")
+    expected = {key for key in [*FILES, *TAR, *ROWS] if "a/" in key and key[-5] in "12"}
+    assert set(rows) == expected
+    assert result["status"] == {"ok": 6, "failed": 0, "skipped": 0}
+    whole = restore(source, tmp_path / "whole")
+    assert whole["images"] == 18
+    assert files(tmp_path / "out/images").items() <= files(tmp_path / "whole/images").items()
+    with pytest.raises(InvalidInput, match=r"include is \['1.jpg', '2.jpg'\] there"):
+        restore(source, tmp_path / "out", exclude=["**/b/*"])
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "parquet"])
+def test_only_listed(source: Path, tmp_path: Path, kind: str) -> None:
+    keys = ["a/1.jpg", "t/b/2.jpg", "p/a/0.jpg", "p/a/1.jpg"]
+    path = tmp_path / f"keys.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"key": keys, "status": ["failed"] * 4}), path)
+    else:
+        path.write_text("\n".join(keys) if kind == "txt" else "n,key\n" + "".join(f"1,{key}\n" for key in keys))
+    result = restore(source, tmp_path / "out", only_listed=str(path))
+    assert set(ledger(tmp_path / "out")) == set(keys)
+    assert result["shards"]["listed"] == 3
+    path.rename(tmp_path / f"moved.{kind}")  # its content counts, not its place
+    assert restore(source, tmp_path / "out", only_listed=str(tmp_path / f"moved.{kind}")) == result
+
+
+def test_keys_that_are_not_there_are_named(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("a/1.jpg\na/9.jpg\nt/none.jpg\n")
+    with pytest.raises(InvalidInput, match=r"2 of 3 keys are not in INPUT: a/9\.jpg, t/none\.jpg; write"):
+        restore(source, tmp_path / "out", only_listed=str(path))
+    path.write_text("\n\n")
+    with pytest.raises(InvalidInput, match=r"keys\.txt holds no key"):
+        restore(source, tmp_path / "out", only_listed=str(path))
+    with pytest.raises(InvalidInput, match=r"none\.txt does not exist"):
+        restore(source, tmp_path / "out", only_listed=f"{tmp_path}/none.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_list_is_another_run(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("t/a/1.jpg\n")
+    restore(source, tmp_path / "out", only_listed=str(path))
+    path.write_text("t/a/2.jpg\n")
+    with pytest.raises(InvalidInput, match="INPUT holds other files"):
+        restore(source, tmp_path / "out", only_listed=str(path))
+
+
+def test_a_choice_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    made.folder(tmp_path / "in", 3)
+    with pytest.raises(InvalidInput, match="--include, --exclude and --only-listed leave none"):
+        restore(tmp_path / "in", tmp_path / "out", include=["*.gif"])
+
+
+def test_what_tells_of_a_cut_container_is_never_left_out(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(made.tar(IMAGES)[:3000])
+    listing = list_input(str(tmp_path / "t.tar"), choice=Choice(include=("nothing",)))
+    assert [row["key"] for shard in listing.shards for row in read_shard(shard).to_pylist()] == ["t.tar"]
+
+
+def test_a_limit_counts_what_is_meant(source: Path) -> None:
+    listing = list_input(str(source), limit=5, choice=Choice(include=("1.jpg",)), cut_tars=True)
+    keys = [key for shard in listing.shards for key in read_shard(shard)["key"].to_pylist()]
+    assert keys == ["a/1.jpg", "b/1.jpg", "p/a/1.jpg", "p/b/1.jpg", "t/a/1.jpg"]

@@ -1,0 +1,45 @@
+"""What a run has cost, in _RESULT.json and on its page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.effort import Effort
+from pipeline.report import write_restore_report
+from tests import made
+from tests.pipeline.offline import restore
+
+
+def shard(worker: str, begun: float, seconds: float, pixels: int = 0, nfe: int = 0) -> dict[str, Any]:
+    return {"worker": worker, "begun": begun, "seconds": seconds, "pixels": pixels, "nfe": nfe}
+
+
+def test_sums_and_idle_share() -> None:
+    effort = Effort()
+    assert effort.told(1) | {"idle_share": None} == effort.told(1)
+    assert effort.evaluations_per_image is None
+    effort.add(2, shard("a", 100, 4, pixels=3_000_000, nfe=16))
+    effort.add(1, shard("a", 106, 4, pixels=1_000_000, nfe=2))  # 8 of 10 s
+    effort.add(0, shard("b", 101, 6))
+    effort.add(1, shard("b", 110, 1, pixels=1_000_000, nfe=8))  # 7 of 10 s
+    told = effort.told(20)
+    assert told["idle_share"] == pytest.approx(0.25)
+    assert (told["workers"], told["megapixels_this_attempt"], told["megapixels_per_second"]) == (2, 5.0, 0.25)
+    assert effort.evaluations_per_image == 6.5
+
+
+def test_the_result_and_the_page_tell_it(tmp_path: Path, small_model: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 4), tmp_path / "out"
+    (source / "a/cut.jpg").write_bytes(made.jpeg(1)[:-300])
+    result = restore(source, output, model=str(small_model), copy_failed=True, max_failed=1)
+    pixels = sum((48 + index % 5 * 8) * 64 for index in range(4))
+    assert result["megapixels_this_attempt"] == pytest.approx(pixels / 1e6, abs=1e-3)
+    assert result["megapixels_per_second"] > 0
+    assert 0 <= result["idle_share"] < 1
+    assert result == json.loads((output / "_RESULT.json").read_text())
+    write_restore_report(str(source), str(output))
+    page = (output / "report.html").read_text()
+    for words in ("Megapixels per second", "Evaluations per image", "Workers waited for data", "copied as they are"):
+        assert words in page
