@@ -1,7 +1,7 @@
 """Makes docs/contact-sheet.jpg: `python -m recipes.contact_sheet [--model tiny]`. Needs data/photos and ffmpeg.
 
-Twelve photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:16, the
-model's mean, its sample of 8 evaluations.
+Twelve photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
+model's mean, what it recommends: a sample of 5 evaluations.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from driftrec.jpeg import encode_jpeg
 from driftrec.projection import constraint
 from driftrec.restoration import Sampling
 
-QUALITY, QP, ROWS, GAP = 10, 16, 12, 4
+QUALITY, QP, ROWS, GAP = 10, 20, 12, 4
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     def by(sampling: Sampling) -> list[np.ndarray]:
         return [done.picture.rgb for done in restorer.restore(pictures, keys, 0, sampling)]
 
-    mean, sample = by(Sampling(fidelity=1.0)), by(Sampling(fidelity=0.0))
+    mean, sample = by(Sampling(fidelity=1.0)), by(Sampling())
     columns = [clean, [picture.rgb for picture in pictures], list(spp(jpegs, QP)), mean, sample]
     side = clean[0].shape[0] + GAP
     sheet = np.full((ROWS * side - GAP, len(columns) * side - GAP, 3), 255, np.uint8)
