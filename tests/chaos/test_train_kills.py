@@ -80,9 +80,9 @@ class Attempt:
             time.sleep(0.1)
         return found
 
-    def end(self) -> tuple[int, dict[str, Any]]:
+    def end(self, limit_s: float = TIMEOUT_S) -> tuple[int, dict[str, Any]]:
         """(exit code, result on stdout)."""
-        stdout, _ = self.process.communicate(timeout=TIMEOUT_S)
+        stdout, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, json.loads(stdout or b"{}")
 
     def said(self) -> str:
@@ -105,7 +105,8 @@ def training_workers(of: int) -> list[psutil.Process]:
 
 
 def undisturbed(data: Path, output: Path, workers: int, steps: int = STEPS) -> Path:
-    code, result = Attempt(data, output, "--workers", str(workers), "--steps", str(steps)).end()
+    attempt = Attempt(data, output, "--workers", str(workers), "--steps", str(steps))
+    code, result = attempt.end(TIMEOUT_S * max(1.0, steps / 300))
     assert (code, result["state"]) == (0, "done")
     return output
 
