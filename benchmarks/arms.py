@@ -58,7 +58,7 @@ FIRST = Arm(
     sampler=Sampling(steps=8, fidelity=0.0),
 )
 ARMS = {
-    "as configs/tiny.yaml, patches of 64": FIRST,
+    "x0, t = u^1.5": FIRST,
     "the paper's form (noise)": replace(FIRST, form="noise"),
     "the paper's form, uniform t": replace(FIRST, form="noise", density=TimeDensity()),
     "uniform t": replace(FIRST, density=TimeDensity(share_at_one=0.2)),
