@@ -5,22 +5,53 @@ import contextlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
 
+class Parts(NamedTuple):
+    """Where the parts of a job are, as "module:name": they are imported when their turn comes."""
+
+    settings: str  # a class of settings with a field `output`
+    plan: str  # settings -> what --dry-run tells
+    run: str  # settings -> the result
+
+
 def add_common(told: argparse.ArgumentParser) -> None:
     """The flags that every job has."""
+    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     told.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
     told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
     told.add_argument("--seed", type=int, metavar="N", help="seed of all noise (default 0)")
     told.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     told.add_argument("--dry-run", action="store_true", help="tell what would be done and what it costs; write nothing")
+
+
+def run_job(name: str, told: argparse.ArgumentParser, argv: Sequence[str] | None, parts: Parts) -> int:
+    """Read the settings of a job; plan, submit or run it; print the result. Gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    flags = vars(told.parse_args(arguments))
+    config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
+    if submit:
+        choose_token()
+
+    def job() -> dict[str, Any]:
+        from pipeline.settings import load
+
+        settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
+        if submit and not dry_run:
+            from pipeline.submit import submit_job
+
+            return submit_job(submit, name, arguments, settings.output)
+        return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
+
+    return execute(job)
 
 
 def choose_token() -> None:

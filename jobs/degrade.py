@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.command import add_common, choose_token, execute
+from jobs.command import Parts, add_common, run_job
+
+PARTS = Parts(
+    settings="pipeline.evaluate_settings:DegradeSettings",
+    plan="pipeline.degrade:plan_degrade",
+    run="pipeline.degrade:run_degrade",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,34 +25,13 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")
     told.add_argument("--actors", type=int, metavar="N", help="processes (default: one a CPU)")
     told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
-    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     add_common(told)
     return told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the settings, degrade, print the result; gives the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = vars(parser().parse_args(arguments))
-    config, assignments = flags.pop("config"), flags.pop("set")
-    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
-    if submit:
-        choose_token()
-
-    def job() -> dict[str, Any]:
-        from pipeline.evaluate_settings import DegradeSettings
-        from pipeline.settings import load
-
-        settings = load(DegradeSettings, config, assignments, flags)
-        if submit and not dry_run:
-            from pipeline.submit import submit_job
-
-            return submit_job(submit, "degrade", arguments, settings.output)
-        from pipeline.degrade import plan_degrade, run_degrade
-
-        return plan_degrade(settings) if dry_run else run_degrade(settings)
-
-    return execute(job)
+    return run_job("degrade", parser(), argv, PARTS)
 
 
 if __name__ == "__main__":

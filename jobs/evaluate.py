@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.command import add_common, choose_token, execute
+from jobs.command import Parts, add_common, run_job
+
+PARTS = Parts(
+    settings="pipeline.evaluate_settings:EvaluateSettings",
+    plan="pipeline.evaluate:plan_evaluate",
+    run="pipeline.evaluate:run_evaluate",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,34 +47,13 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--batch-size", type=int, metavar="N", help="conditions restored together (default 4)")
     told.add_argument("--gpus-per-actor", type=float, metavar="G", help="default 1 where the cluster has GPUs")
     told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
-    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     add_common(told)
     return told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the settings, evaluate, print the result; gives the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = vars(parser().parse_args(arguments))
-    config, assignments = flags.pop("config"), flags.pop("set")
-    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
-    if submit:
-        choose_token()
-
-    def job() -> dict[str, Any]:
-        from pipeline.evaluate_settings import EvaluateSettings
-        from pipeline.settings import load
-
-        settings = load(EvaluateSettings, config, assignments, flags)
-        if submit and not dry_run:
-            from pipeline.submit import submit_job
-
-            return submit_job(submit, "evaluate", arguments, settings.output)
-        from pipeline.evaluate import plan_evaluate, run_evaluate
-
-        return plan_evaluate(settings) if dry_run else run_evaluate(settings)
-
-    return execute(job)
+    return run_job("evaluate", parser(), argv, PARTS)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.command import add_common, choose_token, execute
+from jobs.command import Parts, add_common, run_job
+
+PARTS = Parts(
+    settings="pipeline.settings:RestoreSettings",
+    plan="pipeline.estimate:estimate_restore",
+    run="pipeline.restore:run_restore",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,37 +71,13 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--batch-size", type=int, metavar="N", help="images given to the network together (default 4)")
     told.add_argument("--gpus-per-actor", type=float, metavar="G", help="default 1 where the cluster has GPUs")
     told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
-    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     add_common(told)
     return told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the settings, restore, print the result; gives the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = vars(parser().parse_args(arguments))
-    config, assignments = flags.pop("config"), flags.pop("set")
-    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
-    if submit:
-        choose_token()
-
-    def job() -> dict[str, Any]:
-        from pipeline.settings import RestoreSettings, load
-
-        settings = load(RestoreSettings, config, assignments, flags)
-        if dry_run:
-            from pipeline.estimate import estimate_restore
-
-            return estimate_restore(settings)
-        if submit:
-            from pipeline.submit import submit_job
-
-            return submit_job(submit, "restore", arguments, settings.output)
-        from pipeline.restore import run_restore
-
-        return run_restore(settings)
-
-    return execute(job)
+    return run_job("restore", parser(), argv, PARTS)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.command import add_common, execute
+from jobs.command import Parts, add_common, run_job
+
+PARTS = Parts(
+    settings="pipeline.evaluate_settings:SplitSettings",
+    plan="pipeline.split:plan_split",
+    run="pipeline.split:run_split",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,18 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the settings, split, print the result; gives the exit code."""
-    flags = vars(parser().parse_args(argv))
-    config, assignments, dry_run = flags.pop("config"), flags.pop("set"), flags.pop("dry_run")
-
-    def job() -> dict[str, Any]:
-        from pipeline.evaluate_settings import SplitSettings
-        from pipeline.settings import load
-        from pipeline.split import plan_split, run_split
-
-        settings = load(SplitSettings, config, assignments, flags)
-        return plan_split(settings) if dry_run else run_split(settings)
-
-    return execute(job)
+    return run_job("split", parser(), argv, PARTS)
 
 
 if __name__ == "__main__":

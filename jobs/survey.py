@@ -3,9 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jobs.command import add_common, choose_token, execute
+from jobs.command import Parts, add_common, run_job
+
+PARTS = Parts(
+    settings="pipeline.survey_settings:SurveySettings",
+    plan="pipeline.survey:plan_survey",
+    run="pipeline.survey:run_survey",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,34 +32,13 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--gpu-megapixels-per-s", type=float, metavar="X", help="of one GPU, to reckon GPU hours with")
     told.add_argument("--max-failed", metavar="N|P%", help="damaged images that are still a success (default 0)")
     told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
-    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     add_common(told)
     return told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the settings, survey, print the result; gives the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = vars(parser().parse_args(arguments))
-    config, assignments = flags.pop("config"), flags.pop("set")
-    submit, dry_run = flags.pop("submit"), flags.pop("dry_run")
-    if submit:
-        choose_token()
-
-    def job() -> dict[str, Any]:
-        from pipeline.settings import load
-        from pipeline.survey_settings import SurveySettings
-
-        settings = load(SurveySettings, config, assignments, flags)
-        if submit and not dry_run:
-            from pipeline.submit import submit_job
-
-            return submit_job(submit, "survey", arguments, settings.output)
-        from pipeline.survey import plan_survey, run_survey
-
-        return plan_survey(settings) if dry_run else run_survey(settings)
-
-    return execute(job)
+    return run_job("survey", parser(), argv, PARTS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.jpeg import SUBSAMPLINGS
-from pipeline.settings import MIB, Settings, allowed_failures
+from pipeline.settings import MIB, Allowance, Settings
 
 
 def _listed(value: Any) -> Any:
@@ -81,7 +81,7 @@ class EvaluateSettings(DamageSettings):
     shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
-    max_failed: str = "0"  # images with a failed row that are still a success: a number or "5%"
+    max_failed: Allowance = "0"  # images with a failed row that are still a success: a number or "5%"
     actors: int | None = Field(None, ge=1)  # that restore; None: one per GPU, or one per CPU where there is no GPU
     scorers: int | None = Field(None, ge=1)  # actors that score; None: as many as CPUs, half of them beside CPU models
     batch_size: int = Field(4, ge=1)  # conditions of an image given to the network together
@@ -91,12 +91,6 @@ class EvaluateSettings(DamageSettings):
     cpus_per_actor: float | None = Field(None, gt=0)  # None: what leaves room for the others
     report: bool = True  # write report.html at the end
     progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
-
-    @field_validator("max_failed", mode="before")
-    @classmethod
-    def _check_max_failed(cls, value: Any) -> str:
-        allowed_failures(str(value), 0)
-        return str(value)
 
 
 class DegradeSettings(DamageSettings):
@@ -111,16 +105,10 @@ class DegradeSettings(DamageSettings):
     shard_images: int = Field(64, ge=1)
 
     # These may change between two attempts.
-    max_failed: str = "0"
+    max_failed: Allowance = "0"
     actors: int | None = Field(None, ge=1)  # None: one per CPU
     threads: int = Field(2, ge=1)  # images that an actor has in work at once
     progress_s: float = Field(10.0, gt=0)
-
-    @field_validator("max_failed", mode="before")
-    @classmethod
-    def _check_max_failed(cls, value: Any) -> str:
-        allowed_failures(str(value), 0)
-        return str(value)
 
 
 class SplitSettings(Settings):

@@ -4,10 +4,10 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from driftrec.errors import InvalidInput, Reason
 
@@ -21,6 +21,15 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+def _allowance(value: Any) -> str:
+    """What `allowed_failures` takes, as text."""
+    allowed_failures(str(value), 0)
+    return str(value)
+
+
+Allowance = Annotated[str, BeforeValidator(_allowance)]  # a number of images or a share, "N" or "P%"
 
 
 class RestoreSettings(Settings):
@@ -71,7 +80,7 @@ class RestoreSettings(Settings):
     shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
-    max_failed: str = "0"  # failed images that are still a success: a number or "5%"
+    max_failed: Allowance = "0"  # failed images that are still a success: a number or "5%"
     # Images with this reason (or "all") are done again. Free, for it changes only rows that say failed; and an image
     # that is restored on a second try has the bytes that it would have had on the first.
     retry_failed: str | None = None
@@ -85,12 +94,6 @@ class RestoreSettings(Settings):
     codec_threads: int = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
     report: bool = True  # write report.html at the end
     progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
-
-    @field_validator("max_failed", mode="before")
-    @classmethod
-    def _check_max_failed(cls, value: Any) -> str:
-        allowed_failures(str(value), 0)
-        return str(value)
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

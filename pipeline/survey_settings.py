@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import MIB, Settings, allowed_failures
+from pipeline.settings import MIB, Allowance, Settings
 
 ENOUGH, LEAST_SHARE = 500, 0.01  # files that "auto" decodes, about; of large archives this share
 USUAL_BYTES = 200_000  # of a file, to guess how many a tar holds
@@ -31,7 +31,7 @@ class SurveySettings(Settings):
     fidelity: float | None = Field(None, ge=0, le=1)
     calibration_s: float = Field(10.0, ge=0)  # seconds for which it is measured; 0: not at all
     gpu_megapixels_per_s: float | None = Field(None, gt=0)  # of one GPU, as the user knows it
-    max_failed: str = "0"  # damaged images that are still a success: a number or "5%"
+    max_failed: Allowance = "0"  # damaged images that are still a success: a number or "5%"
     report: bool = True  # write report.html at the end
     progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
 
@@ -42,12 +42,6 @@ class SurveySettings(Settings):
         if text not in ("auto", "all", "none"):
             _share(text)
         return text
-
-    @field_validator("max_failed", mode="before")
-    @classmethod
-    def _check_max_failed(cls, value: Any) -> str:
-        allowed_failures(str(value), 0)
-        return str(value)
 
     def share(self, images: int | None, size: int) -> float:
         """Share of the files that are decoded, of an input of so many images (None: not known) and bytes."""

@@ -14,7 +14,7 @@ from driftrec.patches import PatchConfig
 from driftrec.process import Process
 from driftrec.restoration import DEFAULTS, Sampling
 from driftrec.sde import PROCESSES
-from pipeline.settings import MIB, Settings, allowed_failures
+from pipeline.settings import MIB, Allowance, Settings
 from pipeline.store import redact
 
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
@@ -99,7 +99,7 @@ class TrainSettings(Settings):
     keep: int = Field(3, ge=1)  # checkpoints
     log_every: int = Field(50, ge=1)  # steps
     max_failures: int = Field(10, ge=0)  # deaths of workers after which the run is given up
-    max_skipped: str = "10%"  # images that cannot be used before the run is given up: a number or a share
+    max_skipped: Allowance = "10%"  # images that cannot be used before the run is given up: a number or a share
     validation: str | None = None  # clean images that are restored and scored every so often
     validation_corrupted: str | None = None  # the same images damaged, instead of their JPEGs
     validation_images: int = Field(16, ge=1)  # the first so many, the middle of each
@@ -120,12 +120,6 @@ class TrainSettings(Settings):
         if self.min_workers and self.min_workers > self.workers:
             raise ValueError(f"min_workers must not be above workers, got {self.min_workers} and {self.workers}")
         return self
-
-    @field_validator("max_skipped", mode="before")
-    @classmethod
-    def _check_max_skipped(cls, value: Any) -> str:
-        allowed_failures(str(value), 0)
-        return str(value)
 
     @field_validator("recommend")
     @classmethod
