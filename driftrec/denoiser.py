@@ -48,8 +48,12 @@ class Denoiser(nn.Module):
         return cls(NCSNpp(config), process, form, residual_std)
 
     def forward(self, x: Tensor, y: Tensor, t: Time) -> Tensor:
+        return self.estimate(self.network_output(x, y, t), x, y, t)
+
+    def estimate(self, output: Tensor, x: Tensor, y: Tensor, t: Time) -> Tensor:
+        """x0hat, from what the network says."""
         base, scale = self._base_and_scale(x, y, t)
-        return base + scale * self.network_output(x, y, t)
+        return base + scale * output
 
     def score(self, x: Tensor, y: Tensor, t: Time) -> Tensor:
         """Gradient of the log density of x_t given y: (B, 3, H, W)."""

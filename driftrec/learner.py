@@ -74,14 +74,20 @@ class Learner:
     """Trains a denoiser. `objective` may be wrapped in DDP; the noise of a step is drawn from (seed, rank, step)."""
 
     def __init__(
-        self, denoiser: Denoiser, density: TimeDensity, optimisation: Optimisation, seed: int = 0, rank: int = 0
+        self,
+        denoiser: Denoiser,
+        density: TimeDensity,
+        optimisation: Optimisation,
+        seed: int = 0,
+        rank: int = 0,
+        blocking: float = 0.0,
     ) -> None:
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if optimisation.compile:
             denoiser.network.compile()  # in place: the names of its weights stay
         self.optimisation = optimisation
         self.seed, self.rank, self.step_count = seed, rank, 0
-        self._undistributed = Objective(self.denoiser, density)
+        self._undistributed = Objective(self.denoiser, density, blocking)
         self.objective: Objective | DistributedDataParallel = self._undistributed
         self.optimiser = torch.optim.AdamW(
             denoiser.parameters(), lr=optimisation.lr, betas=optimisation.betas, weight_decay=optimisation.weight_decay

@@ -272,7 +272,8 @@ def make_learner(settings: TrainSettings, group: Group = Group()) -> Learner:
     """A learner with fresh weights from the seed: the same on all workers."""
     torch.manual_seed(settings.seed)
     denoiser = settings.denoiser().to(group.device)
-    return Learner(denoiser, settings.density.build(), settings.optimizer.build(), settings.seed, group.rank)
+    density, optimisation = settings.density.build(), settings.optimizer.build()
+    return Learner(denoiser, density, optimisation, settings.seed, group.rank, settings.blocking)
 
 
 def drawing_of(settings: TrainSettings) -> Drawing:

@@ -77,6 +77,7 @@ class TrainSettings(Settings):
     form: Form = "x0"  # what the network says, see driftrec.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # of clean minus JPEG over the training data, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
+    blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image has not
     optimizer: OptimizerSettings = OptimizerSettings()
     patches: PatchSettings = PatchSettings()
     batch_size: int = Field(8, ge=1)  # patches that go through a worker's network together
@@ -115,6 +116,8 @@ class TrainSettings(Settings):
         patches = self.patches.build()
         if self.corrupted and (patches.crop != "native" or patches.share_reduced):
             raise ValueError("corrupted images are cut as they are: set patches.crop=native and share_reduced=0")
+        if self.blocking and (self.corrupted or self.form == "noise"):
+            raise ValueError("blocking needs JPEG's grid and an estimated image: not with corrupted, nor form=noise")
         if self.validation_corrupted and not self.validation:
             raise ValueError("validation_corrupted needs the clean images too: set validation")
         if self.min_workers and self.min_workers > self.workers:

@@ -60,30 +60,43 @@ def blocking_effect_factor(planes: Tensor, offset: Offset = (0, 0)) -> Tensor:
 
 def _factor(planes: Tensor, offset: Offset) -> Tensor:
     """(C, H, W) -> (C,)."""
-    return _factor_of_steps(_squared_steps(planes, 1), _squared_steps(planes, 2), offset)
+    return _factor_of_steps(_squared_steps(planes, -2), _squared_steps(planes, -1), offset)
+
+
+def boundary_excess(planes: Tensor) -> Tensor:
+    """D_B - D_BC, what block boundaries step more than other neighbours do; BEF without its floor at 0 and its eta.
+
+    (..., H, W) -> (...), differentiable, in the planes' squared unit; their first pixel is a block's corner.
+    """
+    return _excess_of_steps(_squared_steps(planes, -2), _squared_steps(planes, -1), (0, 0))
 
 
 def _squared_steps(planes: Tensor, dim: int) -> Tensor:
-    """(C, H, W) -> (C, side - 1): summed squared differences of neighbouring rows (dim 1) or columns (2)."""
-    return planes.diff(dim=dim).square_().sum(dim=3 - dim)
+    """(..., H, W) -> (..., side - 1): summed squared differences of neighbouring rows (dim -2) or columns (-1)."""
+    return planes.diff(dim=dim).square().sum(dim=-3 - dim)
 
 
 def _factor_of_steps(rows: Tensor, columns: Tensor, offset: Offset) -> Tensor:
-    """BEF = eta (D_B - D_BC): the mean squared step across block boundaries, less that of other neighbours.
+    """BEF = eta (D_B - D_BC), 0 where that is below. (..., H - 1), (..., W - 1) -> (...)."""
+    eta = math.log2(BLOCK) / math.log2(max(min(rows.shape[-1], columns.shape[-1]) + 1, BLOCK))
+    return eta * _excess_of_steps(rows, columns, offset).clamp(min=0)
 
-    (C, H - 1), (C, W - 1) -> (C,).
+
+def _excess_of_steps(rows: Tensor, columns: Tensor, offset: Offset) -> Tensor:
+    """D_B - D_BC: the mean squared step across block boundaries, less that of other neighbours; 0 where there are
+    none of either. (..., H - 1), (..., W - 1) -> (...).
     """
-    height, width = rows.shape[1] + 1, columns.shape[1] + 1
-    at_rows, at_columns = (slice((start - 1) % BLOCK, None, BLOCK) for start in offset)
-    boundary_pairs = rows[0, at_rows].numel() * width + columns[0, at_columns].numel() * height
+    height, width = rows.shape[-1] + 1, columns.shape[-1] + 1
+    across_rows, across_columns = (
+        steps[..., (start - 1) % BLOCK :: BLOCK] for steps, start in zip((rows, columns), offset, strict=True)
+    )
+    boundary_pairs = across_rows.shape[-1] * width + across_columns.shape[-1] * height
     other_pairs = (height - 1) * width + (width - 1) * height - boundary_pairs
     if boundary_pairs == 0 or other_pairs == 0:
-        return rows.new_zeros(len(rows))
-    boundary_sum = rows[:, at_rows].sum(dim=1) + columns[:, at_columns].sum(dim=1)
-    other_sum = rows.sum(dim=1) + columns.sum(dim=1) - boundary_sum
-    excess = boundary_sum / boundary_pairs - other_sum / other_pairs
-    eta = math.log2(BLOCK) / math.log2(max(min(height, width), BLOCK))
-    return eta * excess.clamp(min=0)  # eta is 0 unless D_B exceeds D_BC
+        return rows.new_zeros(rows.shape[:-1])
+    boundary_sum = across_rows.sum(dim=-1) + across_columns.sum(dim=-1)
+    other_sum = rows.sum(dim=-1) + columns.sum(dim=-1) - boundary_sum
+    return boundary_sum / boundary_pairs - other_sum / other_pairs
 
 
 def factor_of_whole_numbers(planes: NDArray[np.int16], offset: Offset = (0, 0)) -> Tensor:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from driftrec.denoiser import Denoiser, Form, score_from_x0
+from driftrec.metrics.blockiness import boundary_excess
 from driftrec.network import NetworkConfig
-from driftrec.objective import Objective, TimeDensity
+from driftrec.objective import Objective, TimeDensity, added_blocks
 from driftrec.sde import OUVE
 
 CONFIG = replace(NetworkConfig.tiny(), width=8)
@@ -66,6 +67,52 @@ def test_objective_is_the_published_loss(form: Form) -> None:
         c_out = sigma * r / (a**2 * r**2 + sigma**2).sqrt()
         expected = ((denoiser(x, y, t) - x0) / c_out).square().mean()
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_blocking_adds_the_boundary_steps_that_the_clean_image_has_not() -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser.create(CONFIG, OUVE(), "x0")
+    x0, y = images(4)
+    draw = Objective(denoiser, TimeDensity()).draw(x0, torch.Generator().manual_seed(7))
+    plain, penalised = (Objective(denoiser, TimeDensity(), weight)(x0, y, *draw) for weight in (0.0, 0.5))
+    t, z = draw
+    mean, sigma = denoiser.process.marginal(x0, y, t)
+    restored = denoiser(mean + sigma * z, y, t)
+    expected = 0.5 * added_blocks(x0, restored) / denoiser.residual_std**2
+    assert expected > 0
+    torch.testing.assert_close(penalised - plain, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_added_blocks() -> None:
+    """Flat tiles of 8x8, a step of 0.1 between them: every boundary step squared is 0.01, and no other pair has one."""
+    x0 = torch.full((2, 3, 32, 32), 0.5)
+    tiles = 0.1 * ((torch.arange(32) // 8)[:, None] + torch.arange(32) // 8 & 1)
+    blocky = (x0 + tiles).requires_grad_()
+    added = added_blocks(x0, blocky)
+    assert added.item() == pytest.approx(0.01, rel=1e-5)
+    assert added_blocks(blocky, blocky).item() == 0  # the clean image's own
+    assert added_blocks(blocky, x0).item() == 0  # fewer are no merit
+    (gradient,) = torch.autograd.grad(added, blocky)
+    assert added_blocks(x0, blocky - 0.1 * gradient / gradient.abs().max()) < added
+
+
+def test_the_posterior_mean_has_no_boundary_excess() -> None:
+    """Why the penalty does not pull away from it: x0 white, y = x0 + noise that is constant in a block; the posterior
+    mean of x0 (a known linear map) steps less across boundaries than elsewhere.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.randn((64, 3, 32, 32), generator=generator)
+    noise = torch.randn((64, 3, 4, 4), generator=generator).repeat_interleave(8, -2).repeat_interleave(8, -1)
+    y = x0 + noise
+    mean_of_block = torch.nn.functional.avg_pool2d(y, 8).repeat_interleave(8, -2).repeat_interleave(8, -1)
+    posterior = y - mean_of_block * 64 / 65  # the noise's variance in a block's mean is 1, that of x0 1 / 64
+    assert (boundary_excess(y) - boundary_excess(x0)).mean() > 1
+    assert (boundary_excess(posterior) - boundary_excess(x0)).mean() < 0
+
+
+def test_blocking_needs_an_estimated_image() -> None:
+    with pytest.raises(ValueError, match="blocking"):
+        Objective(Denoiser.create(CONFIG, OUVE(), "noise"), TimeDensity(), 0.1)
 
 
 def test_time_density_keeps_its_shares() -> None:
