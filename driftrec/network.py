@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from driftrec.resample import Resample
+
 COLOURS = 3
 
 
@@ -155,7 +157,7 @@ class DownLevel(nn.Module):
         )
         self.attention = make_attention(config, width, level, config.blocks)
         self.downsample = None if last else ResidualBlock(config, width, width, resample="down")
-        self.shrink = Resample(config, "down") if config.pyramid and not last else None
+        self.shrink = Resample(config.fir_kernel, "down") if config.pyramid and not last else None
         self.take_in = nn.Conv2d(config.image_channels, width, 1) if config.pyramid and not last else None
         self.skip_channels = [width] * (config.blocks + (not last))
 
@@ -197,7 +199,7 @@ class UpLevel(nn.Module):
         count = config.extra[level] if level < len(config.extra) else 0
         self.extra = nn.ModuleList(ResidualBlock(config, width, width, scale=1.0) for _ in range(count))
         self.attention = make_attention(config, width, level, 1)
-        self.grow = Resample(config, "up") if config.pyramid else None
+        self.grow = Resample(config.fir_kernel, "up") if config.pyramid else None
         self.give = (
             nn.Sequential(make_norm(config, width), nn.SiLU(), conv3x3(width, config.image_channels))
             if config.pyramid
@@ -236,7 +238,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.scale = scale
         self.norm1 = make_norm(config, channels)
-        self.resample = Resample(config, resample) if resample else nn.Identity()
+        self.resample = Resample(config.fir_kernel, resample) if resample else nn.Identity()
         self.conv1 = conv3x3(channels, width)
         self.embed = nn.Linear(4 * config.width, width) if config.conditional else None
         self.norm2 = make_norm(config, width)
@@ -296,55 +298,6 @@ class NoiseLevelEmbedding(nn.Module):
         phase = 2 * math.pi * noise_level[:, None].float() * self.frequencies
         features = torch.cat([phase.sin(), phase.cos()], dim=1).to(self.first.weight.dtype)
         return F.silu(self.second(F.silu(self.first(features))))
-
-
-class Resample(nn.Module):
-    """Halve or double the resolution behind the separable FIR filter (Karras et al. 2020), zeros around the image."""
-
-    kernel: Tensor
-
-    def __init__(self, config: NetworkConfig, direction: Literal["up", "down"]) -> None:
-        super().__init__()
-        self.direction = direction
-        taps = torch.tensor(config.fir_kernel, dtype=torch.float32)
-        taps = taps / taps.sum() * (2 if direction == "up" else 1)
-        self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
-        self.padding = (len(taps) - 2) // 2
-        self.fast = FAST_FILTERS.get((direction, config.fir_kernel))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.general(x) if self.fast is None else self.fast(x)
-
-    def general(self, x: Tensor) -> Tensor:
-        """Any filter, as a depth-wise convolution."""
-        channels = x.shape[1]
-        weight = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
-        convolve = F.conv2d if self.direction == "down" else F.conv_transpose2d
-        return convolve(x, weight, stride=2, padding=self.padding, groups=channels)
-
-
-def halve_by_mean(x: Tensor) -> Tensor:
-    """Filter (1, 1)."""
-    return F.avg_pool2d(x, 2)
-
-
-def double_by_repeating(x: Tensor) -> Tensor:
-    """Filter (1, 1)."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-def double_linearly(x: Tensor) -> Tensor:
-    """Filter (1, 3, 3, 1): bilinear interpolation, but for the border, where zeros come in."""
-    padded = F.pad(x, (1, 1, 1, 1))
-    return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
-
-
-# The same numbers by faster routes: up to 30 times on a CPU in bfloat16 and channels_last.
-FAST_FILTERS: dict[tuple[str, tuple[int, ...]], Callable[[Tensor], Tensor]] = {
-    ("down", (1, 1)): halve_by_mean,
-    ("up", (1, 1)): double_by_repeating,
-    ("up", (1, 3, 3, 1)): double_linearly,
-}
 
 
 class PixelNorm(nn.Module):
