@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,15 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+
+
+def kill_whole(pid: int) -> None:
+    """kill -9 of the driver; its Ray falls with it, which is waited for (two idle agents stay a minute longer)."""
+    below = {child: title for child, title in descendants(pid) if "Agent" not in title}
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(alive(child) for child in below), limit_s=120)
+    left = [title for child, title in below.items() if alive(child)]
+    assert not left, "outlived its driver"
 
 
 def parts(output: Path) -> set[Path]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import made
-from tests.chaos.processes import alive, descendants, end, parts, start, until
+from tests.chaos.processes import descendants, end, kill_whole, parts, start, until
 from tests.chaos.test_memory import memory_bytes
 from tests.pipeline.evaluations import clean
 
@@ -56,15 +56,6 @@ def check_equal(output: Path, undisturbed: Path) -> None:
     assert len(rows(output)) == IMAGES * 2 * 4
     assert {path.name for path in parts(output)} == {path.name for path in parts(undisturbed)}
     assert [path for path in output.rglob(".*") if path.is_file()] == []
-
-
-def kill_whole(pid: int) -> None:
-    """kill -9 of the driver; its Ray falls with it, which is waited for (two idle agents stay a minute longer)."""
-    below = {child: title for child, title in descendants(pid) if "Agent" not in title}
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(alive(child) for child in below), limit_s=120)
-    left = [title for child, title in below.items() if alive(child)]
-    assert not left, "outlived its driver"
 
 
 def test_driver_killed_at_five_random_moments(

@@ -16,6 +16,7 @@ from tests.chaos.processes import (
     descendants,
     end,
     images,
+    kill_whole,
     parts,
     rows,
     start,
@@ -58,15 +59,6 @@ def check_equal(output: Path, undisturbed: Path) -> None:
     assert images(output) == images(undisturbed)
     leftovers = [path for path in output.rglob(".*") if path.is_file()]
     assert leftovers == []
-
-
-def kill_whole(pid: int) -> None:
-    """kill -9 of the driver; its Ray falls with it, which is waited for (two idle agents stay a minute longer)."""
-    below = {child: title for child, title in descendants(pid) if "Agent" not in title}
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(alive(child) for child in below), limit_s=120)
-    left = [title for child, title in below.items() if alive(child)]
-    assert not left, "outlived its driver"
 
 
 def test_driver_killed_at_five_random_moments(
