@@ -3,15 +3,12 @@
 import json
 import math
 import platform
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import features
 
 from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
@@ -23,9 +20,9 @@ from pipeline.run import package_versions
 from pipeline.scores import column_of, describe, score_of
 from pipeline.scoring import schema_of
 from pipeline.sets import set_scores
+from pipeline.table import write_table
 
-REPORT, SUMMARY = "report.parquet", "summary.json"
-ROWS = 50_000  # in a row group of report.parquet
+SUMMARY = "summary.json"
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
 PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")
@@ -44,19 +41,7 @@ def reduce_ledger(evaluation: Evaluation) -> Reduction:
         evaluation.baseline,
     )
     schema = pa.schema([field for field in schema_of(plan) if field.name != NOT_REPORTED])
-    shards = [shard.id for shard in run.listing.shards]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / REPORT
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            waiting: list[pa.Table] = []
-            for shard, part in zip(shards, run.ledger.read_parts(shards), strict=True):
-                reduction.add(shard, part)
-                waiting.append(part.select(schema.names))
-                if sum(table.num_rows for table in waiting) >= ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
-            writer.write_table(pa.concat_tables([schema.empty_table(), *waiting]))
-        run.store.put_file(REPORT, path)
+    write_table(run, schema, reduction.add)
     return reduction
 
 

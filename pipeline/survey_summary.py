@@ -2,24 +2,21 @@
 
 import hashlib
 import math
-import tempfile
 from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.ledger import FAILED
 from pipeline.run import Run
 from pipeline.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
 from pipeline.survey_stage import SCHEMA
+from pipeline.table import write_table
 
-REPORT, SUMMARY = "report.parquet", "summary.json"
-ROWS = 50_000  # in a row group of report.parquet
+SUMMARY = "summary.json"
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
 GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
@@ -141,19 +138,8 @@ class Survey:
 
 def reduce_ledger(run: Run) -> Survey:
     """One pass over the ledger: report.parquet is written and the sums are taken."""
-    survey, shards = Survey(), [shard.id for shard in run.listing.shards]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / REPORT
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-            waiting: list[pa.Table] = []
-            for shard, part in zip(shards, run.ledger.read_parts(shards), strict=True):
-                survey.add(shard, part)
-                waiting.append(part)
-                if sum(table.num_rows for table in waiting) >= ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
-            writer.write_table(pa.concat_tables([SCHEMA.empty_table(), *waiting]))
-        run.store.put_file(REPORT, path)
+    survey = Survey()
+    write_table(run, SCHEMA, survey.add)
     return survey
 
 
