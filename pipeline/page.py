@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.names import printable
@@ -20,16 +20,20 @@ from pipeline.names import printable
 def render(template: str, contents: Mapping[str, Any]) -> str:
     """The page of `template` (a file of templates/), with the shared style and script inside, and its own style."""
     folder = files("pipeline") / "templates"
-    page, style, script = (
-        (folder / name).read_text(encoding="utf-8") for name in (template, "report.css", "report.js")
-    )
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     own = folder / template.replace(".html", ".css")
     if own.is_file():
         style += own.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("pipeline"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= FILTERS
-    return environment.from_string(page).render(
+    return environment.get_template(template).render(
         contents, style=Markup(style), script=Markup(script), script_sha256=digest
     )
 
