@@ -47,13 +47,15 @@ class Arm:
     network: NetworkConfig
     patches: PatchConfig
     sampler: Sampling
+    blocking: float = 0.0
 
 
+SMALL = replace(NetworkConfig.tiny(), extra=())
 FIRST = Arm(
     process=OUVE(),
     form="x0",
     density=TimeDensity(power=1.5, share_at_one=0.2),
-    network=NetworkConfig.tiny(),
+    network=SMALL,
     patches=PatchConfig(size=64, per_image=8),
     sampler=Sampling(steps=8, fidelity=0.0),
 )
@@ -71,7 +73,10 @@ ARMS = {
     "Palette-like": replace(FIRST, process=Conditional()),
     "InDI": replace(FIRST, process=InDI(), form="residual"),
     "regression": replace(FIRST, process=Regression(), form="residual", sampler=Sampling(steps=1, fidelity=0.0)),
-    "stem 4": replace(FIRST, network=replace(NetworkConfig.tiny(), stem=4)),
+    "stem 4": replace(FIRST, network=replace(SMALL, stem=4)),
+    "blocking 0.05": replace(FIRST, blocking=0.05),
+    "blocking 0.3": replace(FIRST, blocking=0.3),
+    "tiny": replace(FIRST, network=NetworkConfig.tiny()),
     "quality uniform": replace(FIRST, patches=replace(FIRST.patches, quality_power=1.0)),
 }
 
@@ -109,7 +114,8 @@ def train(name: str, arm: Arm, photos: Path, steps: int, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     denoiser = Denoiser.create(arm.network, arm.process, arm.form)
-    learner = Learner(denoiser, arm.density, Optimisation(steps=steps, lr=8e-4, warmup=100, ema_decay=0.995))
+    optimisation = Optimisation(steps=steps, lr=8e-4, warmup=100, ema_decay=0.995)
+    learner = Learner(denoiser, arm.density, optimisation, blocking=arm.blocking)
     for _, (x0, y) in zip(range(steps), batches(photos, arm.patches), strict=False):
         learner.step(x0, y)
     save(path, denoiser, learner.ema.state_of(denoiser.network))

@@ -61,6 +61,7 @@ class NetworkConfig:
             width=64,
             multipliers=(1, 2, 2),
             blocks=1,
+            extra=(3, 2),
             stem=2,
             attention_levels=(),
             attention_middle=False,

@@ -1,7 +1,6 @@
 """Tiles cover an image once in all, keep to the JPEG grid, and restore what the whole image would."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,17 +51,19 @@ def test_a_canvas_puts_an_image_together_again() -> None:
 
 
 @pytest.mark.parametrize("fidelity", [1.0, 0.0])
-def test_tiled_is_whole(small_model: Path, fidelity: float) -> None:
-    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
+def test_tiled_is_whole(fidelity: float) -> None:
+    """Of the embedded model: how far a network looks is a matter of its weights."""
+    restorer = Restorer.from_pretrained(device="cpu")
     restorer._denoiser.network.float()  # in bfloat16 the same convolution of another size may round another way
-    smooth = np.linspace(0, 255, 420)[:, None, None] + np.linspace(-80, 80, 380)[None, :, None] + np.array([0, 20, -9])
-    picture = Picture(smooth.clip(0, 255).astype(np.uint8))
+    smooth = np.linspace(0, 255, 300)[:, None, None] + np.linspace(-80, 80, 260)[None, :, None] + np.array([0, 20, -9])
+    texture = np.random.default_rng(0).normal(0, 12, (300, 260, 3))
+    picture = Picture((smooth + texture).clip(0, 255).astype(np.uint8))
     settings = Sampling(fidelity=fidelity, steps=2, tile=None)
     whole = restorer.restore([picture], ["a"], 0, settings)[0].picture.rgb.astype(int)
-    for side, most in ((128, 6), (224, 3), (320, 3)):
+    for side in (128, 224):
         tiled = restorer.restore([picture], ["a"], 0, replace(settings, tile=side))[0].picture.rgb.astype(int)
-        assert np.abs(tiled - whole).max() <= most
-        assert np.abs(tiled - whole).mean() < 0.15
+        assert np.abs(tiled - whole).max() <= 2
+        assert np.abs(tiled - whole).mean() < 0.1
 
 
 def test_too_small_a_tile_is_refused() -> None:

@@ -87,6 +87,7 @@ def test_a_process_keeps_its_own_gamma_unless_told():
         ("process.gama=2", "gama Extra inputs are not permitted; ouve has gamma, sigma_min, sigma_max"),
         ("patches.size=8", "size >= 16"),
         ("form=eps", "'noise', 'x0'"),
+        ("blocking=-1", "greater than or equal to 0"),
         ("seed=-1", "greater than or equal to 0"),
         ("workers=0", "greater than or equal to 1"),
     ],
@@ -95,6 +96,13 @@ def test_wrong_settings_are_refused_by_name(assignment: str, message: str):
     with pytest.raises(InvalidInput) as refused:
         settings(assignment)
     assert message in str(refused.value)
+
+
+def test_blocking_is_refused_where_no_grid_is_known_or_no_image_estimated():
+    assert settings("blocking=0.1").blocking == 0.1
+    for other in ("corrupted=there", "form=noise"):
+        with pytest.raises(InvalidInput, match="not with corrupted, nor form=noise"):
+            settings("blocking=0.1", other)
 
 
 def test_every_process_can_be_named_and_stands_with_all_its_settings():
