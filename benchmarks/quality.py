@@ -1,19 +1,19 @@
 """How good is a restored image, beside its JPEG and beside what other tools make of it? Means over photographs.
 
 python benchmarks/quality.py data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
-                             [--model tiny] [--limit N] [--no-rivals] [--no-average]
+                             [--model tiny] [--steps 8] [--start 0.1,0.2] [--limit N] [--no-rivals] [--no-average]
 
 Prints a table a condition: the JPEG itself; ffmpeg's spp at the quantiser whose PSNR is best for that condition, and
 jpegqs (`apt-get install ffmpeg jpegqs`); the model's mean, a sample, the average of four samples, and what the model's
-file recommends. The model has never seen the images of devtest. The inputs are JPEG files, so that the projection
-works as in `driftrec restore`.
+file recommends; with --start also samples that start at these times. The model has never seen the images of devtest.
+The inputs are JPEG files, so that the projection works as in `driftrec restore`.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--subsampling", default="4:2:0,4:4:4")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--start", default="", help="comma-separated times, in place of the one recommended")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--no-average", action="store_true", help="leave out the average of four samples, the slowest")
@@ -50,7 +51,7 @@ def main() -> None:
         for quality in map(int, args.quality.split(",")):
             jpegs = [encode_jpeg(image, quality, subsampling) for image in clean]
             print(f"\nquality {quality}, {subsampling}\n\n" + header("", "s/image"), flush=True)
-            arms = candidates(restorer, names, args.steps)
+            arms = candidates(restorer, names, args.steps, [float(start) for start in args.start.split(",") if start])
             if args.no_average:
                 del arms[AVERAGE]
             if not args.no_rivals:
@@ -66,7 +67,9 @@ def decoded(jpegs: list[bytes]) -> Set:
     return np.stack([decode(data).rgb for data in jpegs])
 
 
-def candidates(restorer: Restorer, names: list[str], steps: int) -> dict[str, Callable[[list[bytes]], Set]]:
+def candidates(
+    restorer: Restorer, names: list[str], steps: int, starts: Sequence[float]
+) -> dict[str, Callable[[list[bytes]], Set]]:
     """What the model can be asked for: JPEG files -> restored pixels."""
 
     def by(sampling: Sampling) -> Callable[[list[bytes]], Set]:
@@ -82,6 +85,7 @@ def candidates(restorer: Restorer, names: list[str], steps: int) -> dict[str, Ca
         f"sample, {steps} steps": by(sample),
         AVERAGE: by(replace(sample, samples=4)),
         "as recommended": by(Sampling()),
+        **{f"from t = {start}, {steps} steps": by(replace(sample, start=start)) for start in starts},
     }
 
 
