@@ -75,8 +75,6 @@ ARMS = {
     "regression": replace(FIRST, process=Regression(), form="residual", sampler=Sampling(steps=1, fidelity=0.0)),
     "stem 4": replace(FIRST, network=replace(SMALL, stem=4)),
     "blocking 0.05": replace(FIRST, blocking=0.05),
-    "blocking 0.3": replace(FIRST, blocking=0.3),
-    "tiny": replace(FIRST, network=NetworkConfig.tiny()),
     "quality uniform": replace(FIRST, patches=replace(FIRST.patches, quality_power=1.0)),
 }
 
