@@ -4,10 +4,10 @@ For "noise" it is the paper's eq. 15 (|| sigma s + z ||^2 with s = -N / sigma), 
 weighted by 1 / c_out^2, for "residual" with the process `regression` the baseline of eq. 10.
 
 On top of it, a penalty for blocks that the estimate shows and the clean image does not, in squared steps across
-JPEG's block boundaries. It pulls nowhere that the loss would not go in the end. A step of the posterior mean has the
-clean step's mean square less the step's posterior variance, and that variance is greater across a boundary, where two
-blocks err apart; so the mean has no boundary excess. A small network far from it has; a little of the penalty takes
-that away.
+JPEG's block boundaries. A step of the posterior mean has the clean step's mean square less the step's posterior
+variance, and that variance is greater across a boundary, where two blocks err apart: on average the mean has no boundary
+excess, and a small network far from it has. The penalty is one-sided and taken image by image, though, where chance
+makes some excess: too large a weight costs accuracy, and smooths boundaries more than the clean image is.
 """
 
 from __future__ import annotations
