@@ -5,9 +5,9 @@ weighted by 1 / c_out^2, for "residual" with the process `regression` the baseli
 
 On top of it, a penalty for blocks that the estimate shows and the clean image does not, in squared steps across
 JPEG's block boundaries. A step of the posterior mean has the clean step's mean square less the step's posterior
-variance, and that variance is greater across a boundary, where two blocks err apart: on average the mean has no boundary
-excess, and a small network far from it has. The penalty is one-sided and taken image by image, though, where chance
-makes some excess: too large a weight costs accuracy, and smooths boundaries more than the clean image is.
+variance, and that variance is greater across a boundary, where two blocks err apart: on average the mean has no
+boundary excess, and a small network far from it has. The penalty is one-sided and taken image by image, though, where
+chance makes some excess: too large a weight costs accuracy, and smooths boundaries more than the clean image is.
 """
 
 from __future__ import annotations
