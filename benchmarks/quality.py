@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--subsampling", default="4:2:0,4:4:4")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--start", default="", help="comma-separated times, in place of the one recommended")
+    parser.add_argument("--start", default="", help="comma-separated times: a further sample from each")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--no-average", action="store_true", help="leave out the average of four samples, the slowest")

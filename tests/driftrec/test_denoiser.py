@@ -97,8 +97,8 @@ def test_added_blocks() -> None:
 
 
 def test_the_posterior_mean_has_no_boundary_excess() -> None:
-    """Why the penalty does not pull away from it: x0 white, y = x0 + noise that is constant in a block; the posterior
-    mean of x0 (a known linear map) steps less across boundaries than elsewhere.
+    """On average, so that the penalty asks for nothing that it has not: x0 white, y = x0 + noise that is constant in a
+    block; the posterior mean of x0 (a known linear map) steps less across boundaries than elsewhere.
     """
     generator = torch.Generator().manual_seed(0)
     x0 = torch.randn((64, 3, 32, 32), generator=generator)

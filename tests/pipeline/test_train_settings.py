@@ -11,6 +11,7 @@ from driftrec.learner import Optimisation
 from driftrec.network import NCSNpp, NetworkConfig, parameter_count
 from driftrec.process import Process
 from driftrec.sde import OUVE, PROCESSES, TSDVE, CosVE
+from pipeline.learning import make_learner
 from pipeline.settings import load
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat
 
@@ -103,6 +104,12 @@ def test_blocking_is_refused_where_no_grid_is_known_or_no_image_estimated():
     for other in ("corrupted=there", "form=noise"):
         with pytest.raises(InvalidInput, match="not with corrupted, nor form=noise"):
             settings("blocking=0.1", other)
+
+
+def test_blocking_reaches_the_loss():
+    small = ("network.preset=tiny", "network.width=8")
+    weights = [make_learner(settings(*small, f"blocking={weight}")).objective.blocking for weight in (0.0, 0.1)]
+    assert weights == [0.0, 0.1]
 
 
 def test_every_process_can_be_named_and_stands_with_all_its_settings():
