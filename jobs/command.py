@@ -61,21 +61,39 @@ def choose_token() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token else "disabled")
 
 
+class Visible(logging.Formatter):
+    """Messages in which no file's name can play with the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from pipeline.names import visible
+
+        return visible(super().format(record))
+
+
+def tell() -> None:
+    """Send the talk to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Visible("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
 def execute(job: Callable[[], dict[str, Any]]) -> int:
     """Run `job`, print its result, give the exit code: `exit_code` of the result, or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     from driftrec.errors import DriftRecError, InvalidInput
-    from pipeline.run import Exit, Interrupted
+    from pipeline.ends import Exit, Interrupted
 
     def interrupt(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise Interrupted
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, interrupt)
+        tell()
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
     except InvalidInput as error:

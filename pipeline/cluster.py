@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import ray
 
 from driftrec.errors import DriftRecError
+from pipeline.ends import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ def connect(num_cpus: int | None = None) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _init(num_cpus)
+    except SystemExit:  # how Ray's own handler, while it starts, answers SIGTERM
+        raise Interrupted from None
     except Exception as error:  # a node that is slow to start gives a bare one
         where = os.environ.get("RAY_ADDRESS") or "a local cluster"
         raise DriftRecError(f"Ray ({where}) did not start: {' '.join(str(error).split())[:500]}") from error

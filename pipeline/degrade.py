@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -153,8 +152,8 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result
-    with cluster.connected() if run.todo else nullcontext():
-        return attempt(run, partial(_attempt, run, settings, conditions))
+    connection = cluster.connected() if run.todo else None
+    return attempt(run, partial(_attempt, run, settings, conditions), connection)
 
 
 def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:

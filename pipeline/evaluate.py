@@ -8,7 +8,7 @@ pool, of restoring actors (`pipeline.restoring`).
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,7 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
     pictures = settings.report and bool(evaluation.candidates.models)
-    with cluster.connected() if run.todo or pictures else nullcontext():
-        return attempt(run, partial(_attempt, evaluation))
+    return attempt(run, partial(_attempt, evaluation), cluster.connected() if run.todo or pictures else None)
 
 
 def _attempt(evaluation: Evaluation) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Generator
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,8 +36,7 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
         _work(run, settings, weights)
         return finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
 
-    with cluster.connected() if run.todo else nullcontext():
-        result = attempt(run, attempted)
+    result = attempt(run, attempted, cluster.connected() if run.todo else None)
     if settings.report and result["state"] == "done":
         _report(settings, run, result)
     return result

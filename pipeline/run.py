@@ -11,9 +11,9 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.effort import Effort
+from pipeline.ends import Exit, Interrupted
 from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SCHEMA, SHARDS, SKIPPED, Ledger, Tally, sweep
 from pipeline.retry import keys_to_retry
 from pipeline.settings import allowed_failures
@@ -34,20 +35,6 @@ log = logging.getLogger(__name__)
 
 RUN, RESULT = "run.json", "_RESULT.json"
 PACKAGES = ("torch", "ray", "pillow", "numpy", "pyarrow")
-
-
-class Exit(IntEnum):
-    """What a command answers to the shell."""
-
-    DONE = 0
-    FAILED = 1  # the run failed; what was finished stays valid
-    REFUSED = 2  # bad settings or input; nothing was started
-    TOO_MANY_FAILED = 3  # done, but more images failed than max_failed
-    INTERRUPTED = 130
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM: finish nothing more, say so, go."""
 
 
 @dataclass
@@ -235,15 +222,23 @@ def _check_count(run: Run, tally: Tally) -> None:
         )
 
 
-def attempt(run: Run, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `action` gives; where it does not get through, _RESULT.json says so. Raises DriftRecError if it does."""
-    try:
-        return action()
-    except (KeyboardInterrupt, Interrupted):
-        return stop(run, Exit.INTERRUPTED)  # before Ray is left, which takes longer than a stopped job may have
-    except DriftRecError as error:
-        stop(run, Exit.FAILED, str(error))
-        raise
+def attempt(
+    run: Run, action: Callable[[], dict[str, Any]], inside: AbstractContextManager[None] | None = None
+) -> dict[str, Any]:
+    """What `action` gives, done `inside` a context; where it does not get through, _RESULT.json says so.
+
+    Raises DriftRecError if it does.
+    """
+    with ExitStack() as context:
+        try:
+            if inside:
+                context.enter_context(inside)
+            return action()
+        except (KeyboardInterrupt, Interrupted):
+            return stop(run, Exit.INTERRUPTED)  # before Ray is left, which takes longer than a stopped job may have
+        except DriftRecError as error:
+            stop(run, Exit.FAILED, str(error))
+            raise
 
 
 def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from driftrec.errors import InvalidInput, Reason
 
 MIB = 2**20
+MAX_YAML = MIB  # characters of a settings file
 
 
 class Settings(BaseModel):
@@ -160,13 +161,33 @@ def load(
         raise InvalidInput(_explain(model, error, config)) from None
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them stand for more values than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, f"*{event.anchor} is not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _parse_yaml(text: str) -> Any:
+    """What YAML says. Raises YAMLError for all that settings have no use for: aliases, great length or depth."""
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"longer than {MAX_YAML} characters")
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = _parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"--config {path}: {error.strerror}; give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+        raise InvalidInput(f"--config {path} is not YAML that can be read: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -186,7 +207,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         values[parent] = dict(child) if isinstance(child, dict) else {}
         values = values[parent]
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = _parse_yaml(text)
     except yaml.YAMLError:
         values[last] = text
 

@@ -6,7 +6,6 @@ One pass over the ledger makes report.parquet, summary.json and the page; what a
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -50,8 +49,8 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     if (result := earlier_result(run)) and result.get("asked") == asked:
         log.info("finished already: %s", run.store.url)
         return result
-    with cluster.connected() if run.todo or model else nullcontext():
-        return attempt(run, partial(_attempt, run, settings, share, model, asked))
+    connection = cluster.connected() if run.todo or model else None
+    return attempt(run, partial(_attempt, run, settings, share, model, asked), connection)
 
 
 def plan_survey(settings: SurveySettings) -> dict[str, Any]:

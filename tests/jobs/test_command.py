@@ -1,6 +1,7 @@
 """The command line: one JSON object on stdout, the talk on stderr, an exit code for every end."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -97,3 +98,34 @@ def test_a_run_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     code, result, _ = answer(capsys, "restore", source, tmp_path / "all", "--model", "identity", "--actors", "1")
     assert code == 3
     assert result["reasons"] == {"not_an_image": 1}
+
+
+def test_names_cannot_play_with_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\u202egpj.exe"
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "restore", tmp_path / name, tmp_path / "out"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "a\\x1b[2J\\u202egpj.exe" in done.stderr
+    assert done.stderr.removesuffix("\n").isprintable()
+
+
+def catches_sigterm(pid: int) -> bool:
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("later", [0.0, 0.3, 1.0, 2.5])
+def test_a_signal_while_the_command_still_starts(later: float, tmp_path: Path) -> None:
+    """From the moment on that Python itself is up: one object, one message, 130; a run that is begun goes on later."""
+    source = made.folder(tmp_path / "in", 1)
+    command = [sys.executable, "-m", "jobs.cli", "restore", source, tmp_path / "out", "--model", "identity"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        while not catches_sigterm(job.pid):
+            time.sleep(0.01)
+        time.sleep(later)
+        job.terminate()
+        out, err = job.communicate(timeout=60)
+    assert (job.returncode, json.loads(out)["state"]) == (130, "interrupted"), err
+    if (tmp_path / "out/run.json").exists():
+        assert json.loads((tmp_path / "out/_RESULT.json").read_text())["state"] == "interrupted"

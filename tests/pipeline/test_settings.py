@@ -97,3 +97,21 @@ def test_allowed_failures_refuses(text: str) -> None:
 
 def test_free_fields_exist() -> None:
     assert set(RestoreSettings.model_fields) >= FREE_FIELDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "a: " + "[" * 5000,
+        "a: " + "{b: " * 5000,
+        "a: 1\n" * 300_000,
+        "a: !!python/object/apply:os.system [true]\n",
+    ],
+    ids=["aliases", "lists", "mappings", "length", "object"],
+)
+def test_yaml_that_no_settings_need_is_refused(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    with pytest.raises(InvalidInput, match=r"c\.yaml"):
+        load(RestoreSettings, str(config))

@@ -1,0 +1,17 @@
+"""How a command may end. Imports nothing heavy: a signal may come before anything else is loaded."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a command answers to the shell."""
+
+    DONE = 0
+    FAILED = 1  # the run failed; what was finished stays valid
+    REFUSED = 2  # bad settings or input; nothing was started
+    TOO_MANY_FAILED = 3  # done, but more images failed than max_failed
+    INTERRUPTED = 130
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM: finish nothing more, say so, go."""
