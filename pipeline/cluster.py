@@ -1,5 +1,6 @@
 """Ray, connected to: the cluster of RAY_ADDRESS, or else a local one on 127.0.0.1 that ends with this process."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -8,8 +9,10 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
+from ray._private import workers as ray_workers
 
 from driftrec.errors import DriftRecError
 from pipeline.ends import Interrupted
@@ -45,7 +48,7 @@ def _init(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return
-    with _held_back_stderr():
+    with _held_back_stderr(), contextlib.chdir(code_folder()):
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -54,6 +57,22 @@ def _init(num_cpus: int | None) -> None:
             logging_level=logging.WARNING,
             _node_ip_address=LOOPBACK,
         )
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this code is of; None where it is installed."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def code_folder() -> Path:
+    """Where a local Ray is to start: it puts the current folder before all others on its workers' import path, and in
+    an archive's folder anything may be called scipy.py.
+
+    A checkout's root, so that its workers run its code; or else the folder of the workers' own program, where their
+    import path begins anyway.
+    """
+    return checkout() or Path(ray_workers.__file__).parent
 
 
 @contextmanager

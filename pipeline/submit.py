@@ -6,13 +6,13 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from driftrec.errors import DriftRecError, InvalidInput
+from pipeline import cluster
 from pipeline.run import RESULT
 from pipeline.store import StorageError, Store
 
@@ -34,8 +34,8 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
     """
     entrypoint = shlex.join(["python", "-m", f"jobs.{job}", *_without_submit(arguments)])
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
-    if Path("jobs", f"{job}.py").is_file():  # a checkout; else the cluster has the package installed
-        runtime |= {"working_dir": ".", "excludes": EXCLUDES}
+    if checkout := cluster.checkout():  # else the cluster has the package installed
+        runtime |= {"working_dir": str(checkout), "excludes": EXCLUDES}
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every file that it does not take along
     try:
         client = JobSubmissionClient(url)

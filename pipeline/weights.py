@@ -59,7 +59,18 @@ def find(source: str) -> Weights:
         restorer = _load(source, remote, device="cpu")
     except StorageError as error:
         raise InvalidInput(f"model {error}") from None
-    return Weights(redact(source), restorer.fingerprint, restorer.recommended, restorer.process, remote)
+    shown = redact(source) if remote else _absolute(source)
+    return Weights(shown, restorer.fingerprint, restorer.recommended, restorer.process, remote)
+
+
+def _absolute(source: str) -> str:
+    """A path that means the same file to workers, which have another current folder; a name stays a name."""
+    from driftrec.checkpoint import embedded
+
+    if source in (IDENTITY, *embedded()):
+        return source
+    path = source.removeprefix(FBCNN)
+    return source.removesuffix(path) + str(Path(path).absolute())
 
 
 def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> "Restorer":
