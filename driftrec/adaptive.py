@@ -22,25 +22,16 @@ from __future__ import annotations
 from functools import partial
 from typing import cast
 
-import numpy as np
 from scipy.optimize import brentq
 
 from driftrec.double import earlier
-from driftrec.jpeg import standard_tables
+from driftrec.jpeg import damage, standard_tables
 from driftrec.picture import Picture
 from driftrec.process import Process
 from driftrec.projection import Older, middle, older_damage
 
-# Root mean square of x0 - y, pixels in [0, 1]: means over the training photographs, 4:2:0.
-QUALITIES = (5, 10, 20, 30, 50, 70, 80, 90, 95, 100)
-DAMAGE = (0.056, 0.039, 0.029, 0.025, 0.021, 0.017, 0.0147, 0.0109, 0.0083, 0.0057)
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
 MEAN_ONLY = 0.42  # of the damage of quality 10: from quality 73 on
-
-
-def damage(quality: float) -> float:
-    """Expected root mean square of clean - JPEG, pixels in [0, 1], of a libjpeg quality, 1 to 100."""
-    return float(np.interp(quality, QUALITIES, DAMAGE))
 
 
 def share(quality: int) -> float:

@@ -14,7 +14,7 @@ from skimage.data import astronaut, coffee
 from driftrec.image import decode
 from driftrec.jpeg import degrade, encode_jpeg, shift
 from driftrec.picture import STORED
-from driftrec.projection import Constraint, Older, constraint, older_damage, project
+from driftrec.projection import Constraint, Older, Unconstrained, constraint, older_damage, project
 
 # Small JPEG files, and their levels as libjpeg reads them from the entropy-coded data.
 REFERENCE = json.loads((Path(__file__).parent / "fixtures" / "levels.json").read_text())["files"]
@@ -29,14 +29,14 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def constrained(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> Constraint:
     found = constraint(encode_jpeg(image, quality, subsampling))
-    assert found is not None
+    assert isinstance(found, Constraint), found
     return found
 
 
 @pytest.mark.parametrize("file", REFERENCE, ids=NAMES)
 def test_levels_are_those_in_the_file(file) -> None:
     found = constraint(base64.b64decode(file["jpeg"]))
-    assert found is not None
+    assert isinstance(found, Constraint)
     assert (found.height, found.width) == (37, 43)
     assert len(found.planes) == len(found.steps) == len(file["levels"])
     for plane, known in enumerate(file["levels"]):
@@ -101,7 +101,7 @@ def test_noise_never_gets_worse(quality: int) -> None:
 def test_grey_stays_grey() -> None:
     grey = PHOTO[..., 1]
     found = constraint(encode_jpeg(grey, 60))
-    assert found is not None and len(found.planes) == 1
+    assert isinstance(found, Constraint) and len(found.planes) == 1
     restored = np.repeat((grey + 20.0).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     projected = project(restored, found)
     assert (np.ptp(projected, axis=2) == 0).all()
@@ -126,7 +126,7 @@ def test_the_grid_turns_with_the_picture(orientation: int) -> None:
     out = io.BytesIO()
     Image.fromarray(PHOTO).save(out, "JPEG", quality=75, exif=exif)
     found = constraint(out.getvalue())
-    assert found is not None
+    assert isinstance(found, Constraint)
     picture, plain = decode(out.getvalue()), constrained(PHOTO, 75)
     assert picture.orientation == orientation
     assert np.array_equal(picture.stored, decode(encode_jpeg(PHOTO, 75, "4:2:0")).rgb)
@@ -135,7 +135,7 @@ def test_the_grid_turns_with_the_picture(orientation: int) -> None:
     assert np.array_equal(project(drifted, found), project(drifted, plain))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (8, 8), (17, 9), (16, 64), (65, 130)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (8, 8), (17, 9), (16, 64), (65, 130)])
 def test_any_size(size: tuple[int, int]) -> None:
     image = np.ascontiguousarray(PHOTO[: size[0], : size[1]])
     for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
@@ -174,21 +174,26 @@ def thumbnail_of_the_same_size() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        b"\x89PNG\r\n\x1a\n" + bytes(64),
-        saved("CMYK"),
-        saved("RGB", keep_rgb=True),
-        other_subsampling(),
-        no_tables(),
-        encode_jpeg(PHOTO, 60)[:3000],
-        thumbnail_of_the_same_size(),
+        (b"", Unconstrained.broken),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), Unconstrained.broken),
+        (saved("CMYK"), Unconstrained.other_kind),
+        (saved("RGB", keep_rgb=True), Unconstrained.broken),
+        (other_subsampling(), Unconstrained.other_kind),
+        (no_tables(), Unconstrained.broken),
+        (encode_jpeg(PHOTO, 60)[:3000], Unconstrained.broken),
     ],
-    ids=["empty", "png", "cmyk", "rgb", "4:4:0", "no-tables", "cut", "thumbnail"],
+    ids=["empty", "png", "cmyk", "rgb", "4:4:0", "no-tables", "cut"],
 )
-def test_files_that_say_nothing_usable_give_none(data: bytes) -> None:
-    assert constraint(data) is None
+def test_files_that_say_nothing_usable_say_why(data: bytes, why: Unconstrained) -> None:
+    assert constraint(data) == why
+
+
+def test_a_thumbnail_is_not_taken_for_the_picture() -> None:
+    found, plain = constraint(thumbnail_of_the_same_size()), constrained(PHOTO, 60, "4:4:4")
+    assert isinstance(found, Constraint)
+    assert all(map(np.array_equal, found.planes, plain.planes))
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
@@ -200,9 +205,9 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 def test_files_whose_damage_is_older_give_none(photo: np.ndarray) -> None:
     hard = degrade(photo, 10)
     for image in (hard, shift(hard, 3, 4), enlarged(hard)):
-        assert constraint(encode_jpeg(image, 90)) is None
+        assert constraint(encode_jpeg(image, 90)) == Unconstrained.older
     for quality in (10, 30, 50, 75, 90):
-        assert constraint(encode_jpeg(photo, quality)) is not None
+        assert isinstance(constraint(encode_jpeg(photo, quality)), Constraint)
 
 
 def test_older_damage_shows_in_a_later_file_alone() -> None:
