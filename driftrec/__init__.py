@@ -2,7 +2,7 @@
 
     from driftrec import Restorer
     restorer = Restorer.from_pretrained()
-    clean = restorer(Image.open("photo.jpg"))
+    restorer("photo.jpg").save("restored.png")
 
 The science, usable alone: PyTorch, NumPy, SciPy, Pillow, safetensors; no Ray, no object store, no command line.
 """

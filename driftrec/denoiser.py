@@ -12,7 +12,7 @@ With z_t = x_t - (a + b) y and u = x0 - y every process reads z_t = a u + sigma 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.process import Process, Time, per_image
 
 Form = Literal["noise", "x0", "residual", "direct"]
+ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come
 SMALLEST = 1e-6  # floor of coefficients that may vanish at the ends of t
 
 
@@ -33,14 +34,15 @@ class Denoiser(nn.Module):
         super().__init__()
         if form not in get_args(Form):
             raise ValueError(f"unknown form {form!r}; known: {', '.join(get_args(Form))}")
-        if not residual_std > 0:
-            raise ValueError(f"residual_std must be positive, got {residual_std}")
+        if not 0 < residual_std <= 1:
+            raise ValueError(f"residual_std must be positive and at most 1, the range of pixels, got {residual_std}")
         if form in ("noise", "x0") and not process.std(0.5) > 0:
             raise ValueError(f"{process.name} has no noise to see or to tell: its form must be residual, got {form}")
         self.network = network
         self.process = process
         self.form: Form = form
         self.residual_std = residual_std  # of x0 - y over the training data, pixels in [0, 1]
+        self._check_numbers()
 
     @classmethod
     def create(cls, config: NetworkConfig, process: Process, form: Form = "x0", residual_std: float = 0.05) -> Denoiser:
@@ -70,6 +72,17 @@ class Denoiser(nn.Module):
         """What the network should have said."""
         base, scale = self._base_and_scale(x, y, t)
         return (x0 - base) / scale
+
+    def _check_numbers(self) -> None:
+        """From the start of sampling to its end the network must see numbers, and x0hat must be one whatever number
+        it says.
+        """
+        pixel = torch.full((1, 3, 1, 1), 0.5)
+        for t in ENDS:
+            parts = (*self._network_input(pixel, pixel, t), *self._base_and_scale(pixel, pixel, t))
+            if not all(bool(part.float().isfinite().all()) for part in parts):
+                why = f"at t = {t:g} what it sees of x_t, or says of x0, is no number"
+                raise ValueError(f"process {self.process.name} does not take form {self.form}: {why}; take x0")
 
     def _base_and_scale(self, x: Tensor, y: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """x0hat = base + scale * network output."""
@@ -102,6 +115,11 @@ class Denoiser(nn.Module):
     def _coefficients(self, like: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         a, sigma = self.process.mean_coefficient(t), self.process.std(t)
         return per_image(a, like), per_image(sigma.clamp(min=SMALLEST), like)
+
+
+def check(process: Process, form: Form, residual_std: float) -> None:
+    """Raises ValueError for what no Denoiser can be made of, before there is a network."""
+    Denoiser(cast(NCSNpp, nn.Identity()), process, form, residual_std)
 
 
 def score_from_x0(process: Process, x: Tensor, y: Tensor, x0: Tensor, t: Time) -> Tensor:

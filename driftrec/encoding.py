@@ -3,19 +3,23 @@
 import io
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from pathlib import PurePath
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from driftrec import exif, png, tiff, xmp
 from driftrec.errors import BadImage, InvalidInput, Reason
+from driftrec.formats import EXTENSIONS
 from driftrec.jpeg import subsampling_code
 from driftrec.metadata import joined, one_line
 from driftrec.picture import Picture
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
 
+BESIDE = ("icc_profile", "exif", "dpi", "xmp", "comment")  # of the pixels, in a PIL image's info
 MAX_SIDE = {
     "jpeg": 65_500,
     "webp": 16_383,
@@ -30,6 +34,18 @@ JPEG_QUALITY = 95  # with 4:4:4: little is lost of what was restored
 # Lossless WEBP of the same crops: 0.49 MB in 0.21 s; quality 80 and method 4 give the same size in 0.32 s.
 # exact: colours under full transparency stay.
 WEBP_LOSSLESS = {"lossless": True, "quality": 50, "method": 2, "exact": True}
+
+
+class Keeping(Image.Image):
+    """A PIL image that is saved with what its `info` holds. Pillow's own leaves out most of it; a copy is one."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
+        """As of a PIL image; of what is not given, profile, EXIF, resolution, comment and XMP are those in `info`."""
+        kept = {name: self.info[name] for name in BESIDE if self.info.get(name)}
+        if packet := kept.get("xmp"):
+            kept["pnginfo"] = PngInfo()
+            kept["pnginfo"].add_itxt(png.XMP[:-1].decode(), packet.decode("utf-8", "replace"))
+        super().save(fp, format, **(kept | params))
 
 
 def encode(
@@ -84,6 +100,17 @@ def encode(
     return out.getvalue()
 
 
+def format_of(name: str) -> Format:
+    """The format that a file's name promises. Raises InvalidInput if it is none that is written."""
+    suffix = PurePath(name).suffix.lower()
+    found = EXTENSIONS.get(suffix, "").lower()
+    if found not in get_args(Format):
+        raise InvalidInput(
+            f"{name}: no image is written as {suffix or 'a name without suffix'}: end it in .png, .jpg, .webp or .tif"
+        )
+    return cast(Format, found)
+
+
 def not_kept(picture: Picture, format: Format) -> str:  # noqa: A002
     """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing."""
     if format == "png":
@@ -101,10 +128,11 @@ def not_kept(picture: Picture, format: Format) -> str:  # noqa: A002
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A PIL image of the picture's mode, with profile, EXIF, XMP, comment and resolution in its `info`. 16-bit grey
-    becomes I;16; other 16-bit pictures, which PIL cannot hold, are rounded to 8.
+    """A PIL image of the picture's mode, with profile, EXIF, XMP, comment and resolution in its `info`, which its
+    `save` writes. 16-bit grey becomes I;16; other 16-bit pictures, which PIL cannot hold, are rounded to 8.
     """
     image = _bare(picture if picture.mode == "L" else picture.in_8_bits())
+    image.__class__ = Keeping
     found = {
         "icc_profile": picture.icc,
         "exif": picture.exif,

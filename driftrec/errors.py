@@ -26,6 +26,7 @@ class Reason(StrEnum):
     crashed = "crashed"  # killed the worker on every try: report the file, leave it out
     out_of_memory = "out_of_memory"  # did not fit in memory: a smaller batch or tile, or a larger machine
     unreadable = "unreadable"  # storage did not deliver its bytes: check access, then retry these
+    implausible = "implausible"  # what the model made of it is no restoration: another model, or copy_failed keeps it
     no_partner = "no_partner"  # evaluate, train: nothing of this key on the other side: complete the pair
     size_mismatch = "size_mismatch"  # evaluate, train: the two sides have different sizes: make them the same
     animated = "animated"  # several frames or pages, and the run skips such files: frames=first takes the first one

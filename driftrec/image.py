@@ -4,7 +4,7 @@ What becomes of every kind of file stands in docs/formats.md, one line each.
 """
 
 from driftrec.decoding import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.encoding import Format, encode, not_kept, to_pil
+from driftrec.encoding import Format, encode, format_of, not_kept, to_pil
 from driftrec.picture import Mode, Picture, Pixels
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Pixels",
     "decode",
     "encode",
+    "format_of",
     "from_pil",
     "not_kept",
     "to_pil",

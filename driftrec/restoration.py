@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -18,15 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from driftrec import adaptive, fbcnn
+from driftrec import __version__, adaptive, fbcnn, opening
 from driftrec.checkpoint import Checkpoint, load
 from driftrec.denoiser import Denoiser
+from driftrec.finishing import Restored as Restored
+from driftrec.finishing import finish
 from driftrec.grids import GRIDS
-from driftrec.image import Picture, Pixels, from_pil, to_pil
+from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.noise import gaussian
-from driftrec.picture import ROWS, STORED
+from driftrec.opening import Array, File, Source
 from driftrec.process import Process
-from driftrec.projection import project_band
 from driftrec.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.tiling import Canvas, Tile, check_side, tiles
 
@@ -131,20 +133,24 @@ class Sampling:
         return partial(method.sample, **{name: getattr(self, name) for name in method.options})
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A restored picture and what it cost."""
+class Options(TypedDict, total=False):
+    """Settings of Sampling that a call takes; `adaptive` and `projection` are on unless told."""
 
-    picture: Picture
-    nfe: int  # evaluations of the network for this image
-    sampling: Sampling | None = None  # what it took, resolved; None without a network
-    strength: float = 1.0  # share of the network's change that was applied
+    steps: int | None
+    samples: int
+    fidelity: float | None
+    adaptive: bool
+    projection: bool
+
+
+S = TypeVar("S", Image.Image, Array, Tensor)
 
 
 class Restorer:
     """Restores pictures with one model on one device.
 
-    restorer = Restorer.from_pretrained() clean = restorer(Image.open("photo.jpg"))
+    restorer = Restorer.from_pretrained()
+    restorer("photo.jpg").save("restored.png")
     """
 
     def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
@@ -181,53 +187,98 @@ class Restorer:
 
     @overload
     def __call__(
-        self,
-        images: Image.Image,
-        keys: str | None = None,
-        seed: int = 0,
-        *,
-        steps: int | None = None,
-        samples: int = 1,
-        fidelity: float | None = None,
+        self, images: File, keys: str | None = None, seed: int = 0, **options: Unpack[Options]
     ) -> Image.Image: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[Image.Image],
-        keys: Sequence[str] | None = None,
-        seed: int = 0,
-        *,
-        steps: int | None = None,
-        samples: int = 1,
-        fidelity: float | None = None,
+        self, images: Tensor, keys: str | Sequence[str] | None = None, seed: int = 0, **options: Unpack[Options]
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(self, images: S, keys: str | None = None, seed: int = 0, **options: Unpack[Options]) -> S: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[File], keys: Sequence[str] | None = None, seed: int = 0, **options: Unpack[Options]
     ) -> list[Image.Image]: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[S], keys: Sequence[str] | None = None, seed: int = 0, **options: Unpack[Options]
+    ) -> list[S]: ...
 
     def __call__(
         self,
-        images: Image.Image | Sequence[Image.Image],
+        images: Source | Sequence[Source],
         keys: str | Sequence[str] | None = None,
         seed: int = 0,
-        *,
-        steps: int | None = None,
-        samples: int = 1,
-        fidelity: float | None = None,
-    ) -> Image.Image | list[Image.Image]:
-        """PIL in, PIL out: same size, mode, ICC and EXIF. `keys` (default "0", "1", ...) and `seed` choose
-        each image's noise.
+        **options: Unpack[Options],
+    ) -> Any:
+        """What is given comes back restored, and as the same kind; a list as a list.
+
+        A path or the bytes of a file give an upright PIL image, which is saved with profile, EXIF and resolution. A PIL
+        image keeps size, mode, profile and EXIF, a uint8 or uint16 array (H, W, 3) its type, a tensor (3, H, W) or (B,
+        3, H, W) with pixels in [0, 1] its dtype and device. Files, and PIL images as `Image.open` gives them, are
+        treated as `driftrec restore` does it: as much as a JPEG's quality asks for (`adaptive`), within what it says
+        (`projection`). Arrays, and PIL images that were made anew (`copy`, `convert`), say nothing of their file.
+
+        Args:
+            images: what to restore.
+            keys: they choose, with the seed, an image's noise; by default a path's name, and of all else "0", "1", ...
+            seed: of the noise.
+            options: steps, samples, fidelity, adaptive, projection: see Sampling.
+
+        Raises:
+            BadImage: a file that is no sound image, or (`implausible`) a result that is no restoration.
+            OSError, TypeError, ValueError: a path that cannot be read, a wrong kind, shape, range or setting.
         """
-        sampling = Sampling(steps=steps, samples=samples, fidelity=fidelity)
-        if isinstance(images, Image.Image):
-            return self(
-                [images],
-                [keys] if isinstance(keys, str) else keys,
-                seed,
-                steps=steps,
-                samples=samples,
-                fidelity=fidelity,
-            )[0]
-        names = [str(i) for i in range(len(images))] if keys is None else list(keys)
-        return [to_pil(done.picture) for done in self.restore([from_pil(i) for i in images], names, seed, sampling)]
+        if isinstance(images, Tensor) and images.ndim == 4:
+            return torch.stack(self(list(images), None if keys is None else list(keys), seed, **options))
+        if isinstance(images, str | Path | bytes | Image.Image | np.ndarray | Tensor):
+            return self._call([images], None if keys is None else [str(keys)], seed, options)[0]
+        return self._call(images, keys, seed, options)
+
+    def _call(self, images: Sequence[Source], keys: Sequence[str] | None, seed: int, options: Options) -> list[Any]:
+        """A list of any kinds, each as it came."""
+        sampling = _sampling(options)
+        known = [Path(one).name if isinstance(one, str | Path) else str(i) for i, one in enumerate(images)]
+        names = known if keys is None else list(keys)
+        opened = [opening.opened(image, sampling.projection) for image in images]
+        done = self.restore([one.picture for one in opened], names, seed, sampling)
+        return [one.back(result.checked(name)) for one, name, result in zip(opened, names, done, strict=True)]
+
+    def restore_file(
+        self, source: str | Path, target: str | Path, key: str | None = None, seed: int = 0, **options: Unpack[Options]
+    ) -> Restored:
+        """One file in, one file out, in the format that the target's name promises: PNG, JPEG, WEBP or TIFF.
+
+        The bytes are those that `driftrec restore` writes with the same settings, where PyTorch uses one thread as its
+        workers do (`torch.set_num_threads(1)`). `key` is the file's name below INPUT; by default it lies right there.
+
+        Raises:
+            BadImage: a file that is no sound image, that the format cannot hold, or whose result is no restoration.
+            InvalidInput: a target of another format.
+            OSError: a file that cannot be read or written.
+        """
+        source, target, sampling = Path(source), Path(target), _sampling(options)
+        kind, key = format_of(target.name), source.name if key is None else key
+        picture = opening.open_picture(source.read_bytes(), key, projection=sampling.projection)
+        (done,) = self.restore([picture], [key], seed, sampling)
+        data = encode(done.checked(key), kind, record=self.record(done, seed))
+        partial = target.with_name(target.name + ".partial")
+        partial.write_bytes(data)
+        partial.replace(target)
+        return done
+
+    def record(self, done: Restored, seed: int) -> dict[str, Any]:
+        """What was done to a picture, for its own metadata. Names content, not places: bytes go by it."""
+        known: dict[str, Any] = {"version": __version__, "model": self.fingerprint[:16]}
+        if done.sampling is None:
+            return known
+        names = ("sampler", "steps", "start", "samples", "fidelity")
+        known |= {"seed": seed} | {name: getattr(done.sampling, name) for name in names}
+        return known | {"strength": round(done.strength, 4), "projection": bool(done.picture.constraint)}
 
     def restore(
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
@@ -253,7 +304,7 @@ class Restorer:
                 canvases[i].add(tile, pixels)
                 nfe[i] = max(nfe[i], calls)
         done = zip(pictures, canvases, nfe, plans, strict=True)
-        return [Restored(_finish(p, canvas, *plan), calls, *plan) for p, canvas, calls, plan in done]
+        return [finish(p, canvas, *plan, nfe=calls) for p, canvas, calls, plan in done]
 
     def _batches(self, pictures: Sequence[Picture], plans: Sequence[tuple[Sampling, float]]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
@@ -317,6 +368,11 @@ class Restorer:
         return result, calls
 
 
+def _sampling(options: Options) -> Sampling:
+    """As the command takes it."""
+    return Sampling(**(Options(adaptive=True) | options))
+
+
 def _prepare(denoiser: Denoiser, device: torch.device) -> Denoiser:
     """In bfloat16 and channels_last where the device computes faster so; the arithmetic around the network stays in
     float32.
@@ -332,28 +388,6 @@ def _prepare(denoiser: Denoiser, device: torch.device) -> Denoiser:
 def _cpu_has_bf16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _finish(picture: Picture, canvas: Canvas, settings: Sampling, strength: float) -> Picture:
-    """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. strength:
-    the share of the change that is applied.
-    """
-    if strength == 0:
-        return picture
-    shift = np.zeros(3)
-    if settings.color_correction:
-        shift = picture.stored.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
-    rgb = np.empty_like(picture.rgb)
-    before, after = picture.stored, STORED[picture.orientation](rgb)
-    for top in range(0, len(before), ROWS):
-        restored = canvas.rows(top, top + ROWS) + shift.astype(np.float32)
-        if strength < 1:
-            restored = strength * restored + (1 - strength) / picture.peak * before[top : top + ROWS]
-        band = (restored.clip(0, 1) * picture.peak).round().astype(rgb.dtype)
-        if settings.projection and picture.constraint:
-            band = project_band(band, picture.constraint, top)
-        after[top : top + ROWS] = band
-    return picture.with_rgb(rgb)
 
 
 def _size(picture: Picture) -> tuple[int, int]:

@@ -106,13 +106,16 @@ class Canvas:
     """
 
     def __init__(self, height: int, width: int, depth: int = 8) -> None:
+        self.finite = True  # whether all that was added were numbers
         self._scale = SCALE[depth]
         self._sum: NDArray[Any] = np.zeros((height, width, 3), np.int16 if depth == 8 else np.int32)
 
     def add(self, tile: Tile, pixels: Pixels) -> None:
         """Take in a restored tile (h, w, 3), about in [0, 1]."""
+        self.finite = self.finite and bool(np.isfinite(pixels).all())
         weights = np.outer(tile.rows.weights, tile.columns.weights).astype(np.float32)[..., None]
-        self._sum[tile.place] += np.rint(pixels.clip(-1, 2) * weights * self._scale).astype(self._sum.dtype)
+        known = pixels if self.finite else np.nan_to_num(pixels)
+        self._sum[tile.place] += np.rint(known.clip(-1, 2) * weights * self._scale).astype(self._sum.dtype)
 
     def mean(self) -> NDArray[np.float64]:
         """Of each channel: (3,)."""

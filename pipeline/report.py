@@ -46,6 +46,7 @@ MEANING: Mapping[str, str] = {  # of a reason, and what to do
     Reason.crashed: "It ended its worker on every try. Report the file; leave it out.",
     Reason.out_of_memory: "It did not fit in memory. Use a smaller batch, or a larger machine.",
     Reason.unreadable: "Storage did not deliver it. Check access, then run again.",
+    Reason.implausible: "What the model made of it is no restoration. Check the model; copy_failed keeps the file.",
     Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
     Reason.size_mismatch: "The two sides differ in size. Make them the same.",
     Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",

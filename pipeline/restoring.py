@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +16,8 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from driftrec.errors import DriftRecError, Failed, StorageFull
-from driftrec.image import Picture, decode
-from driftrec.projection import constraint
+from driftrec.errors import DriftRecError, Failed, Reason, StorageFull
+from driftrec.opening import open_picture
 from driftrec.restoration import Restored, Restorer
 from pipeline.candidates import Model
 from pipeline.graph import DIED, RETRIES, Pool
@@ -69,17 +68,18 @@ class Restoring:
 
     def _together(self, model: Model, files: Sequence[bytes], key: str) -> Outputs:
         begun = time.perf_counter()
-        pictures = [_open(file, model.sampling.projection) for file in files]
+        pictures = [open_picture(file, projection=model.sampling.projection) for file in files]
         restorer = self._restorers[model.weights.source]
         done: list[Restored] = restorer.restore(pictures, [key] * len(files), self._seed, model.sampling)
         seconds = (time.perf_counter() - begun) / len(files)
-        return [Output(one.picture.rgb8, one.nfe, seconds) for one in done]
+        return [_output(one, key, seconds) for one in done]
 
 
-def _open(file: bytes, projection: bool) -> Picture:
-    """As the restore job opens a JPEG file."""
-    picture = decode(file)
-    return replace(picture, constraint=constraint(file)) if projection else picture
+def _output(done: Restored, key: str, seconds: float) -> Output | Failed:
+    """However bad: how bad is what an evaluation measures. Only what is no picture has no measure."""
+    if not done.finite:
+        return Failed(key, "restore", Reason.implausible, done.fault or "")
+    return Output(done.picture.rgb8, done.nfe, seconds)
 
 
 class RestoringActor:

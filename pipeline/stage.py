@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from driftrec import __version__, adaptive
+from driftrec import adaptive
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
 from driftrec.headers import read_header
-from driftrec.image import Picture, decode, encode, not_kept
+from driftrec.image import Picture, encode, not_kept
 from driftrec.metadata import joined
 from driftrec.metrics.blockiness import bef_u8
+from driftrec.opening import open_picture
 from driftrec.picture import to_8_bits
-from driftrec.projection import Older, constraint
+from driftrec.projection import Older
 from driftrec.restoration import Restored, Sampling
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.names import copy_name, output_format, output_name
@@ -126,9 +127,8 @@ class RestoreShard(ShardStage):
             return replace(item, failed=Failed(key, where, Reason(reason), table["detail"][row].as_py()))
         try:
             with self.watchdog.watch():
-                picture = decode(data, key, self.settings.max_pixels, self.settings.frames)
-            if self.settings.projection and picture.source_format == "JPEG":
-                picture = replace(picture, constraint=constraint(data))
+                limit, frames = self.settings.max_pixels, self.settings.frames
+                picture = open_picture(data, key, limit, frames, self.settings.projection)
             columns = {
                 "width": picture.width,
                 "height": picture.height,
@@ -177,24 +177,16 @@ class RestoreShard(ShardStage):
             return [item.fail("restore", error) for item in items]
         share = (time.perf_counter() - begun) / max(1, len(items))
         return [
-            replace(
-                item,
-                seconds=item.seconds + share,
-                picture=result.picture,
-                record=self._record(result),
-                columns=item.columns | {"nfe": result.nfe},
-            )
+            self._restored(replace(item, seconds=item.seconds + share), result)
             for item, result in zip(items, results, strict=True)
         ]
 
-    def _record(self, result: Restored) -> dict[str, Any]:
-        """What was done to a picture, for its own metadata. Names content, not places: bytes go by it."""
-        done: dict[str, Any] = {"version": __version__, "model": self.restorer.fingerprint[:16]}
-        if result.sampling is None:
-            return done
-        used, names = result.sampling, ("sampler", "steps", "start", "samples", "fidelity")
-        done |= {"seed": self.settings.seed} | {name: getattr(used, name) for name in names}
-        return done | {"strength": round(result.strength, 4), "projection": bool(result.picture.constraint)}
+    def _restored(self, item: Item, result: Restored) -> Item:
+        """The image with its result, if that is a restoration."""
+        if result.fault:
+            return item.fail("restore", BadImage(Reason.implausible, result.fault))
+        record = self.restorer.record(result, self.settings.seed)
+        return replace(item, picture=result.picture, record=record, columns=item.columns | {"nfe": result.nfe})
 
     def _finish(self, item: Item) -> dict[str, Any]:
         """Write one image, restored or as it is; its ledger row."""

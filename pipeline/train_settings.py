@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_type_hints
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from driftrec.denoiser import Denoiser, Form
+from driftrec.denoiser import check as check_denoiser
 from driftrec.learner import Optimisation
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.objective import TimeDensity
@@ -116,6 +117,7 @@ class TrainSettings(Settings):
         patches = self.patches.build()
         if self.corrupted and (patches.crop != "native" or patches.share_reduced):
             raise ValueError("corrupted images are cut as they are: set patches.crop=native and share_reduced=0")
+        check_denoiser(self.build_process(), self.form, self.residual_std)
         if self.blocking and (self.corrupted or self.form == "noise"):
             raise ValueError("blocking needs JPEG's grid and an estimated image: not with corrupted, nor form=noise")
         if self.validation_corrupted and not self.validation:

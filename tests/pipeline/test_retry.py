@@ -18,7 +18,7 @@ from pipeline.store import LocalStore
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
 
-decode = stage.decode
+open_picture = stage.open_picture
 POOR = {"a/0003.jpg": Reason.out_of_memory, "b/0004.jpg": Reason.internal, "c/0005.jpg": Reason.out_of_memory}
 
 
@@ -39,12 +39,12 @@ def source(tmp_path: Path) -> Path:
 def fail(monkeypatch: pytest.MonkeyPatch, keys: Collection[str]) -> None:
     """These images fail from now on, the others do not."""
 
-    def decoded(data: bytes, key: str, *more: Any) -> Any:
+    def opened(data: bytes, key: str, *more: Any) -> Any:
         if key in keys:
             raise BadImage(POOR[key], "for a test")
-        return decode(data, key, *more)
+        return open_picture(data, key, *more)
 
-    monkeypatch.setattr(stage, "decode", decoded)
+    monkeypatch.setattr(stage, "open_picture", opened)
 
 
 def same(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from pipeline.trial import ALONE, MOST, UNEXPLAINED, Trial, forget
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 
-decode = stage.decode
+open_picture = stage.open_picture
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def in_lives(source: Path, output: Path, bad: dict[str, str], **changes: Any) ->
     """Restore with a new process for each that dies, as Ray starts its actors again: the result, and the deaths."""
 
     def deadly(data: bytes, key: str, *more: Any) -> Any:
-        return WAYS[bad[key]]() if key in bad else decode(data, key, *more)
+        return WAYS[bad[key]]() if key in bad else open_picture(data, key, *more)
 
     values = {"model": "identity", "max_failed": "100%", "report": False} | changes
     run, weights, settings = open_restore(RestoreSettings(input=str(source), output=str(output), **values))
@@ -61,7 +61,7 @@ def in_lives(source: Path, output: Path, bad: dict[str, str], **changes: Any) ->
             if not pid:
                 faulthandler.disable()
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # it dies with many words
-                stage.decode = deadly
+                stage.open_picture = deadly
                 row = stage.RestoreShard(settings, weights, run.store)(read_block(shard, None)).to_pylist()[0]
                 Path(f"{output}.error").write_text(row["error"] or "")
                 os._exit(0)

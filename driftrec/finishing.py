@@ -1,0 +1,69 @@
+"""What a network said of a picture becomes a picture again, is judged, and is held to what the file says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from driftrec.errors import BadImage, Reason
+from driftrec.guard import Change
+from driftrec.picture import ROWS, STORED, Picture
+from driftrec.projection import project_band
+from driftrec.tiling import Canvas
+
+if TYPE_CHECKING:
+    from driftrec.restoration import Sampling
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored picture and what it cost."""
+
+    picture: Picture
+    nfe: int  # evaluations of the network for this image
+    sampling: Sampling | None = None  # what it took, resolved; None without a network
+    strength: float = 1.0  # share of the network's change that was applied
+    change: Change | None = None  # what the network proposed; None where it was not asked
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that the network said were numbers."""
+        return self.change is None or self.change.finite
+
+    @property
+    def fault(self) -> str | None:
+        """Why this is no restoration (`driftrec.guard`), so that it must not be written; None if it may be one."""
+        return self.change.fault if self.change else None
+
+    def checked(self, key: str) -> Picture:
+        """The picture. Raises BadImage (`implausible`) if it is no restoration."""
+        if self.fault:
+            raise BadImage(Reason.implausible, f"{key}: {self.fault}")
+        return self.picture
+
+
+def finish(picture: Picture, canvas: Canvas, settings: Sampling, strength: float, nfe: int) -> Restored:
+    """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. strength:
+    the share of the change that is applied; the whole of it is judged.
+    """
+    if strength == 0:
+        return Restored(picture, nfe, settings, strength)
+    # What is not known to be the file's first compression may have lost more than its quality tells.
+    change = Change(picture.quality if picture.constraint else None, canvas.finite)
+    shift = np.zeros(3)
+    if settings.color_correction:
+        shift = picture.stored.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
+    rgb = np.empty_like(picture.rgb)
+    before, after = picture.stored, STORED[picture.orientation](rgb)
+    for top in range(0, len(before), ROWS):
+        restored = canvas.rows(top, top + ROWS) + shift.astype(np.float32)
+        change.add(before[top : top + ROWS], restored.clip(0, 1))
+        if strength < 1:
+            restored = strength * restored + (1 - strength) / picture.peak * before[top : top + ROWS]
+        band = (restored.clip(0, 1) * picture.peak).round().astype(rgb.dtype)
+        if settings.projection and picture.constraint:
+            band = project_band(band, picture.constraint, top)
+        after[top : top + ROWS] = band
+    return Restored(picture.with_rgb(rgb), nfe, settings, strength, change)

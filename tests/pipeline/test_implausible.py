@@ -1,0 +1,68 @@
+"""A model whose numbers are none, or whose pictures are no restorations: nothing of it is written as one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from driftrec.bridge import I2SB
+from driftrec.checkpoint import load, save
+from driftrec.denoiser import Denoiser
+from driftrec.errors import Failed, InvalidInput, Reason
+from driftrec.network import NetworkConfig
+from driftrec.restoration import Sampling
+from driftrec.sde import OUVE
+from pipeline.candidates import Model
+from pipeline.restoring import Output, Restoring
+from pipeline.train_settings import TrainSettings
+from pipeline.weights import find
+from tests import made
+from tests.pipeline import offline
+
+
+def times(factor: float, source: Path, path: Path) -> Path:
+    """The same weights but for their size in the last layers; at 1e38 what the network says overflows."""
+    denoiser = load(source).denoiser
+    tensors = denoiser.network.state_dict()
+    weights = {name: value * factor if name.startswith("output.") else value for name, value in tensors.items()}
+    save(path, denoiser, weights, {"steps": 2, "fidelity": 1.0})
+    return path
+
+
+@pytest.mark.parametrize(("factor", "copy_failed"), [(1e3, False), (1e38, False), (1e38, True)])
+def test_it_is_a_row_with_its_reason(small_model: Path, tmp_path: Path, factor: float, copy_failed: bool) -> None:
+    broken = times(factor, small_model, tmp_path / "broken.safetensors")
+    source = tmp_path / "in"
+    source.mkdir()
+    for quality in (5, 50, 90, 95):
+        (source / f"{quality}.jpg").write_bytes(made.jpeg(quality, quality=quality))
+    offline.restore(source, tmp_path / "out", model=str(broken), copy_failed=copy_failed, max_failed="100%")
+    for key, row in offline.ledger(tmp_path / "out").items():
+        assert (row["status"], row["reason"], row["stage"]) == ("failed", Reason.implausible, "restore")
+        assert "the model" in row["detail"]
+        assert row["output"] == (f"images/{key}" if copy_failed else None)
+    copies = offline.files(source) if copy_failed else {}
+    assert offline.files(tmp_path / "out/images") == copies
+
+
+def test_an_evaluation_measures_whatever_is_a_picture(small_model: Path, tmp_path: Path) -> None:
+    for factor in (1e3, 1e38):
+        weights = find(str(times(factor, small_model, tmp_path / f"{factor:g}.safetensors")))
+        restoring = Restoring([Model("m", "m", weights, Sampling(steps=2, fidelity=1.0, start=1.0))], 0)
+        (done,) = restoring.restore("m", [made.jpeg(0)], "a")
+        if factor < 1e38:
+            assert isinstance(done, Output)
+        else:
+            assert isinstance(done, Failed)
+            assert (done.key, done.stage, done.reason) == ("a", "restore", Reason.implausible)
+
+
+def test_what_can_say_no_number_is_refused_where_it_is_set(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="process i2sb does not take form noise"):
+        TrainSettings(data="a", output="b", process={"name": "i2sb"}, form="noise")
+    denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE(), "noise")
+    denoiser.process = I2SB()
+    save(tmp_path / "old.safetensors", denoiser)
+    with pytest.raises(InvalidInput, match=r"old\.safetensors: .*process i2sb does not take form noise"):
+        load(tmp_path / "old.safetensors")
