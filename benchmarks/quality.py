@@ -24,7 +24,7 @@ from scores import Scores, Set, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.image import decode
 from driftrec.jpeg import encode_jpeg
-from driftrec.projection import constraint
+from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 
 AVERAGE = "average of 4 samples"
@@ -74,7 +74,7 @@ def candidates(
 
     def by(sampling: Sampling) -> Callable[[list[bytes]], Set]:
         def restore(jpegs: list[bytes]) -> Set:
-            pictures = [replace(decode(data), constraint=constraint(data)) for data in jpegs]
+            pictures = [open_picture(data) for data in jpegs]
             return np.stack([done.picture.rgb for done in restorer.restore(pictures, names, 0, sampling)])
 
         return restore

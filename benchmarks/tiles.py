@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from driftrec import Restorer
-from driftrec.image import Picture, decode
+from driftrec.image import Picture
 from driftrec.jpeg import encode_jpeg
-from driftrec.projection import constraint
+from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 from driftrec.tiling import spans
 
@@ -69,7 +69,7 @@ def mirrored(image: np.ndarray, side: int) -> np.ndarray:
 
 def opened(image: np.ndarray) -> Picture:
     data = encode_jpeg(image, QUALITY, "4:2:0")
-    return replace(decode(data), constraint=constraint(data))
+    return open_picture(data)
 
 
 def step(image: np.ndarray, side: int) -> float:

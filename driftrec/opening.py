@@ -24,8 +24,9 @@ from driftrec.decoding import MAX_PIXELS, Frames, decode, from_pil
 from driftrec.encoding import to_pil
 from driftrec.errors import BadImage
 from driftrec.jpeg import estimate_quality
+from driftrec.metadata import joined
 from driftrec.picture import Picture
-from driftrec.projection import constraint
+from driftrec.projection import Constraint, constraint
 
 File = str | Path | bytes  # a path, or the bytes themselves
 Array = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16 (H, W, 3)
@@ -48,9 +49,12 @@ def open_picture(
     it was made from. Arguments and errors as of `driftrec.image.decode`.
     """
     picture = decode(data, name, max_pixels, frames)
-    if projection and picture.source_format == "JPEG":
-        return replace(picture, constraint=constraint(data))
-    return picture
+    if not projection or picture.source_format != "JPEG":
+        return picture
+    known = constraint(data)
+    if isinstance(known, Constraint):
+        return replace(picture, constraint=known)
+    return replace(picture, note=joined(picture.note, f"no projection: {known}"))
 
 
 def opened(source: Source, projection: bool = True) -> Opened:

@@ -5,7 +5,6 @@ model's mean, what it recommends: a sample of 5 evaluations.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from PIL import Image
 
 from benchmarks.rivals import spp
 from driftrec import Restorer
-from driftrec.image import decode
 from driftrec.jpeg import encode_jpeg
-from driftrec.projection import constraint
+from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 
 QUALITY, QP, ROWS, GAP = 10, 20, 12, 4
@@ -31,7 +29,7 @@ def main() -> None:
     files = files[3 :: len(files) // ROWS][:ROWS]
     clean = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     jpegs = [encode_jpeg(image, QUALITY, "4:2:0") for image in clean]
-    pictures = [replace(decode(data), constraint=constraint(data)) for data in jpegs]
+    pictures = [open_picture(data) for data in jpegs]
     restorer, keys = Restorer.from_pretrained(args.model), [file.name for file in files]
 
     def by(sampling: Sampling) -> list[np.ndarray]:

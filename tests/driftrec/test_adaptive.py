@@ -12,10 +12,11 @@ from skimage.data import astronaut
 
 from driftrec import Restorer, adaptive
 from driftrec.bridge import I2SB, InDI
-from driftrec.image import Picture, decode
+from driftrec.image import Picture
 from driftrec.jpeg import degrade, encode_jpeg, shift
+from driftrec.opening import open_picture
 from driftrec.process import Process
-from driftrec.projection import Older, constraint
+from driftrec.projection import Older
 from driftrec.restoration import Sampling
 from driftrec.sde import OUVE, CosVE
 
@@ -25,7 +26,7 @@ WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)
 
 def opened(image: np.ndarray, quality: int) -> Picture:
     data = encode_jpeg(image, quality, "4:2:0")
-    return replace(decode(data), constraint=constraint(data))
+    return open_picture(data)
 
 
 def test_the_better_a_file_the_less_is_done() -> None:
@@ -113,7 +114,7 @@ def test_a_turned_file_is_restored_as_it_is_stored(small_model: Path, orientatio
     for tag in (1, orientation):
         exif[0x0112], out = tag, io.BytesIO()
         Image.fromarray(PHOTO[:139, :101]).save(out, "JPEG", quality=75, exif=exif)
-        picture = replace(decode(out.getvalue()), constraint=constraint(out.getvalue()))
+        picture = open_picture(out.getvalue())
         assert picture.constraint is not None
         sampling = Sampling(steps=2, fidelity=0.5, tile=tile, adaptive=True)
         results.append(restorer.restore([picture], ["a"], 0, sampling)[0].picture.rgb)
