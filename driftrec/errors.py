@@ -43,8 +43,8 @@ class InvalidInput(DriftRecError):
     """Bad settings or bad input, found before anything was started (exit code 2)."""
 
 
-class BadImage(DriftRecError):
-    """One image that cannot be handled.
+class BadImage(Exception):
+    """One image that cannot be handled: never the end of a run, and so no DriftRecError.
 
     Args:
         reason: from the one vocabulary.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
+from driftrec.errors import DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, decode
 from pipeline import cluster
 from pipeline.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
@@ -66,8 +66,6 @@ class DegradeShard(ShardStage):
         store: OUTPUT.
     """
 
-    alone = True
-
     def __init__(self, settings: DegradeSettings, conditions: Sequence[Condition], store: Store) -> None:
         super().__init__(store, SCHEMA)
         self.settings, self.conditions = settings, conditions
@@ -112,10 +110,8 @@ class DegradeShard(ShardStage):
             height, width, _ = reference_of(picture, key, condition, self.settings.seed).shape
             name = output_of(key, condition, self.conditions)
             self.store.put(name, data)
-        except DriftRecError as error:
-            if not isinstance(error, BadImage):
-                raise
-            return failure(Failed(key, "degrade", error.reason, error.detail))
+        except DriftRecError:
+            raise
         except Exception as error:
             return failure(Failed(key, "degrade", *explain(error)))
         return {

@@ -103,7 +103,7 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
     size = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, most, SHARE_RESTORING)
     if size.gpus > cluster.resources()[1]:
         log.warning("an actor that restores wants %g GPUs, and the cluster has none yet: waiting for them", size.gpus)
-    pool = start_pool(models, settings.seed, size)
+    pool = start_pool(models, settings.seed, settings.max_pixels, size)
     try:
         yield pool, size
     finally:

@@ -63,18 +63,19 @@ def _piece(
 ) -> Piece:
     """What the page shows of one image under one condition. Raises BadImage, DriftRecError."""
     condition = next(one for one in evaluation.conditions if one.slug == slug)
-    picture, seed = decode(data, key, evaluation.settings.max_pixels), evaluation.settings.seed
+    most, seed = evaluation.settings.max_pixels, evaluation.settings.seed
+    picture = decode(data, key, most)
     reference = reference_of(picture, key, condition, seed)
     sides: Mapping[str, np.ndarray] = {}
     if condition.quality is not None:
         jpeg = damage(picture, key, condition, seed)
-        sides = {JPEG: decode(jpeg).rgb8}
+        sides = {JPEG: decode(jpeg, max_pixels=most).rgb8}
     main = evaluation.main
     if main in sides:
         return cut(sides[main], reference, share)
     files = {one.name: one.partners[slug] for one in evaluation.candidates.files}
     if main in files:
-        made = decode(files[main].read(key) or b"").rgb8
+        made = decode(files[main].read(key) or b"", max_pixels=most).rgb8
     else:
         assert restoring is not None
         (output,) = restoring.restore(main, [jpeg], output_name(key, "jpeg"))

@@ -54,8 +54,9 @@ def load_pieces(
             log.info("report: no before and after for %s: the input is gone or has changed", row["key"])
             continue
         try:
-            before = decode(inputs[row["key"]], row["key"]).rgb8
-            after = decode(read_output(output, row["output"])).rgb8
+            most = row["width"] * row["height"]  # as it was restored: none is larger
+            before = decode(inputs[row["key"]], row["key"], most).rgb8
+            after = decode(read_output(output, row["output"]), max_pixels=most).rgb8
         except (BadImage, DriftRecError) as error:
             log.info("report: no before and after for %s: %s", row["key"], error)
             continue

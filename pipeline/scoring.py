@@ -6,7 +6,7 @@ hold together is bounded; a shard's size is not felt.
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,23 +106,29 @@ class ScoreShard(ShardStage):
         except DriftRecError as error:
             self.broken = error
 
+    def begin(self, shard: str, again: Collection[str]) -> None:
+        self.shard, self.states = shard, SetStates(self.plan)
+
+    def end(self) -> None:
+        """Write what set metrics need beside the ledger."""
+        if self.plan.sets:
+            self.states.commit(self.store, self.shard)
+
     def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
-        """The rows of a shard, in the order of its images; what set metrics need is written beside the ledger."""
+        """The rows of a shard, in the order of its images."""
         listed = [row for row in range(table.num_rows) if table["key"][row].is_valid]
-        states = SetStates(self.plan)
         rows: list[dict[str, Any]] = []
         for image in pooled(self.threads, lambda row: self._image(table, row), listed, self.ahead):
             rows += image.rows
-            states.add(image.key, image.features)
-        if self.plan.sets:
-            states.commit(self.store, shard)
+            self.states.add(image.key, image.features)
         return rows
 
     def _image(self, table: pa.Table, row: int) -> Scored:
         """All rows of one image."""
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         if reason:
-            return self._lost(Failed(key, "read", Reason(reason), table["detail"][row].as_py()), {})
+            where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
+            return self._lost(Failed(key, where, Reason(reason), table["detail"][row].as_py()), {})
         data: bytes = table["data"][row].as_py()
         known: dict[str, Any] = {"reference_sha256": hashlib.sha256(data).hexdigest()}
         try:
@@ -209,14 +215,13 @@ class ImageScorer:
         found: dict[str, Any] = {"width": reference.shape[1], "height": reference.shape[0]}
         try:
             if name == JPEG:
-                made = jpeg if isinstance(jpeg, Failed) else decode(jpeg or b"").rgb8
+                most = self.stage.settings.max_pixels
+                made = jpeg if isinstance(jpeg, Failed) else decode(jpeg or b"", max_pixels=most).rgb8
             elif name in restored:
                 made = restored[name][condition]
             else:
                 made = self._partner(self.stage.files[name], condition)
-        except DriftRecError as error:
-            if not isinstance(error, BadImage):
-                raise
+        except BadImage as error:
             made = Failed(self.key, "decode", error.reason, f"the candidate: {error.detail}")
         if isinstance(made, Output):
             found |= {"nfe": made.nfe, "seconds": made.seconds}
@@ -290,7 +295,7 @@ def row_of(key: str, condition: Condition, candidate: str, crop: tuple[int, int]
 
 def failure(failed: Failed) -> dict[str, Any]:
     """The columns of a row that failed."""
-    return {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage}
+    return {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage or None}
 
 
 def _note(picture: Picture) -> str | None:

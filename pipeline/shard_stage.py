@@ -53,8 +53,6 @@ class ShardStage:
         retry: images of this reason are done again where a shard has a part already; "all": whatever the reason.
     """
 
-    alone = False  # whether `rows` may be asked for the images of a shard one by one
-
     def __init__(
         self,
         store: Store,
@@ -68,7 +66,9 @@ class ShardStage:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
     def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
-        """The part of one shard (a block of `pipeline.shards`). Raises DriftRecError if the run cannot go on."""
+        """The part of one shard (a block of `pipeline.shards`), or of some of its images: after a death they come one
+        by one. Raises DriftRecError if the run cannot go on.
+        """
         raise NotImplementedError
 
     def begin(self, shard: str, again: Collection[str]) -> None:
@@ -121,11 +121,12 @@ class ShardStage:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
         trial = Trial(self.store, shard, self.watchdog.limit_s)
         self.begin(shard, again)
-        if trial.first or not self.alone:
-            rows = list(self.rows(shard, table))
-        else:
-            images = (table.slice(row, 1) for row in range(table.num_rows) if table["key"][row].is_valid)
-            rows = [row for image in images for row in self._alone(shard, image, trial)]
+        with self.watchdog.writing(trial.hung):
+            if trial.first:
+                rows = list(self.rows(shard, table))
+            else:
+                images = (table.slice(row, 1) for row in range(table.num_rows) if table["key"][row].is_valid)
+                rows = [row for image in images for row in self._alone(shard, image, trial)]
         self.end()
         trial.end()
         return rows
@@ -136,9 +137,11 @@ class ShardStage:
         if verdict := trial.verdict(key):
             for name, text in zip(("reason", "detail"), verdict, strict=True):
                 image = image.set_column(image.column_names.index(name), name, [[str(text)]])
-        else:
-            trial.begin(key)
-        return self.rows(shard, image)
+            return self.rows(shard, image)
+        trial.begin(key)
+        rows = self.rows(shard, image)
+        trial.done(key)
+        return rows
 
 
 def explain(error: Exception) -> tuple[Reason, str]:

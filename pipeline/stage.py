@@ -75,8 +75,6 @@ class RestoreShard(ShardStage):
         store: OUTPUT.
     """
 
-    alone = True
-
     def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
         super().__init__(store, image_timeout_s=settings.image_timeout_s, retry=settings.retry_failed)
         self.outputs: Outputs = Tree(store)
@@ -195,10 +193,8 @@ class RestoreShard(ShardStage):
             if item.picture:
                 with self.watchdog.watch():
                     item = self._write(item, item.picture)
-        except DriftRecError as error:
-            if not isinstance(error, BadImage):
-                raise
-            item = item.fail("encode", error)
+        except DriftRecError:
+            raise
         except Exception as error:
             item = item.fail("encode", error)
         copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed

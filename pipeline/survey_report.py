@@ -193,7 +193,7 @@ def _cost(cost: Table) -> dict[str, Any]:
 def _example(row: Table, data: bytes) -> dict[str, Any] | None:
     """The middle of a picture, as it is; None where it cannot be decoded."""
     try:
-        rgb = decode(data, row["key"]).rgb8
+        rgb = decode(data, row["key"], row["width"] * row["height"]).rgb8
     except BadImage as error:
         log.info("report: no picture of %s: %s", row["key"], error)
         return None

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftrec.double import earlier_in
-from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
+from driftrec.errors import DriftRecError, Reason, StorageFull
 from driftrec.headers import Header, read_header
 from driftrec.image import decode
 from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
@@ -138,9 +138,9 @@ class SurveyShard:
         data = file.read()
         try:
             return row | {"decoded": True} | _pixels(data, key, header, self.settings.max_pixels)
+        except DriftRecError:
+            raise
         except Exception as error:
-            if isinstance(error, DriftRecError) and not isinstance(error, BadImage):
-                raise
             return row | _why("decode", *explain(error))
 
     def _is_chosen(self, key: str) -> bool:

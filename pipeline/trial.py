@@ -1,20 +1,24 @@
 """Deaths of workers, noted beside the ledger: an image that ends its worker each time becomes a row, not the run's end.
 
 The first attempt at a shard works on several images at once and notes only that it has begun. If its worker dies, the
-next attempt finds that note and takes the images one by one, noting each before it begins: who dies then is known.
-Knows a store; no Ray, no pixels.
+next attempt finds that note and takes the images one by one, noting each before it begins: who dies then is known. That
+a worker died is no verdict on the image: it may have been killed from outside. An image is to blame that ended its
+worker in each of `ALONE` attempts, and came through in none. That it hung is what the watchdog itself has written down,
+in this node's temporary folder. Knows a store; no Ray, no pixels.
 """
 
+import hashlib
 import json
-import time
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
 from pipeline.ledger import FOLDER, TRYING
 from pipeline.store import NotFound, Store
 
-ALONE = 2  # times that an image ended its worker when it was alone in it: then it is a row
-UNEXPLAINED = 4  # deaths on one shard that no such image explains: they end the run
+ALONE = 4  # attempts in a row in which an image, alone in its worker, did not outlive it: then it is a row
+UNEXPLAINED = 4  # deaths on one shard while no image was alone: they end the run
 MOST = 16  # and so many, however they are explained: it is not the images
 
 
@@ -24,7 +28,7 @@ class Trial:
     Args:
         store: OUTPUT.
         shard: its id.
-        limit_s: seconds that an image alone may take; what has died later than that counts as hung.
+        limit_s: seconds that a step on one image may take, for messages.
 
     Raises DriftRecError if too many workers have died on the shard.
     """
@@ -33,7 +37,9 @@ class Trial:
         self._store, self._name, self._limit_s = store, f"{FOLDER}/{shard}{TRYING}", limit_s
         self._deaths: dict[str, int] = {}  # of workers, by the image that was alone in them
         self._late: list[str] = []  # images that were alone and hung
-        self._died = 0
+        self._died = self._unexplained = 0
+        digest = hashlib.blake2b(f"{store.url}\0{shard}".encode(), digest_size=12).hexdigest()
+        self.hung = Path(tempfile.gettempdir()) / f"driftrec-{digest}.hung"  # what the watchdog says before it ends us
         self.first = store.create(self._name, self._note())
         if not self.first:
             try:
@@ -44,13 +50,13 @@ class Trial:
     def _learn(self, note: dict[str, Any]) -> None:
         """Take over what the attempt before has noted, and count its death."""
         self._deaths, self._late, self._died = note["deaths"], note["late"], note["died"] + 1
+        self._unexplained = note["unexplained"] + (note["key"] is None)
         if key := note["key"]:
-            if time.time() - note["begun"] >= self._limit_s:
+            if self.hung.is_file() and self.hung.stat().st_size:
                 self._late.append(key)
             else:
                 self._deaths[key] = self._deaths.get(key, 0) + 1
-        explained = len(self._late) + sum(times for times in self._deaths.values() if times >= ALONE)
-        if self._died - explained >= UNEXPLAINED or self._died >= MOST:
+        if self._unexplained >= UNEXPLAINED or self._died >= MOST:
             raise DriftRecError(
                 f"a worker died {self._died} times on the same shard, and not of one image: out of memory, or killed "
                 "from outside; finished shards are valid, the same command goes on with the rest"
@@ -62,20 +68,25 @@ class Trial:
         if key in self._late:
             return Reason.timeout, f"it took longer than image_timeout_s={self._limit_s:g}, alone in its worker"
         if (times := self._deaths.get(key, 0)) >= ALONE:
-            return Reason.crashed, f"it ended its worker {times} times, alone in it: a crash, or out of memory"
+            return Reason.crashed, f"it ended its worker {times} times in a row, alone in it: a crash, or out of memory"
         return None
 
     def begin(self, key: str) -> None:
         """This image is alone in the worker from now on."""
         self._store.put(self._name, self._note(key))
 
+    def done(self, key: str) -> None:
+        """This image came through: what ended workers before was not it."""
+        self._deaths.pop(key, None)
+
     def end(self) -> None:
         """The shard is done."""
         self._store.remove(self._name)
+        self.hung.unlink(missing_ok=True)
 
     def _note(self, key: str | None = None) -> bytes:
-        note = {"died": self._died, "deaths": self._deaths, "late": self._late, "key": key, "begun": time.time()}
-        return json.dumps(note).encode()
+        note = {"died": self._died, "unexplained": self._unexplained, "deaths": self._deaths, "late": self._late}
+        return json.dumps(note | {"key": key}).encode()
 
 
 def forget(store: Store) -> None:

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 LEAST_S = 0.01
 
@@ -25,6 +27,14 @@ class Watchdog:
         self.limit_s = limit_s
         self._lock = threading.Lock()
         self._ends: dict[object, float] = {}
+        self._file: IO[str] | None = None
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """What it says before it ends this process goes into a file, which is empty while all is well."""
+        with path.open("w") as self._file:
+            yield
+        self._file = None
 
     @contextmanager
     def watch(self, images: int = 1) -> Iterator[None]:
@@ -50,4 +60,5 @@ class Watchdog:
                 faulthandler.cancel_dump_traceback_later()
             else:
                 left = max(LEAST_S, first - time.monotonic())
-                faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or sys.stderr)
+                file = self._file or sys.__stderr__ or sys.stderr
+                faulthandler.dump_traceback_later(left, exit=True, file=file)

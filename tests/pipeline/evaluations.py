@@ -39,7 +39,7 @@ def make(source: Path, output: Path, threads: int = 2, **changes: Any) -> ScoreS
     settings = settings_of(source, output, **changes)
     conditions, plan = conditions_of(settings), plan_metrics(settings)
     candidates = find_candidates(settings, conditions, open_input(str(source)))
-    restoring = Restoring(candidates.models, settings.seed) if candidates.models else None
+    restoring = Restoring(candidates.models, settings.seed, settings.max_pixels) if candidates.models else None
     return ScoreShard(settings, conditions, candidates, plan, restoring, LocalStore(str(output)), threads)
 
 

@@ -174,7 +174,7 @@ def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model:
     model.write_bytes(small_model.read_bytes())
     evaluation = open_evaluate(settings_of(source, tmp_path / "out", model=[str(model)]))
     model.write_bytes(small_model.read_bytes()[:-1])
-    pool = start_pool(evaluation.candidates.models, 0, Pool(1, 0.5, 0))
+    pool = start_pool(evaluation.candidates.models, 0, 10**6, Pool(1, 0.5, 0))
     try:
         with pytest.raises(DriftRecError, match=r"m\.safetensors"):
             pool.restore("m", [made.jpeg(0)], "k")

@@ -63,7 +63,8 @@ def evaluated(source: Path, output: Path, **changes: Any) -> tuple[Page, dict[st
     """The page and summary of an evaluation without Ray."""
     evaluation = open_evaluate(settings_of(source, output, **({"quality": "5,30,30/10"} | changes)))
     run, settings = evaluation.run, evaluation.settings
-    restoring = Restoring(evaluation.candidates.models, settings.seed) if evaluation.candidates.models else None
+    models = evaluation.candidates.models
+    restoring = Restoring(models, settings.seed, settings.max_pixels) if models else None
     found = (evaluation.conditions, evaluation.candidates, evaluation.plan)
     stage = ScoreShard(settings, *found, restoring, run.store)
     for shard in run.todo:

@@ -49,7 +49,7 @@ def test_it_is_a_row_with_its_reason(small_model: Path, tmp_path: Path, factor: 
 def test_an_evaluation_measures_whatever_is_a_picture(small_model: Path, tmp_path: Path) -> None:
     for factor in (1e3, 1e38):
         weights = find(str(times(factor, small_model, tmp_path / f"{factor:g}.safetensors")))
-        restoring = Restoring([Model("m", "m", weights, Sampling(steps=2, fidelity=1.0, start=1.0))], 0)
+        restoring = Restoring([Model("m", "m", weights, Sampling(steps=2, fidelity=1.0, start=1.0))], 0, 10**6)
         (done,) = restoring.restore("m", [made.jpeg(0)], "a")
         if factor < 1e38:
             assert isinstance(done, Output)
