@@ -6,6 +6,9 @@ from driftrec.errors import DriftRecError
 from pipeline.collisions import OutputName
 from pipeline.shards import SCHEMA, Shard, read_shard
 
+IMAGES = "images"
+ONE_ROW = pa.schema([(IMAGES, pa.large_list(pa.struct(list(SCHEMA))))])
+
 
 def read_block(shard: Shard, output_name: OutputName | None) -> pa.Table:
     """The shard's table; without images, or if storage fails, one row with a null key."""
@@ -18,6 +21,21 @@ def read_block(shard: Shard, output_name: OutputName | None) -> pa.Table:
         problem = str(error)  # as data: Ray would bury an exception in its own
     row = {"shard": [shard.id], "key": [None], "reason": [""], "detail": [problem], "data": [b""]}
     return pa.table(row, schema=SCHEMA)
+
+
+def as_one_row(block: pa.Table) -> pa.Table:
+    """A shard as one row. Ray wants to know of a stage with GPUs how many rows a call takes, and gathers blocks until
+    it has as many: with one row a shard, one row a call, a call is a shard.
+    """
+    whole = pa.chunked_array(block.to_struct_array()).combine_chunks()
+    whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+    return pa.table([pa.LargeListArray.from_arrays(pa.array([0, len(whole)], pa.int64()), whole)], schema=ONE_ROW)
+
+
+def from_one_row(row: pa.Table) -> pa.Table:
+    """The shard of `as_one_row`; its bytes are not copied."""
+    (images,) = row[IMAGES].chunks
+    return pa.Table.from_struct_array(images.flatten())
 
 
 def unreadable(block: pa.Table) -> str:

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
+import yaml
 from ray._private import workers as ray_workers
+from ray._private.state import state as ray_state
 
 from driftrec.errors import DriftRecError
 from pipeline.ends import Interrupted
@@ -20,6 +23,8 @@ from pipeline.ends import Interrupted
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+BOOTSTRAP = "ray_bootstrap_config.yaml"  # in the home folder of a head that `ray up` has started
+FIRST_WORD_S, WORD_S = 5.0, 60.0  # until it is said what a run waits for, and between two such words
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -114,3 +119,72 @@ def resources() -> tuple[float, float]:
     """(CPUs, GPUs) that the cluster has now; an autoscaling one may get more."""
     total = ray.cluster_resources()
     return float(total.get("CPU", 0)), float(total.get("GPU", 0))
+
+
+def has_cuda() -> bool:
+    """Whether PyTorch finds the GPU that Ray gives it, on the node of one."""
+    return bool(ray.get(ray.remote(num_cpus=0, num_gpus=1)(_finds_cuda).remote()))
+
+
+def _finds_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class Reach(NamedTuple):
+    """What a cluster has, or may get."""
+
+    cpus: float
+    gpus: float
+    grows: bool  # whether nodes may come of which nothing is known here
+
+
+def reach() -> Reach:
+    """What the cluster has now, or with all the nodes that its autoscaler may start, as far as that is told: by Ray, or
+    by the file that `ray up` leaves on the head, where jobs run.
+    """
+    cpus, gpus = resources()
+    if not os.environ.get("RAY_ADDRESS"):
+        return Reach(cpus, gpus, grows=False)
+    told = ray_state.get_max_resources_from_cluster_config() or _of_node_types(Path.home() / BOOTSTRAP)
+    return Reach(max(cpus, told.get("CPU", 0)), max(gpus, told.get("GPU", 0)), grows=True)
+
+
+def _of_node_types(config: Path) -> dict[str, float]:
+    """The sum of resources of all nodes that a cluster's config allows, the most of each kind; {} without a config."""
+    try:
+        told = yaml.safe_load(config.read_text(encoding="utf-8"))
+        types = [(kind["resources"], kind.get("max_workers", 0)) for kind in told["available_node_types"].values()]
+        ceiling = told.get("max_workers", sys.maxsize)
+        return {
+            name: float(max((resources.get(name, 0) * min(most, ceiling) for resources, most in types), default=0))
+            for name in ("CPU", "GPU")
+        }
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+@contextmanager
+def waiting(cpus: float, gpus: float) -> Iterator[None]:
+    """While the cluster has no room for one actor that wants so much, say what it waits for every now and then."""
+    done = threading.Event()
+
+    def tell() -> None:
+        pause = FIRST_WORD_S
+        while not done.wait(pause):
+            there = resources()
+            if there[0] < cpus or there[1] < gpus:
+                log.warning(
+                    "waiting for a node with %g CPUs and %g GPUs; the cluster has %g CPUs and %g GPUs now",
+                    *(cpus, gpus, *there),
+                )
+            pause = WORD_S
+
+    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -101,8 +101,7 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
         return
     most = run.listing.images or sys.maxsize  # not known while tars are unopened
     size = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, most, SHARE_RESTORING)
-    if size.gpus > cluster.resources()[1]:
-        log.warning("an actor that restores wants %g GPUs, and the cluster has none yet: waiting for them", size.gpus)
+    log.info("restoring: %s", size)
     pool = start_pool(models, settings.seed, settings.max_pixels, size)
     try:
         yield pool, size
@@ -113,7 +112,7 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
 def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> Graph:
     settings, shards = evaluation.settings, len(evaluation.run.todo)
     on_cpus = beside.actors > 0 and not beside.gpus
-    cpus = int(cluster.resources()[0])
+    cpus = int(cluster.reach().cpus)
     scorers = settings.scorers or max(1, cpus // 2 if on_cpus else cpus)
     share = ACTOR_CPU_SHARE if pool is None else SHARE_SCORING
     size = Pool.fit(scorers, None, settings.gpus_per_scorer, shards, share)

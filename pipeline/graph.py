@@ -12,11 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from driftrec.errors import DriftRecError, StorageFull
+from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline import cluster
+from pipeline.blocks import from_one_row
 from pipeline.collisions import OutputName
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.progress import Progress
@@ -31,13 +33,23 @@ log = logging.getLogger(__name__)
 READ_CPUS = 0.25  # a read task waits more than it computes
 ACTOR_CPU_SHARE = 0.75  # of the cluster's CPUs, all actors together; the rest is for read tasks: neither starves
 DIED = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+LOST = (  # what another attempt may well not meet again
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.RpcError,
+    ray.exceptions.GetTimeoutError,
+    ConnectionError,
+)
+UNKNOWN_GPUS = 16  # actors with a GPU that are asked for where nobody says how many nodes may come
 RETRIES = 3  # of a read task whose worker died
 DEATHS = 100  # of actors with the same shard before them: far more than the stage itself puts up with
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors, and what each reserves."""
+    """Actors, and what each reserves. Those for which there is no room yet wait for it: an autoscaler brings nodes."""
 
     actors: int
     cpus: float
@@ -52,21 +64,32 @@ class Pool:
         most: int,
         cpu_share: float = ACTOR_CPU_SHARE,
     ) -> "Pool":
-        """A pool for the cluster as it is, where None leaves the choice to us: an actor a GPU, or else a CPU.
+        """A pool for the cluster as it is and may become, where None leaves the choice to us: an actor a GPU, or else
+        a CPU.
 
         Args:
             actors: how many.
-            cpus_each: that an actor reserves; by default together `cpu_share` of the cluster's.
-            gpus_each: likewise; by default 1 where the cluster has any.
+            cpus_each: that an actor reserves; by default together `cpu_share` of the cluster's, at most 1.
+            gpus_each: likewise; by default 1 where the cluster has any, or may get some.
             most: actors that there is work for.
             cpu_share: of the cluster's CPUs.
+
+        Raises InvalidInput if this machine, which does not grow, has less GPUs than an actor wants.
         """
-        cpus, gpus = cluster.resources()
-        gpus_each = gpus_each if gpus_each is not None else float(gpus > 0)
-        free = int(gpus / gpus_each) if gpus_each else int(cpus)
+        reach = cluster.reach()
+        gpus_each = gpus_each if gpus_each is not None else float(reach.gpus > 0)
+        if gpus_each > reach.gpus and not reach.grows:
+            raise InvalidInput(
+                f"gpus_per_actor is {gpus_each:g}, and Ray finds {reach.gpus:g} GPUs on this machine; leave it out"
+            )
+        free = int(reach.gpus / gpus_each) or UNKNOWN_GPUS if gpus_each else int(reach.cpus)
         actors = min(actors or max(1, free), most)
-        cpus_each = cpus_each or max(0.01, min(1.0, round(cpu_share * cpus / actors, 2)))
-        return cls(actors, cpus_each, gpus_each)
+        fair = round(cpu_share * reach.cpus / actors, 2) if reach.cpus else 1.0  # none: all nodes are still to come
+        return cls(actors, cpus_each or max(0.01, min(1.0, fair)), gpus_each)
+
+    def __str__(self) -> str:
+        each = [f"{amount:g} {kind}" for amount, kind in ((self.cpus, "CPU"), (self.gpus, "GPU")) if amount]
+        return f"{self.actors} actors of {' and '.join(each)}"
 
 
 @dataclass(frozen=True)
@@ -97,10 +120,11 @@ class Graph:
             ray_remote_args={"max_retries": RETRIES},
         )
         return blocks.map_batches(
-            self.stage,
+            _on_rows(self.stage),
             fn_constructor_args=self.arguments,
-            batch_size=None,
+            batch_size=1,  # one row is one shard: see `blocks.as_one_row`
             batch_format="pyarrow",
+            zero_copy_batch=True,
             compute=ActorPoolStrategy(size=self.pool.actors, max_tasks_in_flight_per_actor=2),
             num_cpus=self.pool.cpus,
             num_gpus=self.pool.gpus,
@@ -116,15 +140,28 @@ class Graph:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+        for part in ("progress", "execution.operators.map_operator"):  # the latter calls GPUs with CPUs experimental
+            logging.getLogger(f"ray.data._internal.{part}").setLevel(logging.ERROR)
         return context
+
+
+def _on_rows(stage: type[ShardStage]) -> type[ShardStage]:
+    """The stage, for shards that come as one row each."""
+
+    class OnRows(stage):  # type: ignore[misc, valid-type]
+        def __call__(self, row: pa.Table) -> pa.Table:
+            return super().__call__(from_one_row(row))
+
+    OnRows.__name__ = OnRows.__qualname__ = stage.__name__
+    return OnRows
 
 
 def work(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
     try:
-        _work(run, graph, run.todo, progress)
+        with cluster.waiting(graph.pool.cpus, graph.pool.gpus):
+            _work(run, graph, run.todo, progress)
         if disputed := settle(run.ledger, run.listing.shards):
             log.info("%d shards are done again: several members of a tar have one output name", len(disputed))
             _work(run, graph, disputed, progress)
@@ -147,10 +184,32 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress) -> No
 
 
 def _plain(error: Exception) -> DriftRecError:
-    """What ended the graph, in one line where Ray gives pages."""
+    """What ended the graph, in one line where Ray gives pages: the cause's own words, where more is told, and whether
+    the same command helps.
+    """
     if isinstance(error, DIED):
         what = f"a worker died {RETRIES + 1} times on the same shard: out of memory, or killed from outside"
+    elif isinstance(error, LOST):
+        what = f"Ray lost a part of the cluster: {_words(error)}"
     else:
-        lines = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", str(error), re.MULTILINE)
-        what = f"Ray could not finish the run: {lines[0][:300] if lines else type(error).__name__}"
-    return DriftRecError(f"{what}; finished shards are valid, the same command goes on with the rest")
+        told = "no shard is lost, but the same command would end the same way; please report this"
+        return DriftRecError(f"Ray could not do the run: {_words(error)}; {_logs()}{told}")
+    return DriftRecError(f"{what}; {_logs()}finished shards are valid, the same command goes on with the rest")
+
+
+def _words(error: BaseException) -> str:
+    """The innermost cause in one line: of an error that Ray carries from a worker, the last line of its traceback that
+    names one.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error)
+    lines = re.findall(r"^(?!ray\.)(?:\w+\.)*\w*(?:Error|Exception|Exit)\w*: .+", text, re.MULTILINE)
+    return " ".join((lines[-1] if lines else f"{type(error).__name__}: {text}").split())[:300]
+
+
+def _logs() -> str:
+    """Where Ray tells more."""
+    if not ray.is_initialized():
+        return ""
+    return f"Ray's logs are in {ray._private.worker.global_worker.node.get_logs_dir_path()}; "

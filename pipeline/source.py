@@ -1,17 +1,17 @@
-"""Shards as a Ray Datasource: one read task, and so one block, a shard."""
+"""Shards as a Ray Datasource: one read task, and so one block of one row, a shard."""
 
 from collections.abc import Sequence
 
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.blocks import read_block
+from pipeline.blocks import ONE_ROW, as_one_row, read_block
 from pipeline.collisions import OutputName
-from pipeline.shards import SCHEMA, Shard
+from pipeline.shards import Shard
 
 
 class ShardSource(Datasource):
-    """A Ray Datasource with one read task, and so one block, a shard. Without images a block has one null key."""
+    """A Ray Datasource with one read task, and so one block of one row, a shard."""
 
     def __init__(self, shards: Sequence[Shard], output_name: OutputName | None = None) -> None:
         super().__init__()
@@ -30,5 +30,5 @@ class ShardSource(Datasource):
 
     def _task(self, shard: Shard) -> ReadTask:
         output_name = self._output_name
-        metadata = BlockMetadata(num_rows=shard.images, size_bytes=shard.size, exec_stats=None, input_files=None)
-        return ReadTask(lambda: [read_block(shard, output_name)], metadata, schema=SCHEMA)
+        metadata = BlockMetadata(num_rows=1, size_bytes=shard.size, exec_stats=None, input_files=None)
+        return ReadTask(lambda: [as_one_row(read_block(shard, output_name))], metadata, schema=ONE_ROW)

@@ -230,9 +230,12 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
     """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput if
     there is not even room for min_workers.
     """
-    workers, (cpus, gpus) = settings.workers, cluster.resources()
+    workers, (cpus, gpus, _) = settings.workers, cluster.reach()
     least = settings.min_workers or workers
     gpu = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(gpus > 0)
+    if gpu and cluster.resources()[1] and not cluster.has_cuda():
+        log.warning("Ray has GPUs, but PyTorch finds none where they are: training on CPUs; check the driver there")
+        gpu = 0
     fair = 1.0 if cpus == 0 else min(1.0, (cpus - DRAW_CPUS) / workers)  # 0: all machines are still to come
     cpu = settings.cpus_per_worker or fair
     if least * gpu > gpus or least * cpu + DRAW_CPUS > cpus:
