@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 BOOTSTRAP = "ray_bootstrap_config.yaml"  # in the home folder of a head that `ray up` has started
-FIRST_WORD_S, WORD_S = 5.0, 60.0  # until it is said what a run waits for, and between two such words
+FIRST_WORD_S, WORD_S = 1.0, 60.0  # until it is said what a run waits for, and between two such words
 
 
 def connect(num_cpus: int | None = None) -> None:

@@ -4,7 +4,7 @@ A row with a reason has no data: it is an image that fails before anybody looks 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from driftrec.errors import InvalidInput, Reason
 
 IMAGE_COLUMNS = ("image", "jpg", "bytes")
+ROWS = 16  # of Parquet that are unpacked at once
 KEY_COLUMNS = ("key", "__key__", "path", "id")
 
 
@@ -50,21 +51,44 @@ def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str
     ]
 
 
-def parquet_rows(file: pq.ParquetFile, group: int, keys: list[str], column: str) -> Iterator[Row]:
-    """A row per image of one row group. A group that cannot be read gives its rows the reason shard_incomplete."""
-    try:
-        images = file.read_row_group(group, columns=[column]).column(column)
-    except (pa.ArrowException, OSError) as error:
-        detail = f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
-        yield from (Row(key, b"", Reason.shard_incomplete, detail) for key in keys)
-        return
-    for key, image in zip(keys, images, strict=True):
-        value = image.as_py()
+def too_large(key: str, what: str, max_bytes: int) -> Row:
+    """An image that is not read, for its size in bytes."""
+    return Row(key, b"", Reason.too_large, f"{what}, max_file_bytes is {max_bytes}: raise it if you trust the file")
+
+
+def parquet_rows(
+    file: pq.ParquetFile, group: int, keys: list[str], column: str, max_bytes: int
+) -> Iterator[Row]:
+    """A row per image of one row group. A group that cannot be read gives its rows the reason shard_incomplete; what
+    it unpacks to beyond max_bytes gives the rest of them too_large.
+    """
+    info = file.metadata.row_group(group)
+    stored = [info.column(i) for i in range(info.num_columns)]
+    stored = [part for part in stored if part.path_in_schema.split(".")[0] == column]
+    images = _values(file, group, column) if sum(part.total_uncompressed_size for part in stored) <= max_bytes else None
+    unpacked = 0
+    for number, key in enumerate(keys):
+        try:
+            value = next(images) if images else None
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            detail = f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
+            yield from (Row(key, b"", Reason.shard_incomplete, detail) for key in keys[number:])
+            return
         data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
+        unpacked += len(data or b"")
+        if images is None or unpacked > max_bytes:
+            images = None
+            yield too_large(key, f"row group {group} unpacks to more bytes than may be read at once", max_bytes)
+        elif data is None:
             yield Row(key, b"", Reason.empty, f"no bytes in column {column}")
         else:
             yield Row(key, data)
+
+
+def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[Any]:
+    """The values of a column, a few at a time: repeated ones may unpack to a thousand times what is stored."""
+    for batch in file.iter_batches(ROWS, row_groups=[group], columns=[column]):
+        yield from (value.as_py() for value in batch.column(0))
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

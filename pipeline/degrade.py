@@ -165,7 +165,8 @@ def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:
     if settings.quality == (NONE,):
         raise InvalidInput("--quality none damages nothing; give qualities such as 10,30")
     conditions, name = conditions_of(settings), partial(output_name, wanted="jpeg")
-    return conditions, list_input(settings.input, settings.shard_bytes, settings.shard_images, settings.limit, name)
+    listing = list_input(settings.input, settings.shard_bytes, settings.shard_images, settings.limit, name)
+    return conditions, listing.bounded(settings.max_file_bytes)
 
 
 def _attempt(run: Run, settings: DegradeSettings, conditions: Sequence[Condition]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class EvaluateSettings(DamageSettings):
     kid_subset_size: int = Field(1000, ge=2)
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
+    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
     shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
@@ -100,6 +101,7 @@ class DegradeSettings(DamageSettings):
     output: str
 
     max_pixels: int = Field(100_000_000, ge=1)
+    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)
     shard_bytes: int = Field(8 * MIB, ge=1)
     shard_images: int = Field(64, ge=1)
@@ -122,6 +124,6 @@ class SplitSettings(Settings):
 
 # Fields that may differ between two attempts at the same output.
 FREE_FIELDS = frozenset(
-    "output max_failed actors scorers batch_size threads gpus_per_actor gpus_per_scorer cpus_per_actor report "
-    "progress_s".split()
+    "output max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer cpus_per_actor "
+    "report progress_s".split()
 )

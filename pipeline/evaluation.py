@@ -69,7 +69,8 @@ def list_references(settings: EvaluateSettings) -> Listing:
     """The shards of the references; two of them on one name but for the suffix are refused."""
     name = partial(output_name, wanted="jpeg")
     try:
-        return list_input(settings.reference, settings.shard_bytes, settings.shard_images, settings.limit, name)
+        listing = list_input(settings.reference, settings.shard_bytes, settings.shard_images, settings.limit, name)
+        return listing.bounded(settings.max_file_bytes)
     except InvalidInput as error:
         raise InvalidInput(str(error).replace("INPUT ", "REFERENCE ", 1)) from None
 

@@ -160,6 +160,8 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
     try:
+        if graph.pool.actors:
+            log.info("asking for %s", graph.pool)
         with cluster.waiting(graph.pool.cpus, graph.pool.gpus):
             _work(run, graph, run.todo, progress)
         if disputed := settle(run.ledger, run.listing.shards):

@@ -83,7 +83,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
         _output_name(settings),
         choice,
         cut_tars=True,
-    )
+    ).bounded(settings.max_file_bytes)
 
 
 def shown(settings: RestoreSettings) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class RestoreSettings(Settings):
     exclude: tuple[str, ...] = ()  # patterns of keys; what matches one of them is not
     only_listed: str | None = None  # file of keys: text, or the column key of CSV or Parquet. Its content counts
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
+    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
     shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
@@ -115,6 +116,7 @@ FREE_FIELDS = frozenset(
     {
         "output",
         "max_failed",
+        "max_file_bytes",
         "retry_failed",
         "image_timeout_s",
         "actors",

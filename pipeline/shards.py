@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from driftrec.errors import InvalidInput, Reason
 from pipeline.choice import EVERYTHING, Choice, Selection
 from pipeline.collisions import OutputName, Taken
-from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows
+from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
 from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
@@ -36,6 +36,7 @@ MIN_SHARDS = 16  # a small input is cut finer than that, so that all actors get 
 MIN_PIECE = 2**20  # bytes of a tar, when small tars are cut finer for the same reason
 RECORD = 20 * 512  # bytes that tar writes at once: no piece is smaller
 MAX_PIECES = 100_000  # of all tars together: what lies in more than 800 GB of tars is cut less finely
+MAX_FILE_BYTES = 2**30  # of one image's file, or of what a row group of Parquet unpacks to: larger are not read
 READERS = 8  # parallel reads of loose files from a remote store
 TEXTS = ("shard", "key", "reason", "detail")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary())])
@@ -61,6 +62,7 @@ class Shard:
     choice: Choice = EVERYTHING  # patterns of the keys that are meant
     kept: frozenset[int] | None = None  # rows that are meant, where they are known; from 0 in the shard
     limit: int | None = None  # read only so many rows
+    max_bytes: int = MAX_FILE_BYTES  # of one file in it; larger ones are not read
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Listing:
     shards: list[Shard]
     ignored: Counter[str]  # files that are no images, by suffix
     left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
+
+    def bounded(self, max_bytes: int) -> "Listing":
+        """The same listing, of whose files none larger than this is read."""
+        return replace(self, shards=[replace(shard, max_bytes=max_bytes) for shard in self.shards])
 
     @property
     def images(self) -> int | None:
@@ -311,29 +317,32 @@ def _rows(shard: Shard, data: bool = True) -> Iterator[Row]:
     if shard.kind == "tar":
         near = shard.stop if data or not isinstance(shard.store, LocalStore) else shard.start
         tar = TarFile(shard.store, shard.name, shard.start, near)
-        return tar_rows(tar, shard.name, strip_suffix(shard.name), shard.start, shard.stop, data=data)
+        bounds = (shard.start, shard.stop, shard.max_bytes if data else 0)
+        return tar_rows(tar, shard.name, strip_suffix(shard.name), *bounds)
     if shard.group < 0:
         detail = "the Parquet footer is missing or broken: the file was cut"
         return iter([Row(shard.name, b"", Reason.shard_incomplete, detail)])
     file = _open_parquet(shard.store, shard.name)
     column, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     keys = parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
-    return parquet_rows(file, shard.group, keys, column)
+    return parquet_rows(file, shard.group, keys, column, shard.max_bytes)
 
 
 def _file_rows(shard: Shard) -> Iterator[Row]:
     """Loose files; from a remote store some at a time, because each waits for its answer."""
     files = files_of(shard)
     if isinstance(shard.store, LocalStore):
-        yield from (_file_row(shard.store, *file) for file in files)
+        yield from (_file_row(shard.store, *file, shard.max_bytes) for file in files)
         return
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda file: _file_row(shard.store, *file), files)
+        yield from pool.map(lambda file: _file_row(shard.store, *file, shard.max_bytes), files)
 
 
-def _file_row(store: Store, name: str, size: int) -> Row:
+def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     if unsafe(name):
         return Row(name, b"")  # never opened; `_checked` gives the reason
+    if size > max_bytes:
+        return too_large(name, f"the file has {size} bytes", max_bytes)
     try:
         data = store.read(name)
         if len(data) < size:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.containers import Row
+from pipeline.containers import Row, too_large
 from pipeline.names import is_image
 from pipeline.store import NotFound, Store
 
@@ -85,7 +85,7 @@ class TarFile:
 
 
 def tar_rows(
-    file: TarFile, name: str, stem: str, start: int = 0, stop: int | None = None, *, data: bool = True
+    file: TarFile, name: str, stem: str, start: int = 0, stop: int | None = None, max_bytes: int = 2**30
 ) -> Iterator[Row]:
     """A row per image member whose header lies in [start, stop), named "<stem>/<member>".
 
@@ -97,7 +97,7 @@ def tar_rows(
         stem: what its keys begin with.
         start: of the piece.
         stop: of the piece; None for all of the tar.
-        data: whether the rows are to have their data.
+        max_bytes: larger members are not read and have a reason; 0: no member is read, and none has data.
 
     Raises DriftRecError if the tar cannot be read in pieces.
     """
@@ -113,7 +113,7 @@ def tar_rows(
             while not ended and (end < last or end >= size):
                 if member := tar.next():
                     end = tar.offset
-                    if row := _member_row(file, member, stem, data):
+                    if row := _member_row(file, member, stem, max_bytes):
                         yield row
                 else:
                     ended = True
@@ -173,7 +173,7 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
         return None
 
 
-def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, data: bool) -> Row | None:
+def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, max_bytes: int) -> Row | None:
     """The row of one member, None if it does not promise an image."""
     if member.isdir() or not is_image(member.name):
         return None
@@ -185,8 +185,10 @@ def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, data: bool) -
     there = max(0, min(member.size, file.size - member.offset_data))  # a header may say anything
     if there < member.size:
         return Row(key, b"", Reason.truncated, f"the tar ends after {there} of its {member.size} bytes")
-    content = _read(file, member.offset_data, there) if data else b""
-    if data and len(content) < there:
+    if there > max_bytes > 0:
+        return too_large(key, f"the member has {there} bytes", max_bytes)
+    content = _read(file, member.offset_data, there) if max_bytes else b""
+    if max_bytes and len(content) < there:
         return Row(key, b"", Reason.truncated, f"only {len(content)} of its {there} bytes came")
     return Row(key, content)
 

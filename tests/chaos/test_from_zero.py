@@ -1,0 +1,123 @@
+"""A cluster without workers, whose autoscaler brings nodes with claimed GPUs: the run asks for what it needs.
+
+Ray's own AutoscalingCluster ends by `ray stop`, which ends every Ray of the machine; this one ends its own processes.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cluster import BOOTSTRAP
+from tests import made
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+CONFIG: dict[str, Any] = {
+    "cluster_name": "from-zero",
+    "max_workers": 4,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 1,
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
+    "auth": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    **{
+        f"{name}_commands": []
+        for name in ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    },
+    "head_node_type": "ray.head.default",
+    "available_node_types": {  # as in cluster.yaml, but smaller
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "gpu": {"resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3},
+        "cpu": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+    },
+}
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home folder of a head without CPUs, as `ray up` leaves it; the environment knows the way to its cluster."""
+    port = 6379  # Ray's simulated nodes know no other
+    if not socket.socket().connect_ex(("127.0.0.1", port)):
+        pytest.skip(f"port {port} is taken")
+    with tempfile.TemporaryDirectory(prefix="z") as name:
+        folder = Path(name)
+        (folder / BOOTSTRAP).write_text(json.dumps(CONFIG))
+        environment = os.environ | {
+            "HOME": name,
+            "RAY_FAKE_CLUSTER": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_AUTH_MODE": "disabled",
+        }
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+            f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={name}/r",
+            f"--autoscaling-config={folder / BOOTSTRAP}", "--disable-usage-stats",
+        ]  # fmt: skip
+        head = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+        for key in ("HOME", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+            monkeypatch.setenv(key, environment[key])
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        try:
+            deadline = time.monotonic() + 60
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                assert time.monotonic() < deadline and head.poll() is None
+                time.sleep(0.2)
+            yield folder
+        finally:
+            end_group(head)
+
+
+def end_group(head: subprocess.Popen[bytes]) -> None:
+    """End the head and all that its session has started."""
+    deadline = time.monotonic() + 30
+    while members := [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and session_of(pid) == head.pid]:
+        assert time.monotonic() < deadline, members
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        head.poll()
+        time.sleep(0.2)
+
+
+def session_of(pid: str) -> int:
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+    return -1 if state == "Z" else int(rest[2])
+
+
+def run(*arguments: object) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_a_restore_without_flags_takes_the_gpus_that_may_come(home: Path, tmp_path: Path, small_model: Path) -> None:
+    source = made.folder(tmp_path / "in", 160, 256, 256)
+    result, told = run("restore", source, tmp_path / "out", "--model", small_model)
+    assert (result["exit_code"], result["status"]["ok"]) == (0, 160), told
+    assert "asking for 3 actors of 1 CPU and 1 GPU" in told
+    assert "waiting for a node with 1 CPUs and 1 GPUs; the cluster has 0 CPUs and 0 GPUs now" in told
+    assert result["workers"] == 3, told
