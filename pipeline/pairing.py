@@ -17,7 +17,7 @@ from driftrec.errors import Reason
 from pipeline.containers import Row
 from pipeline.names import is_image, strip_suffix
 from pipeline.shards import READERS, Listing, Shard, keys_of, read_shard
-from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
+from pipeline.store import NotFound, StorageError, Store, is_of_object
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,8 @@ class Pairing:
                 return Row(name, self.store.read(name))
             except NotFound:
                 continue
-            except AccessDenied as error:
-                return Row(name, b"", Reason.unreadable, str(error))
             except StorageError as error:
-                if not isinstance(self.store, LocalStore):
+                if not is_of_object(self.store, name, error):
                     raise
                 return Row(name, b"", Reason.unreadable, str(error))
         return Row(stem, b"", Reason.no_partner, "no damaged image of this name")

@@ -30,7 +30,7 @@ from pipeline.restoring import Output, Outputs, Restores
 from pipeline.scores import Plan
 from pipeline.sets import REFERENCE, SetStates, crop_group
 from pipeline.shard_stage import ShardStage, explain
-from pipeline.store import AccessDenied, LocalStore, StorageError, Store
+from pipeline.store import StorageError, Store, is_of_object
 
 PIXELS = 64_000_000  # of uint8 pictures that a scorer holds at once; one image alone may hold more
 FIXED = [
@@ -236,7 +236,7 @@ class ImageScorer:
         try:
             data = partners.read(self.key)
         except StorageError as error:
-            if not isinstance(error, AccessDenied) and not isinstance(partners.store, LocalStore):
+            if not is_of_object(partners.store, self.key, error):
                 raise
             return Failed(self.key, "read", Reason.unreadable, str(error))
         if data is None:

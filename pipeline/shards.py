@@ -24,7 +24,7 @@ from pipeline.collisions import OutputName, Taken
 from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
-from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
+from pipeline.store import LocalStore, StorageError, Store, is_of_object
 from pipeline.store_file import StoreFile
 from pipeline.tars import TarFile, tar_rows
 
@@ -347,11 +347,9 @@ def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
         data = store.read(name)
         if len(data) < size:
             data = store.read(name)
-    except (NotFound, AccessDenied) as error:
-        return Row(name, b"", Reason.unreadable, str(error))
     except StorageError as error:
-        if not isinstance(store, LocalStore):
-            raise  # the network or the service, not this object: the run stops and can go on later
+        if not is_of_object(store, name, error):
+            raise
         return Row(name, b"", Reason.unreadable, str(error))
     if len(data) < size:
         return Row(name, b"", Reason.unreadable, f"{len(data)} bytes came, the listing said {size}")

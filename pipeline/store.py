@@ -6,8 +6,8 @@ message ever holds a credential.
 
 S3 takes its settings from the environment of the process that opens the store (AWS_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION) and carries them to the workers inside the
-pickled store, so that workers need no environment of their own. Without them the usual chain (profile, instance
-role) holds.
+pickled store, so that workers need no environment of their own: but not together with a session token, which would
+lapse there. Without them the usual chain (profile, instance role) holds, which fetches them anew.
 """
 
 import asyncio
@@ -66,6 +66,17 @@ def redact(text: str) -> str:
     return re.sub(r"(\w+://[^\s?]*)\?\S*=\S*", r"\1?...", text)
 
 
+def is_of_object(store: "Store", name: str, error: StorageError) -> bool:
+    """Whether an error of reading is that one object's. Else it is the network's, the service's or our access's: the
+    run stops, and can go on later.
+    """
+    if isinstance(error, NotFound):
+        return not isinstance(store, LocalStore) or store.admits(name)
+    if isinstance(error, AccessDenied) or isinstance(store, LocalStore):
+        return store.admits(name)
+    return False
+
+
 class Store:
     """One root; names are relative to it, with forward slashes."""
 
@@ -116,6 +127,12 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove one object; none there is fine."""
+        raise NotImplementedError
+
+    def admits(self, name: str) -> bool:
+        """Whether the store still answers us about an object that it does not give. If so that is this object's matter;
+        if not it is the run's: a token has expired, a key was revoked, a mount has gone.
+        """
         raise NotImplementedError
 
     def exists(self, name: str) -> bool:
@@ -172,6 +189,9 @@ class LocalStore(Store):
             (self.root / name).unlink(missing_ok=True)
         except OSError as error:
             raise self._failed(name, error) from None
+
+    def admits(self, name: str) -> bool:
+        return self.root.is_dir()
 
     def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
@@ -250,7 +270,8 @@ class RemoteStore(Store):
         self._fs, self._root = self._connect()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStore, (self._url, self._options)
+        # A session token lapses: whoever unpickles this takes credentials of its own environment.
+        return RemoteStore, (self._url, None if self._options.get("token") else self._options)
 
     def _connect(self) -> tuple[Any, str]:
         protocol = self._url.partition("://")[0]
@@ -302,6 +323,16 @@ class RemoteStore(Store):
 
     def remove(self, name: str) -> None:
         self._call(name, lambda: self._fs.rm_file(self._path(name)), missing=None)
+
+    def admits(self, name: str) -> bool:
+        folder, _, last = self._path(name).rpartition("/")
+        try:
+            self._call(name, lambda: self._fs.find(folder, prefix=last), missing={})
+        except StorageError:
+            return False
+        except TypeError:  # a file system that finds by folder alone
+            return self.size("") is not None
+        return True
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

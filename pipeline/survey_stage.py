@@ -25,7 +25,7 @@ from pipeline.names import printable, unsafe
 from pipeline.pooled import pooled
 from pipeline.shard_stage import SUMMARY, explain
 from pipeline.shards import Shard, files_of, rows_of
-from pipeline.store import AccessDenied, LocalStore, NotFound, StorageError, Store
+from pipeline.store import LocalStore, StorageError, Store, is_of_object
 from pipeline.store_file import StoreFile
 from pipeline.survey_settings import SurveySettings
 
@@ -121,8 +121,8 @@ class SurveyShard:
         try:
             return self._look(key, io.BufferedReader(StoreFile(store, name, size), NEAR if local else FAR), size)
         except StorageError as error:
-            if not local and not isinstance(error, NotFound | AccessDenied):
-                raise  # the network or the service, not this object: the run stops and can go on later
+            if not is_of_object(store, name, error):
+                raise
             return _failed(key, size, "read", Reason.unreadable, str(error))
 
     def _look(self, key: str, file: BinaryIO, size: int) -> dict[str, Any]:

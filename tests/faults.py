@@ -27,6 +27,8 @@ class Fault:
     path: str = ".*"
     times: int = 10**9
     status: int = 503
+    code: str = ""  # of S3; by default as suits the status
+    after: int = 0  # matching requests that go through before
     seconds: float = 0.0
     met: int = 0  # requests that it has spoiled
 
@@ -51,6 +53,9 @@ class Proxy:
             self.requests.append(f"{method} {path}")
             for fault in self.faults:
                 if fault.met < fault.times and re.fullmatch(fault.method, method) and re.search(fault.path, path):
+                    if fault.after > 0:
+                        fault.after -= 1
+                        continue
                     fault.met += 1
                     return fault
         return None
@@ -68,7 +73,7 @@ def before(endpoint: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path)
             if fault and fault.kind == "error":
-                self._answer(fault.status, [("Content-Type", "application/xml")], _error_body(fault.status), None)
+                self._answer(fault.status, [("Content-Type", "application/xml")], _error_body(fault.status, fault.code), None)
                 return
             if fault and fault.kind == "slow":
                 time.sleep(fault.seconds)
@@ -117,6 +122,6 @@ def before(endpoint: str) -> Iterator[Proxy]:
         server.server_close()
 
 
-def _error_body(status: int) -> bytes:
-    code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[status]
+def _error_body(status: int, code: str) -> bytes:
+    code = code or {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[status]
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>for a test</Message></Error>".encode()
