@@ -6,7 +6,7 @@ encoder of the tests' own (tests/jpegs.py), which knows the levels that it wrote
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -60,34 +60,37 @@ def worst_gain(case: Case, known: Constraint) -> float:
     return min(psnr(project(one, known), case.clean) - psnr(one, case.clean) for one in restored)
 
 
-def test_no_file_moves_a_picture_away_from_its_original() -> None:
-    """All widths and heights mod 16 meet all kinds of scans."""
-    for case in cases(0, 600, 1, 49, "edge"):
-        known = constraint(case.made.data)
-        if isinstance(known, Unconstrained):
-            assert min(case.clean.shape[:2]) <= 4 and known == Unconstrained.unclear, case.told
-            continue
-        small = min(case.clean.shape[:2]) < 16  # where an edge's repetition, cut to 0 to 255, weighs most
-        assert worst_gain(case, known) > (-0.4 if small else -0.1), case.told
-        assert np.abs(project(case.clean, known).astype(int) - case.clean).max() <= 3, case.told
+@pytest.mark.parametrize("edge", ["edge", "constant", "mean", "reflect", "wrap"])
+@pytest.mark.parametrize(("count", "least", "most"), [(120, 1, 16), (120, 16, 49), (30, 81, 129)])
+def test_no_file_moves_a_picture_away_from_its_original(count: int, least: int, most: int, edge: str) -> None:
+    """All widths and heights mod 16 meet all kinds of scans, however an encoder fills its blocks beyond the edge."""
+    for seed in range(2):
+        for case in cases(seed, count, least, most, edge):
+            known = constraint(case.made.data)
+            assert isinstance(known, Constraint), case.told
+            assert worst_gain(case, known) > -0.05, case.told
+            assert np.abs(project(case.clean, known).astype(int) - case.clean).max() <= 2, case.told
 
 
-@pytest.mark.parametrize("edge", ["constant", "mean", "reflect", "wrap"])
-def test_other_encoders_fill_their_edges_in_other_ways(edge: str) -> None:
-    for case in cases(1, 60, 81, 129, edge):
-        known = constraint(case.made.data)
-        assert isinstance(known, Constraint), case.told
-        assert worst_gain(case, known) > -0.3, case.told
+@pytest.mark.parametrize("factors", USUAL)
+def test_steps_that_are_not_the_files_own_do_not_agree(factors: tuple[int, int]) -> None:
+    known = constraint(encode(PHOTO, 30, factors).data)
+    assert isinstance(known, Constraint) and known.agrees()
+    for plane in range(3):
+        steps = list(known.steps)
+        steps[plane] = steps[plane] * 1.5
+        assert not replace(known, steps=tuple(steps)).agrees()
 
 
 def test_levels_are_those_that_the_encoder_wrote() -> None:
     seen = wrong = 0
-    for case in cases(2, 200, 5, 49, "edge"):
+    for case in cases(2, 200, 17, 65, "edge"):
         known = constraint(case.made.data)
-        if case.quality > 75 or isinstance(known, Unconstrained):
+        assert isinstance(known, Constraint), case.told
+        if case.quality > 75:
             continue
         for plane, written in enumerate(case.made.levels):
-            levels = known.levels(plane, 0, len(known.planes[plane]) // 8)
+            levels = known.levels(plane, 0, len(written))
             wrong += int((levels != written[: levels.shape[0], : levels.shape[1]]).sum())
             seen += levels.size
     assert seen > 200_000
@@ -111,4 +114,4 @@ def test_what_libjpeg_writes(width: int, options: dict[str, object], subsampling
         known = constraint(file.getvalue())
         assert isinstance(known, Constraint)
         assert worst_gain(Case("libjpeg", clean, Made(file.getvalue(), []), quality), known) > -0.05
-        assert np.abs(project(clean, known).astype(int) - clean).max() <= 3
+        assert np.abs(project(clean, known).astype(int) - clean).max() <= 2
