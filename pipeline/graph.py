@@ -34,9 +34,11 @@ READ_CPUS = 0.25  # a read task waits more than it computes
 ACTOR_CPU_SHARE = 0.75  # of the cluster's CPUs, all actors together; the rest is for read tasks: neither starves
 DIED = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
 LOST = (  # what another attempt may well not meet again
+    ray.exceptions.LocalRayletDiedError,
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.OutOfDiskError,
     ray.exceptions.RaySystemError,
     ray.exceptions.RpcError,
     ray.exceptions.GetTimeoutError,
@@ -74,14 +76,14 @@ class Pool:
             most: actors that there is work for.
             cpu_share: of the cluster's CPUs.
 
-        Raises InvalidInput if this machine, which does not grow, has less GPUs than an actor wants.
+        Raises InvalidInput if this machine, which does not grow, has less than an actor wants.
         """
         reach = cluster.reach()
         gpus_each = gpus_each if gpus_each is not None else float(reach.gpus > 0)
-        if gpus_each > reach.gpus and not reach.grows:
-            raise InvalidInput(
-                f"gpus_per_actor is {gpus_each:g}, and Ray finds {reach.gpus:g} GPUs on this machine; leave it out"
-            )
+        for kind, each, there in (("gpu", gpus_each, reach.gpus), ("cpu", cpus_each or 0.0, reach.cpus)):
+            if each > there and not reach.grows:
+                found = f"Ray finds {there:g} {kind.upper()}s on this machine"
+                raise InvalidInput(f"{kind}s_per_actor is {each:g}, and {found}; leave it out")
         free = int(reach.gpus / gpus_each) or UNKNOWN_GPUS if gpus_each else int(reach.cpus)
         actors = min(actors or max(1, free), most)
         fair = round(cpu_share * reach.cpus / actors, 2) if reach.cpus else 1.0  # none: all nodes are still to come
