@@ -30,6 +30,12 @@ def add_common(told: argparse.ArgumentParser) -> None:
     told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
     told.add_argument("--seed", type=int, metavar="N", help="seed of all noise (default 0)")
     told.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    told.add_argument(
+        "--allow-local",
+        action="store_true",
+        default=None,
+        help="on a cluster of several nodes: paths are the same folder on all of them",
+    )
     told.add_argument("--dry-run", action="store_true", help="tell what would be done and what it costs; write nothing")
 
 

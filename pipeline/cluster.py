@@ -121,6 +121,13 @@ def resources() -> tuple[float, float]:
     return float(total.get("CPU", 0)), float(total.get("GPU", 0))
 
 
+def spans() -> bool:
+    """Whether the cluster has, or may get as far as is told, more nodes than one."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return False
+    return sum(node["Alive"] for node in ray.nodes()) > 1 or bool(_of_node_types(Path.home() / BOOTSTRAP))
+
+
 def has_cuda() -> bool:
     """Whether PyTorch finds the GPU that Ray gives it, on the node of one."""
     return bool(ray.get(ray.remote(num_cpus=0, num_gpus=1)(_finds_cuda).remote()))
@@ -152,16 +159,21 @@ def reach() -> Reach:
 
 
 def _of_node_types(config: Path) -> dict[str, float]:
-    """The sum of resources of all nodes that a cluster's config allows, the most of each kind; {} without a config."""
+    """The most of each resource that the nodes may have together which a cluster's config allows; {} without one."""
     try:
         told = yaml.safe_load(config.read_text(encoding="utf-8"))
-        types = [(kind["resources"], kind.get("max_workers", 0)) for kind in told["available_node_types"].values()]
-        ceiling = told.get("max_workers", sys.maxsize)
+        kinds, ceiling = told["available_node_types"].values(), told["max_workers"]
+        types = [(kind["resources"], kind.get("max_workers", 0)) for kind in kinds]
         return {
-            name: float(max((resources.get(name, 0) * min(most, ceiling) for resources, most in types), default=0))
+            name: float(
+                min(
+                    sum(resources.get(name, 0) * most for resources, most in types),
+                    ceiling * max(resources.get(name, 0) for resources, _ in types),
+                )
+            )
             for name in ("CPU", "GPU")
         }
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
         return {}
 
 

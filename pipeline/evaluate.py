@@ -119,7 +119,9 @@ def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> 
     threads = settings.threads or 2 + -(-beside.actors // size.actors)  # enough that no restoring actor waits for work
     found = (evaluation.conditions, evaluation.candidates, evaluation.plan)
     given = (settings, *found, pool, evaluation.run.store, threads)
-    return Graph(ScoreShard, given, size, partial(output_name, wanted="jpeg"))
+    files = evaluation.candidates.files
+    others = {f"--candidate {one.name}": partners.store for one in files for partners in one.partners.values()}
+    return Graph(ScoreShard, given, size, partial(output_name, wanted="jpeg"), others)
 
 
 def _write_page(

@@ -82,6 +82,7 @@ class EvaluateSettings(DamageSettings):
     shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
+    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     max_failed: Allowance = "0"  # images with a failed row that are still a success: a number or "5%"
     actors: int | None = Field(None, ge=1)  # that restore; None: one per GPU, or one per CPU where there is no GPU
     scorers: int | None = Field(None, ge=1)  # actors that score; None: as many as CPUs, half of them beside CPU models
@@ -107,6 +108,7 @@ class DegradeSettings(DamageSettings):
     shard_images: int = Field(64, ge=1)
 
     # These may change between two attempts.
+    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     max_failed: Allowance = "0"
     actors: int | None = Field(None, ge=1)  # None: one per CPU
     threads: int = Field(2, ge=1)  # images that an actor has in work at once
@@ -118,12 +120,13 @@ class SplitSettings(Settings):
 
     input: str
     output: str
+    allow_local: bool = False  # without effect: a split is made by this process alone
     seed: int = Field(102405, ge=0)
     limit: int | None = Field(None, ge=1)
 
 
 # Fields that may differ between two attempts at the same output.
 FREE_FIELDS = frozenset(
-    "output max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer cpus_per_actor "
-    "report progress_s".split()
+    "output allow_local max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer "
+    "cpus_per_actor report progress_s".split()
 )

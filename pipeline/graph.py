@@ -7,9 +7,9 @@ The driver holds the list of shards and sums; images never come to it.
 import logging
 import re
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +26,9 @@ from pipeline.run import Run
 from pipeline.settle import settle
 from pipeline.shard_stage import ShardStage
 from pipeline.shards import Shard
+from pipeline.shared_storage import check_shared
 from pipeline.source import ShardSource
+from pipeline.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ LOST = (  # what another attempt may well not meet again
     ray.exceptions.GetTimeoutError,
     ConnectionError,
 )
+MOST = 1000  # actors, unless more are asked for by name: an autoscaler's limit may be none
 UNKNOWN_GPUS = 16  # actors with a GPU that are asked for where nobody says how many nodes may come
 RETRIES = 3  # of a read task whose worker died
 DEATHS = 100  # of actors with the same shard before them: far more than the stage itself puts up with
@@ -85,7 +88,7 @@ class Pool:
                 found = f"Ray finds {there:g} {kind.upper()}s on this machine"
                 raise InvalidInput(f"{kind}s_per_actor is {each:g}, and {found}; leave it out")
         free = int(reach.gpus / gpus_each) or UNKNOWN_GPUS if gpus_each else int(reach.cpus)
-        actors = min(actors or max(1, free), most)
+        actors = min(actors or max(1, min(free, MOST)), most)
         fair = round(cpu_share * reach.cpus / actors, 2) if reach.cpus else 1.0  # none: all nodes are still to come
         return cls(actors, cpus_each or max(0.01, min(1.0, fair)), gpus_each)
 
@@ -102,6 +105,7 @@ class Graph:
     arguments: tuple[Any, ...]  # of the stage
     pool: Pool
     output_name: OutputName | None = None  # two keys of a shard on one name: the second is a row with a reason
+    others: Mapping[str, Store] = field(default_factory=dict)  # that workers read, by what the user calls them
 
     def rows(self, shards: list[Shard]) -> Generator[dict[str, Any]]:
         """Rows of `shard_stage.SUMMARY`, as the shards are finished."""
@@ -162,6 +166,7 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
     try:
+        check_shared(run.listing, run.store, run.allow_local, graph.others)
         if graph.pool.actors:
             log.info("asking for %s", graph.pool)
         with cluster.waiting(graph.pool.cpus, graph.pool.gpus):

@@ -53,6 +53,7 @@ class Run:
     effort: Effort = field(default_factory=Effort)  # of this attempt
     rows_per_image: int = 1  # of the ledger
     folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)  # that this job writes to
+    allow_local: bool = False  # whether paths are the same folder on all nodes
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -98,7 +99,10 @@ def open_run(
         claim(store, document)
         ledger = Ledger(store, schema)
         run = Run(
-            job, store, ledger, listing, max_failed, fingerprint, rows_per_image=rows_per_image, folders=folders
+            *(job, store, ledger, listing, max_failed, fingerprint),
+            rows_per_image=rows_per_image,
+            folders=folders,
+            allow_local=bool(settings.get("allow_local")),
         )
         run.resumed = run.ledger.committed() & {shard.id for shard in listing.shards}
         run.again = _again(run, retry)

@@ -82,6 +82,7 @@ class RestoreSettings(Settings):
     shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
+    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     max_failed: Allowance = "0"  # failed images that are still a success: a number or "5%"
     # Images with this reason (or "all") are done again. Free, for it changes only rows that say failed; and an image
     # that is restored on a second try has the bytes that it would have had on the first.
@@ -115,6 +116,7 @@ class RestoreSettings(Settings):
 FREE_FIELDS = frozenset(
     {
         "output",
+        "allow_local",
         "max_failed",
         "max_file_bytes",
         "retry_failed",

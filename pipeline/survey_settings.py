@@ -31,6 +31,7 @@ class SurveySettings(Settings):
     fidelity: float | None = Field(None, ge=0, le=1)
     calibration_s: float = Field(10.0, ge=0)  # seconds for which it is measured; 0: not at all
     gpu_megapixels_per_s: float | None = Field(None, gt=0)  # of one GPU, as the user knows it
+    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     max_failed: Allowance = "0"  # damaged images that are still a success: a number or "5%"
     report: bool = True  # write report.html at the end
     progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
@@ -64,4 +65,4 @@ def _share(text: str) -> float:
 # What the cost is asked of.
 COST_FIELDS = ("model", "steps", "samples", "fidelity", "calibration_s", "gpu_megapixels_per_s")
 # Fields that may differ between two attempts at the same output.
-FREE_FIELDS = frozenset({"output", "max_failed", "report", "progress_s", *COST_FIELDS})
+FREE_FIELDS = frozenset({"output", "allow_local", "max_failed", "report", "progress_s", *COST_FIELDS})

@@ -30,6 +30,7 @@ from pipeline.learning import CARD, MODEL, Task, drawing_of, make_learner, train
 from pipeline.pairing import Pairing, join
 from pipeline.run import RESULT, Exit, Interrupted
 from pipeline.shards import Listing, list_input
+from pipeline.shared_storage import check_shared
 from pipeline.store import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
 from pipeline.validation import list_validation
@@ -60,6 +61,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
     with cluster.connected():
         try:
+            check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
             outcome = fit(settings, task, store)

@@ -92,6 +92,7 @@ class TrainSettings(Settings):
 
     # These do not: they may change between two attempts at one output. Another number of workers is another batch size,
     # though: the run goes on, but not bit for bit as it would have.
+    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     workers: int = Field(1, ge=1)
     min_workers: int | None = Field(None, ge=1)  # where the cluster has no room for all: go on with so many, or more
     gpus_per_worker: int | None = Field(None, ge=0, le=1)  # None: 1 where the cluster has GPUs
@@ -164,7 +165,8 @@ class TrainSettings(Settings):
 # Fields of TrainSettings that may differ between two attempts at the same output. Data and corrupted images are known
 # by what they hold.
 FREE_FIELDS = frozenset(
-    "data output corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every keep log_every "
+    "data output allow_local corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every keep "
+    "log_every "
     "max_failures max_skipped validation validation_corrupted validation_images validation_quality validate_every "
     "track weights_dtype recommend data_licence".split()
 )

@@ -73,7 +73,8 @@ def before(endpoint: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path)
             if fault and fault.kind == "error":
-                self._answer(fault.status, [("Content-Type", "application/xml")], _error_body(fault.status, fault.code), None)
+                body = _error_body(fault.status, fault.code)
+                self._answer(fault.status, [("Content-Type", "application/xml")], body, None)
                 return
             if fault and fault.kind == "slow":
                 time.sleep(fault.seconds)

@@ -48,3 +48,16 @@ def test_a_connection_that_was_there_stays() -> None:
     with cluster.connected():
         assert cluster.resources()[0] == 2
     assert ray.is_initialized()
+
+
+def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the file that `ray up` makes of cluster.yaml: no more than its own ceiling, no more than its node types."""
+    text = (Path(__file__).parents[2] / "cluster.yaml").read_text()
+    (tmp_path / cluster.BOOTSTRAP).write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cluster.reach() == (2, 0, False)  # on this machine nothing else counts
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert cluster.reach() == (16 * 8 + 4 * 8 + 8 * 16, 20, True)
+    for broken in ("", "[]", "available_node_types: {a: 1}", "a: [", "\0"):
+        (tmp_path / cluster.BOOTSTRAP).write_text(broken)
+        assert cluster.reach() == (2, 0, True)

@@ -50,6 +50,7 @@ def test_restore_and_evaluate(tmp_path: Path, small_model: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_other_jobs(tmp_path: Path, small_model: Path) -> None:
     damaged, source = made.folder(tmp_path / "in", 6, 96, 96), clean(tmp_path / "clean", 3)
     small = "--steps 2 --set network.width=8 --set batch_size=1 --set patches.size=32 --set shuffle_buffer=4".split()

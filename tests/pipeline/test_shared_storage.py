@@ -1,0 +1,65 @@
+"""A cluster of several nodes: paths are refused unless the user vouches for them, and then a node tries."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from driftrec.errors import InvalidInput
+from pipeline import cluster
+from pipeline.shards import list_input
+from pipeline.shared_storage import check_shared
+from pipeline.store import LocalStore
+from tests import made
+
+
+class OfOneNode(LocalStore):
+    """A disk that one node alone has, though all run on this machine."""
+
+    def __init__(self, path: str, node: str) -> None:
+        super().__init__(path)
+        self.node = node
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        here = ray.get_runtime_context().get_node_id() == self.node
+        return super().read(name if here else f"elsewhere/{name}", offset, length)
+
+
+def on_two_nodes(folder: Path) -> None:
+    """On a head without CPUs and a worker; for a process of its own, since a process has one Ray."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes.add_node(num_cpus=1)
+    os.environ["RAY_ADDRESS"] = nodes.address
+    cluster.connect()
+    listing, output = list_input(str(made.folder(folder / "in", 2))), LocalStore(str(folder / "out"))
+    output.put("run.json", b"{}")
+    with pytest.raises(InvalidInput, match=r"INPUT .*in is a path on this machine.*--allow-local"):
+        check_shared(listing, output, allow_local=False)
+    check_shared(listing, output, allow_local=True)
+    assert [path.name for path in output.root.rglob("*") if path.is_file()] == ["run.json"]
+    head = ray.get_runtime_context().get_node_id()
+    for broken in (OfOneNode(str(folder / "out"), head), LocalStore(str(folder / "none"))):
+        with pytest.raises(InvalidInput, match=r"does not see what this machine sees: .*(out|none)"):
+            check_shared(listing, broken, allow_local=True)
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_paths_on_two_nodes(tmp_path: Path) -> None:
+    program = "import sys, pathlib, pipeline; from tests.pipeline import test_shared_storage as t; "
+    program += "t.on_two_nodes(pathlib.Path(sys.argv[1]))"
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_one_machine_is_asked_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    listing = list_input(str(made.folder(tmp_path / "in", 1)))
+    check_shared(listing, LocalStore(str(tmp_path / "none")), allow_local=False)
