@@ -26,7 +26,7 @@ from driftrec.errors import InvalidInput
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.process import Process
 from driftrec.sde import OUVE, TSDVE, CosVE
-from driftrec.weights import check_weights
+from driftrec.weights import LARGEST, check_weights
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names
 PREFIX = "backbone."
@@ -114,7 +114,7 @@ def convert(path: Path, weights: dict[str, Tensor], network: NCSNpp) -> dict[str
     ours = network.state_dict()
     table = {theirs: name for theirs, name in names(network.config) if name in ours}
     expected = {theirs: ours[name][:, :, 0, 0].T if _is_dense(theirs) else ours[name] for theirs, name in table.items()}
-    check_weights(path, weights, expected)
+    check_weights(path, weights, expected, LARGEST)
     state = {table[theirs]: v.T[:, :, None, None] if _is_dense(theirs) else v for theirs, v in weights.items()}
     if network.config.conditional:
         state |= {name: -state[name] for name in ("output.weight", "output.bias")}

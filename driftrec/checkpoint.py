@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from driftrec import authors, download
-from driftrec.denoiser import Denoiser
+from driftrec import authors, bounds, download
+from driftrec.denoiser import Denoiser, Form
 from driftrec.errors import InvalidInput
-from driftrec.network import config_from_dict, parameter_count
+from driftrec.network import NCSNpp, NetworkConfig, config_from_dict, parameter_count
 from driftrec.process import Process
 from driftrec.sde import PROCESSES
-from driftrec.weights import check_weights as check_weights
+from driftrec.weights import LARGEST, check_shapes, check_weights
 
 FORMAT = 1
 HEADER = "driftrec"
 EXACT = "embedding.frequencies"  # always stored in float32: rounded, the highest are off by a part of a radian
+DTYPES = ("F32", "BF16", "F16")
+LONGEST_HEADER = 2**22  # bytes, of the whole safetensors header, the card included
+MOST_STEPS = 10_000
 EMBEDDED = Path(__file__).parent / "models"
 # torch.save (zip or legacy), plain pickles
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -86,17 +91,19 @@ def load(path: str | Path) -> Checkpoint:
     path = resolve(path)
     header = _read_header(path)
     try:
-        process = dict(header["process"])
-        network_config = config_from_dict(header["network"])
-        drift = _process(process.pop("name"), process)
-        denoiser = Denoiser.create(network_config, drift, header["form"], header["residual_std"])
+        config, create = _described(header)
+        with torch.device("meta"):  # takes no memory, whatever size the file claims
+            expected = NCSNpp(config).state_dict()
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            _check_tensors(path, file, expected)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        check_weights(path, tensors, expected, LARGEST)
+        denoiser = create()
+    except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
         raise InvalidInput(f"{path}: the file's description of its model is not valid: {error}") from error
-    check_weights(path, tensors, denoiser.network.state_dict())
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
+    _check_output(path, denoiser)
     return Checkpoint(denoiser, header.get("sampling", {}), header.get("card", {}), file_sha256(path))
 
 
@@ -146,10 +153,62 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _process(name: str, settings: dict[str, Any]) -> Process:
-    if name not in PROCESSES:
-        raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
-    return PROCESSES[name](**settings)
+def _described(header: dict[str, Any]) -> tuple[NetworkConfig, Callable[[], Denoiser]]:
+    """The network's shape, and how to make the denoiser. Raises ValueError or KeyError; nothing large is made yet."""
+    config = config_from_dict(bounds.mapping("network", header["network"]))
+    settings = dict(bounds.mapping("process", header["process"]))
+    process = _process(settings.pop("name"), settings)
+    form, residual_std = header["form"], header["residual_std"]
+    bounds.choice("form", form, get_args(Form))
+    bounds.number("residual_std", residual_std, 1e-4, 10)
+    _check_sampling(bounds.mapping("sampling", header.get("sampling", {})))
+    bounds.mapping("card", header.get("card", {}))
+    return config, lambda: Denoiser.create(config, process, form, residual_std)
+
+
+def _process(name: object, settings: dict[str, Any]) -> Process:
+    bounds.choice("process name", name, tuple(PROCESSES))
+    kind = PROCESSES[str(name)]
+    known = {field.name: field.default for field in fields(kind)}
+    for key, value in settings.items():
+        bounds.choice("process setting", key, tuple(known))
+        if not isinstance(known[key], str):
+            bounds.number(key, value, 0, 1000)
+    with np.errstate(all="ignore"):
+        process = kind(**settings)
+        coefficients = (process.mean_coefficient, process.jpeg_coefficient, process.std)
+        if not all(of(torch.linspace(0, 1, 11)).isfinite().all() for of in coefficients):
+            raise ValueError(f"process {name} with {bounds.shown(settings)} has coefficients that are not finite")
+    return process
+
+
+def _check_sampling(sampling: dict[str, Any]) -> None:
+    for name, value in sampling.items():
+        bounds.choice("sampling setting", name, ("steps", "fidelity", "start"))
+        if name == "steps":
+            bounds.integer(name, value, 1, MOST_STEPS)
+        else:
+            bounds.number(name, value, 0 if name == "fidelity" else 0.01, 1)
+
+
+def _check_tensors(path: Path, file: Any, expected: dict[str, Tensor]) -> None:
+    """Raise InvalidInput unless what the file says of its tensors fits, before one of them is read."""
+    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    check_shapes(path, {name: tuple(part.get_shape()) for name, part in parts.items()}, expected)
+    for name, part in parts.items():
+        if part.get_dtype() not in DTYPES:
+            raise InvalidInput(
+                f"{path}: {name} is of type {part.get_dtype()}, and those read are {', '.join(DTYPES)}; save it again"
+            )
+
+
+@torch.no_grad()
+def _check_output(path: Path, denoiser: Denoiser) -> None:
+    """Raise InvalidInput if the numbers run over on a grey picture of the smallest size."""
+    side = max(16, denoiser.network.config.stride)
+    grey = torch.full((1, 3, side, side), 0.5)
+    if not denoiser(grey, grey, 0.5).isfinite().all():
+        raise InvalidInput(f"{path}: its network's output is not finite: the weights are too large; train it again")
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -160,16 +219,25 @@ def _read_header(path: Path) -> dict[str, Any]:
             f"{path}: this is a pickle (a PyTorch .pt or .ckpt file), which could run code and is never opened; "
             "use a .safetensors file"
         )
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > LONGEST_HEADER:
+        raise InvalidInput(
+            f"{path}: not a safetensors file of DriftRec: its header is said to be of {length} bytes, "
+            f"{LONGEST_HEADER} are the most; fetch it again"
+        )
     try:
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata: dict[str, str] = file.metadata() or {}
-        header: dict[str, Any] = json.loads(metadata[HEADER])
+        header = bounds.mapping(HEADER, bounds.parse(metadata[HEADER]))
     except SafetensorError as error:
         raise InvalidInput(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
-            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header"
+            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {error}"
         ) from error
     if header.get("format") != FORMAT:
-        raise InvalidInput(f"{path}: format {header.get('format')!r}, this version reads {FORMAT}; update driftrec")
+        raise InvalidInput(
+            f"{path}: format {bounds.shown(header.get('format'))}, this version reads {FORMAT}; update driftrec"
+        )
     return header

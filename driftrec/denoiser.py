@@ -17,6 +17,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from driftrec import bounds
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.process import Process, Time, per_image
 
@@ -32,10 +33,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, network: NCSNpp, process: Process, form: Form = "x0", residual_std: float = 0.05) -> None:
         super().__init__()
-        if form not in get_args(Form):
-            raise ValueError(f"unknown form {form!r}; known: {', '.join(get_args(Form))}")
-        if not 0 < residual_std <= 1:
-            raise ValueError(f"residual_std must be positive and at most 1, the range of pixels, got {residual_std}")
+        bounds.choice("form", form, get_args(Form))
+        bounds.number("residual_std", residual_std, 1e-4, 1)
         if form in ("noise", "x0") and not process.std(0.5) > 0:
             raise ValueError(f"{process.name} has no noise to see or to tell: its form must be residual, got {form}")
         self.network = network

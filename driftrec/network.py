@@ -17,9 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from driftrec import bounds
 from driftrec.resample import Resample
 
 COLOURS = 3
+# lowest, highest, and how many at most: far above every network that is of use, far below what a machine cannot hold
+LISTS = {
+    "multipliers": (1, 64, 10),
+    "extra": (0, 32, 10),
+    "attention_levels": (0, 9, 10),
+    "fir_kernel": (-1000, 1000, 16),
+}
 
 
 @dataclass(frozen=True)
@@ -72,16 +80,27 @@ class NetworkConfig:
         )
 
     def __post_init__(self) -> None:
-        for name in ("multipliers", "extra", "attention_levels", "fir_kernel"):  # lists come from JSON and YAML
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.width < 4 or self.width % 4:
+        for name, (low, high, most) in LISTS.items():
+            bounds.integers(name, getattr(self, name), low, high, most)
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come from JSON and YAML
+        for name in ("conditional", "pad_input", "attention_middle", "pyramid"):
+            bounds.boolean(name, getattr(self, name))
+        bounds.choice("norm", self.norm, ("group", "pixel"))
+        bounds.number("fourier_scale", self.fourier_scale, 0, 1e4)
+        bounds.number("dropout", self.dropout, 0, 0.99)
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        for name, high in {"width": 4096, "blocks": 32, "stem": 64}.items():
+            bounds.integer(name, getattr(self, name), 1, high)
+        if len(self.fir_kernel) < 2 or len(self.fir_kernel) % 2 or sum(self.fir_kernel) == 0:
+            raise ValueError(f"fir_kernel needs an even count of numbers whose sum is not 0, got {self.fir_kernel}")
+        if self.width % 4:
             raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
-        if len(self.extra) > len(self.multipliers) or min(self.extra, default=0) < 0:
+        if len(self.extra) > len(self.multipliers):
             raise ValueError(f"extra needs a number a level, of {len(self.multipliers)} at most, got {self.extra}")
-        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.stem < 1:
-            raise ValueError(
-                f"multipliers, blocks and stem must be at least 1, got {self.multipliers}, {self.blocks}, {self.stem}"
-            )
+        if not self.multipliers:
+            raise ValueError("multipliers needs a number a level, got none")
 
     @property
     def image_channels(self) -> int:

@@ -96,7 +96,7 @@ def _prune(store: Store, keep: int) -> None:
 
 
 def latest(store: Store) -> Mark | None:
-    """The marker of the newest checkpoint whose state has the size that it should have."""
+    """The marker of the newest checkpoint whose state has the bytes that were written."""
     sizes = dict(store.list(FOLDER))
     for name in sorted((name for name in sizes if name.endswith(".json")), reverse=True):
         try:
@@ -104,9 +104,14 @@ def latest(store: Store) -> Mark | None:
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is no checkpoint marker (%s); the one before is taken", store.where(name), error)
             continue
-        if sizes.get(mark.state) == mark.bytes:
-            return mark
         found = sizes.get(mark.state, 0)
+        if found == mark.bytes:
+            if hashlib.sha256(store.read(mark.state)).hexdigest() == mark.sha256:
+                return mark
+            log.warning(
+                "%s: its bytes are not those that were written; the one before is taken", store.where(mark.state)
+            )
+            continue
         log.warning("%s: %d of %d bytes; the one before is taken", store.where(mark.state), found, mark.bytes)
     return None
 

@@ -165,9 +165,9 @@ class TrainSettings(Settings):
 # Fields of TrainSettings that may differ between two attempts at the same output. Data and corrupted images are known
 # by what they hold.
 FREE_FIELDS = frozenset(
-    "data output allow_local corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every keep "
-    "log_every "
-    "max_failures max_skipped validation validation_corrupted validation_images validation_quality validate_every "
+    "data output allow_local corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every "
+    "keep log_every max_failures max_skipped validation validation_corrupted validation_images validation_quality "
+    "validate_every "
     "track weights_dtype recommend data_licence".split()
 )
 

@@ -240,7 +240,7 @@ def test_wrong_weights_are_named(tmp_path: Path, change: Any, message: str) -> N
     [
         (SCORE | {"num_res_blocks": 2}, {}, "weights are missing"),  # another architecture
         (SCORE | {"nf": 24}, {}, "of another shape"),
-        (SCORE | {"nf": 10**6}, {}, "of another shape"),
+        (SCORE | {"nf": 10**6}, {}, "width must be a whole number in 1..4096, got 1000000"),
         (SCORE | {"nf": "many"}, {}, "no model that is known here"),
         (SCORE | {"sde_name": "vpsde"}, {}, "unknown SDE 'vpsde'; known: ouve, t2ve, cosve"),
         (SCORE | {"gamma": -1.0}, {}, "gamma must be positive"),

@@ -100,6 +100,7 @@ def rewritten(good: Path, tensors: dict[str, torch.Tensor]) -> Path:
         (lambda w: w | {"extra": torch.zeros(1)}, "not of this network: extra"),
         (lambda w: w | {"input.bias": torch.zeros(5)}, "of another shape: input.bias"),
         (lambda w: w | {"input.bias": torch.full_like(w["input.bias"], torch.nan)}, "not finite: input.bias"),
+        (lambda w: w | {"input.bias": torch.full_like(w["input.bias"], 3e38)}, "larger than 10000: input.bias"),
     ],
 )
 def test_wrong_weights_are_named(good: Path, denoiser: Denoiser, change, message: str) -> None:

@@ -88,15 +88,21 @@ def test_a_broken_marker_is_passed_over(store: LocalStore, garbage: bytes, caplo
     assert "step-00000003.json" in caplog.text
 
 
-def test_changed_bytes_are_refused_by_name(store: LocalStore):
+@pytest.mark.parametrize("place", [3, -5], ids=["header", "numbers"])
+def test_a_state_of_which_a_bit_flipped_is_passed_over(store: LocalStore, place: int, caplog: pytest.LogCaptureFixture):
+    newest = checkpoints.latest(store)
     path = store.root / "checkpoints/step-00000003.safetensors"
     data = bytearray(path.read_bytes())
-    data[-5] ^= 1
+    data[place] ^= 1
     path.write_bytes(data)
     mark = checkpoints.latest(store)
+    assert newest
     assert mark
+    assert mark.step == 2
+    assert f"{path}: its bytes are not those that were written; the one before is taken" in caplog.text
+    checkpoints.load(store, mark, learner(0))
     with pytest.raises(DriftRecError, match=r"step-00000003.safetensors: its \d+ bytes are not those"):
-        checkpoints.load(store, mark, learner(0))
+        checkpoints.load(store, newest, learner(0))
 
 
 def test_a_full_disk_leaves_the_one_before(store: LocalStore, monkeypatch: pytest.MonkeyPatch):
