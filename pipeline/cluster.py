@@ -139,6 +139,12 @@ def _finds_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def room() -> str:
+    """What is free of what there is, in words."""
+    free, (cpus, gpus) = ray.available_resources(), resources()
+    return f"{free.get('CPU', 0):g} of its {cpus:g} CPUs and {free.get('GPU', 0):g} of its {gpus:g} GPUs are free"
+
+
 class Reach(NamedTuple):
     """What a cluster has, or may get."""
 

@@ -26,7 +26,7 @@ from pipeline.windows import Drawing, Looked, Pair, Position, Window, draw_shard
 log = logging.getLogger(__name__)
 
 CHAPTER = 256  # items in one Ray Dataset: starting one takes about a second, planning one a millisecond an item
-DRAW_CPUS = 0.5  # a drawing task reserves: one fits beside the workers even on a single CPU
+DRAW_CPUS = 0.5  # left beside the workers for each drawing task
 RETRIES = 3  # of a drawing task whose process died
 WINDOWS_AHEAD = 2  # of patches that may lie finished in Ray's object store
 NAMED = 20  # skipped images whose names the result tells
@@ -56,8 +56,10 @@ class PatchSource(Datasource):
         return lambda: [draw_shard(shard, epoch, item, drawing, pairing)]
 
 
-def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Iterator[pa.Table]:
-    """The tables of the items in their order, drawn by Ray Data tasks, about `ahead_bytes` of them in advance."""
+def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int, drawers: int) -> Iterator[pa.Table]:
+    """The tables of the items in their order, drawn by so many Ray Data tasks at once, about `ahead_bytes` of them in
+    advance.
+    """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # one block an item
@@ -67,11 +69,23 @@ def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Ite
         warnings.simplefilter("ignore", DeprecationWarning)  # ray_remote_args: the only way to say max_retries
         dataset = ray.data.read_datasource(
             PatchSource(items, drawing),
-            num_cpus=DRAW_CPUS,
+            num_cpus=0,  # never kept waiting: after a node is lost the workers that are left may hold every CPU
+            concurrency=drawers,
             override_num_blocks=len(items),
             ray_remote_args={"max_retries": RETRIES},
         )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def drawers(cpus: float, mine: float, world: int) -> int:
+    """Drawing tasks that a worker has at work at once: its share of the CPUs that no worker reserves, at least one.
+
+    Args:
+        cpus: of the cluster.
+        mine: that each worker reserves.
+        world: how many workers there are.
+    """
+    return max(1, int((cpus - mine * world) / world / DRAW_CPUS))
 
 
 class Feed:
@@ -90,7 +104,9 @@ class Feed:
         world: int = 1,
         position: Position | None = None,
         pairings: Sequence[Pairing] | None = None,
+        drawers: int = 1,
     ) -> None:
+        self._drawers = drawers
         self._shards, self._pairings = shards, pairings or [None] * len(shards)
         self._drawing, self._batch_size = drawing, batch_size
         self._patches = max(shuffle_buffer, batch_size)  # in a window
@@ -164,7 +180,7 @@ class Feed:
             for number in range(item, item + CHAPTER):
                 epoch, shard = self._locate(number)
                 chapter.append((number, epoch, self._shards[shard], self._pairings[shard]))
-            yield from read_items(chapter, self._drawing, ahead)
+            yield from read_items(chapter, self._drawing, ahead, self._drawers)
             item += CHAPTER
 
     def _locate(self, item: int) -> tuple[int, int]:

@@ -4,12 +4,14 @@ A worker begins at the newest whole checkpoint of OUTPUT, if there is one, whate
 the same steps and agree on how the run ends; worker 0 alone writes.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
 import platform
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import ray
 import ray.train
 import torch
 import torch.distributed as dist
@@ -29,7 +32,7 @@ from driftrec.network import parameter_count
 from pipeline import checkpoints, tracking
 from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark
-from pipeline.ingest import NAMED, Feed, too_many_skipped
+from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
 from pipeline.journal import Journal
 from pipeline.pairing import Pairing
 from pipeline.run import RUN
@@ -45,6 +48,8 @@ T = TypeVar("T")
 
 MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
 GRIDS = "validation"  # folder of the picture grids
+STOP = "stop"  # an object that asks for a checkpoint and the end; removed by whoever has put it
+LOOK_S = 1.0  # between two looks for it
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Group:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    drawers: int = 1  # drawing tasks of this worker at once
 
     def gather(self, *values: float) -> list[list[float]]:
         """The values of every worker, in the order of ranks. All must call it."""
@@ -90,7 +96,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     task = Task(**config)
     settings = TrainSettings.model_validate(task.settings)
     context = ray.train.get_context()
-    group = Group(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    world, mine = context.get_world_size(), ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    at_once = drawers(ray.cluster_resources().get("CPU", 0.0), mine, world)
+    group = Group(context.get_world_rank(), world, ray.train.torch.get_device(), at_once)
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     if group.device.type == "cuda":
         torch.cuda.set_device(group.device)  # which is what objects are gathered through
@@ -113,8 +121,10 @@ class Worker:
             self.learner.objective = DistributedDataParallel(self.learner.objective, device_ids=on_gpu)
         start = start_position(self.mark, group.rank, group.world)
         sizes = self.batch, settings.shuffle_buffer
-        self.feed = Feed(task.shards, drawing_of(settings), *sizes, group.rank, group.world, start, task.pairings)
+        order = group.rank, group.world, start
+        self.feed = Feed(task.shards, drawing_of(settings), *sizes, *order, task.pairings, group.drawers)
         self.waited_s = 0.0  # when the open interval of the journal began
+        self.looked = 0.0  # when worker 0 last looked for a request to stop
         self.journal = Journal(self.store, self.learner.step_count)
         if group.rank == 0:
             self.open_for_others()
@@ -145,6 +155,10 @@ class Worker:
                 if not math.isfinite(result.gradient_norm):  # the same on all workers, where losses differ
                     return self.outcome("diverged", loss=result.loss)
                 self.journal.add(result)
+                if result.step < steps and self.is_asked_to_stop():
+                    self.close_interval(False)
+                    error = self.save()
+                    return self.outcome("unwritable", error=error) if error else self.outcome("stopped")
                 to_save = result.step % settings.checkpoint_every == 0 or result.step == steps
                 to_score = self.task.validation is not None and (
                     result.step % settings.validate_every == 0 or result.step == steps
@@ -161,6 +175,15 @@ class Worker:
             self.feed.close()
             if self.group.rank == 0:
                 self.journal.close()
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether a checkpoint is wanted now, the same on all workers. Worker 0 looks every now and then."""
+        asked = False
+        if self.group.rank == 0 and time.monotonic() - self.looked > LOOK_S:
+            self.looked = time.monotonic()
+            with contextlib.suppress(DriftRecError):  # whoever cannot ask has other troubles to tell
+                asked = self.store.exists(STOP)
+        return any(flag for (flag,) in self.group.gather(float(asked)))
 
     def close_interval(self, to_score: bool) -> None:
         """A line on the steps since the last one, over all workers; worker 0 scores and writes. All must call it."""

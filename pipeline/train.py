@@ -26,7 +26,7 @@ from pipeline import checkpoints, cluster, run, tracking
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs import check_apart
 from pipeline.journal import METRICS
-from pipeline.learning import CARD, MODEL, Task, drawing_of, make_learner, train_worker
+from pipeline.learning import CARD, MODEL, STOP, Task, drawing_of, make_learner, train_worker
 from pipeline.pairing import Pairing, join
 from pipeline.run import RESULT, Exit, Interrupted
 from pipeline.shards import Listing, list_input
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be used
 CLEANER = "PlacementGroupCleanerCallback"  # of Ray Train
 FOLLOW_S = 5.0  # seconds between two looks at the metrics
+SILENT_S = 60.0  # without a new line of metrics, until it is said what there is to wait for
+STOP_S = 30.0  # that workers have for a last checkpoint
 
 
 def run_train(settings: TrainSettings) -> dict[str, Any]:
@@ -218,14 +220,29 @@ def fit(settings: TrainSettings, task: Task, store: Store) -> dict[str, Any]:
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
+        store.remove(STOP)
         training = in_thread(trainer.fit)
-        follow(training, store, settings.optimizer.steps)
+        try:
+            follow(training, store, settings.optimizer.steps)
+        except (KeyboardInterrupt, Interrupted):
+            stop_with_checkpoint(training, store)
+            raise
         try:
             return training.result().return_value
         except Exception as error:
             raise DriftRecError(
                 f"training failed: {cause_of(error)}; the same command goes on from the last checkpoint"
             ) from error
+
+
+def stop_with_checkpoint(training: Future[Any], store: Store) -> None:
+    """Ask the workers to write a checkpoint after their present step, and wait for it a while."""
+    log.info("writing a checkpoint before the end, for at most %d s; a second signal ends at once", STOP_S)
+    with contextlib.suppress(StorageError, StorageFull):
+        store.put(STOP, b"")
+        with contextlib.suppress(Exception):
+            training.result(timeout=STOP_S)
+        store.remove(STOP)
 
 
 def scaling(settings: TrainSettings) -> ScalingConfig:
@@ -268,10 +285,13 @@ def in_thread(function: Callable[[], Any]) -> Future[Any]:
 
 def follow(training: Future[Any], store: Store, steps: int) -> None:
     """Until the training ends, tell the newest line of its metrics every now and then."""
-    told = newest_line(store)
+    told, moved = newest_line(store), time.monotonic()
     while not training.done():
         with contextlib.suppress(TimeoutError):
             training.exception(timeout=FOLLOW_S)
+        if time.monotonic() - moved > SILENT_S and not training.done():
+            log.warning("no news of the training for %d s; of the cluster %s", SILENT_S, cluster.room())
+            moved = time.monotonic()
         if (line := newest_line(store)) and line != told:
             if told and line["step"] <= told["step"]:
                 log.warning("started anew from the last checkpoint before step %d", line["step"])
@@ -280,7 +300,7 @@ def follow(training: Future[Any], store: Store, steps: int) -> None:
                 *(line["step"], steps, line["epoch"], line["loss"], line["lr"]),
                 *(line["images_per_s"], 100 * line["waiting_for_data"]),
             )
-            told = line
+            told, moved = line, time.monotonic()
 
 
 def newest_line(store: Store) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ SMALL: dict[str, Any] = {
 def without_ray() -> Iterator[None]:
     """Patches are drawn in this process."""
 
-    def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int) -> Iterator[pa.Table]:
+    def read_items(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
         return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
 
     with pytest.MonkeyPatch.context() as patch:
