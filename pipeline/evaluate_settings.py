@@ -108,6 +108,7 @@ class DegradeSettings(DamageSettings):
 
     # These may change between two attempts.
     max_failed: Allowance = "0"
+    repair: bool = False  # images of which an output is missing, or is not what the ledger says, are done again
     actors: int | None = Field(None, ge=1)  # None: one per CPU
     threads: int = Field(2, ge=1)  # images that an actor has in work at once
     progress_s: float = Field(10.0, gt=0)
@@ -125,5 +126,5 @@ class SplitSettings(Settings):
 # Fields that may differ between two attempts at the same output.
 FREE_FIELDS = frozenset(
     "output max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer cpus_per_actor "
-    "report progress_s".split()
+    "report progress_s repair".split()
 )
