@@ -10,6 +10,7 @@ JOBS = {
     "evaluate": "damage clean images, restore and score them; tables, curves and pictures as one page",
     "survey": "tell what is in an archive, what is damaged, and what a restore would cost",
     "degrade": "make JPEG copies of clean images, for tests and for other tools",
+    "verify": "tell whether all that a run has done is still there, as its ledger says",
     "split": "divide an archive into lists for training, validation and test",
     "train": "train a model on clean images, or go on with it",
     "models": "list and show models; import a checkpoint of the authors' implementation",
@@ -22,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="driftrec",
         description="Restores JPEG-damaged image archives with a diffusion model, in bulk, on Ray.",
         epilog="driftrec JOB --help tells the rest. Exit codes: 0 done; 1 the run failed; 2 bad settings or input, "
-        "nothing was started; 3 done, but more images failed than --max-failed; 130 interrupted, the same command "
-        "goes on.",
+        "nothing was started; 3 done, but more images failed than --max-failed, or outputs are gone; 130 interrupted, "
+        "the same command goes on.",
     )
     jobs = told.add_subparsers(dest="job", metavar="JOB", required=True)
     for name, purpose in JOBS.items():

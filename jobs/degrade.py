@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--shift", type=int, metavar="N", help="before that crop by 0 to N pixels (default 4)")
     told.add_argument("--subsampling", metavar="S,...", help="of 4:2:0 (default), 4:2:2, 4:4:4")
     told.add_argument("--max-failed", metavar="N|P%", help="failed images that are still a success (default 0)")
+    told.add_argument(
+        "--repair", action="store_true", default=None, help="do images again whose copies are missing or were changed"
+    )
     told.add_argument("--actors", type=int, metavar="N", help="processes (default: one a CPU)")
     told.add_argument("--progress", dest="progress_s", type=float, metavar="S", help="seconds between progress lines")
     add_common(told)

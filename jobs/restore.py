@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
         help="do images of a finished shard again that failed (for this reason)",
     )
     told.add_argument(
+        "--repair",
+        action="store_true",
+        default=None,
+        help="do images of a finished shard again whose output is missing or was changed",
+    )
+    told.add_argument(
         "--copy-failed", action="store_true", default=None, help="put files that failed, as they are, among the outputs"
     )
     told.add_argument(

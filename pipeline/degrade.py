@@ -67,7 +67,7 @@ class DegradeShard(ShardStage):
     """
 
     def __init__(self, settings: DegradeSettings, conditions: Sequence[Condition], store: Store) -> None:
-        super().__init__(store, SCHEMA)
+        super().__init__(store, SCHEMA, repair=settings.repair)
         self.settings, self.conditions = settings, conditions
         self.threads = ThreadPoolExecutor(settings.threads, "image")
 
@@ -142,9 +142,8 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input"})
     shown = settings.model_dump(mode="json") | {name: redact(getattr(settings, name)) for name in ("input", "output")}
     rows = len(conditions)
-    run = open_run(
-        "degrade", settings.output, listing, shown, fixed, settings.max_failed, schema=SCHEMA, rows_per_image=rows
-    )
+    given = (settings.output, listing, shown, fixed, settings.max_failed)
+    run = open_run("degrade", *given, schema=SCHEMA, rows_per_image=rows, repair=settings.repair)
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result

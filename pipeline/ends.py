@@ -10,6 +10,7 @@ class Exit(IntEnum):
     FAILED = 1  # the run failed; what was finished stays valid
     REFUSED = 2  # bad settings or input; nothing was started
     TOO_MANY_FAILED = 3  # done, but more images failed than max_failed
+    INCOMPLETE = 3  # done, but what was done is not there any more, or was changed
     INTERRUPTED = 130
 
 

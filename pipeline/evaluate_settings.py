@@ -110,6 +110,7 @@ class DegradeSettings(DamageSettings):
     # These may change between two attempts.
     allow_local: bool = False  # paths are the same folder on all nodes of the cluster
     max_failed: Allowance = "0"
+    repair: bool = False  # images of which an output is missing, or is not what the ledger says, are done again
     actors: int | None = Field(None, ge=1)  # None: one per CPU
     threads: int = Field(2, ge=1)  # images that an actor has in work at once
     progress_s: float = Field(10.0, gt=0)
@@ -128,5 +129,5 @@ class SplitSettings(Settings):
 # Fields that may differ between two attempts at the same output.
 FREE_FIELDS = frozenset(
     "output allow_local max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer "
-    "cpus_per_actor report progress_s".split()
+    "cpus_per_actor report progress_s repair".split()
 )

@@ -20,9 +20,8 @@ from pipeline.run import package_versions
 from pipeline.scores import column_of, describe, score_of
 from pipeline.scoring import schema_of
 from pipeline.sets import set_scores
-from pipeline.table import write_table
+from pipeline.table import SUMMARY, write_table
 
-SUMMARY = "summary.json"
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
 PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")

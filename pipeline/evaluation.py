@@ -17,6 +17,7 @@ from pipeline.scoring import schema_of
 from pipeline.sets import FOLDER as SETS
 from pipeline.shards import Listing, list_input
 from pipeline.store import Store, redact
+from pipeline.table import SUMMARY, TABLE
 
 # Settings whose content counts, not where or how it was given.
 GIVEN = frozenset("reference model candidate weights labels quality second_quality subsampling shift".split())
@@ -61,6 +62,8 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
         schema=schema_of(plan),
         rows_per_image=len(conditions) * len(candidates.names),
         folders=(FOLDER, SETS),
+        at_end=(TABLE, SUMMARY),
+        by_shard=(SETS,) if plan.sets else (),
     )
     return Evaluation(run, settings, conditions, candidates, plan)
 

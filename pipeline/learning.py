@@ -34,19 +34,20 @@ from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark
 from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
 from pipeline.journal import Journal
+from pipeline.ledger import RUN
 from pipeline.pairing import Pairing
-from pipeline.run import RUN
 from pipeline.shards import Shard
 from pipeline.store import Store
 from pipeline.train_settings import TrainSettings, flat, shown
 from pipeline.validation import Source, load_samples, validate
+from pipeline.verify import MODEL
 from pipeline.windows import Drawing, Position
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MODEL, CARD = "model.safetensors", "MODEL_CARD.md"
+CARD = "MODEL_CARD.md"
 GRIDS = "validation"  # folder of the picture grids
 STOP = "stop"  # an object that asks for a checkpoint and the end; removed by whoever has put it
 LOOK_S = 1.0  # between two looks for it
@@ -170,6 +171,8 @@ class Worker:
                         return self.outcome("spoilt", error=error)
                 if to_save and (error := self.save()):
                     return self.outcome("unwritable", error=error)
+            if self.group.rank == 0 and not self.store.exists(MODEL):  # taken away since the last step
+                self.save_model(count_reasons([self.feed.counts]))
             return self.outcome("done")
         finally:
             self.feed.close()

@@ -1,26 +1,29 @@
 """What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
 
 Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
-rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work.
+rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part that is
+broken, or of another run, counts as none (`pipeline.parts`).
 """
 
 import hashlib
-import io
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.names import IMAGE_SUFFIXES, suffix
+from pipeline.parts import BrokenPart, ForeignPart, pack, unpack
 from pipeline.pooled import pooled
-from pipeline.store import PART_PREFIX, PART_SUFFIX, LocalStore, Store
+from pipeline.store import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
+RUN, RESULT = "run.json", "_RESULT.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
 MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
 TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.trial`)
@@ -39,6 +42,7 @@ SCHEMA = pa.schema(
         ("input_sha256", pa.string()),
         ("output", pa.string()),  # name in OUTPUT: images/... or shards/x.tar#...; null where there is none
         ("output_sha256", pa.string()),
+        ("output_bytes", pa.int64()),
         ("width", pa.int32()),  # pixels, upright
         ("height", pa.int32()),
         ("mode", pa.string()),  # of the output: L, LA, RGB, RGBA
@@ -53,38 +57,70 @@ SCHEMA = pa.schema(
 
 
 class Ledger:
-    """The parts below ledger/ of one OUTPUT, with the columns of `schema`."""
+    """The parts below ledger/ of one OUTPUT, with the columns of `schema`; of the run that run.json tells of."""
 
     def __init__(self, store: Store, schema: pa.Schema = SCHEMA) -> None:
         self.store, self.schema = store, schema
 
+    @cached_property
+    def run(self) -> tuple[str, bool]:
+        """(fingerprint of the run, whether its parts say that they are of it): those of older versions do not."""
+        try:
+            document = json.loads(self.store.read(RUN))
+        except NotFound:
+            return "", False
+        return document["fingerprint"], bool(document.get("noted_parts"))
+
     def commit(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Write the part of a shard unless there is one: True if it is ours, False if another came first."""
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
-        return self.store.create(_part(shard_id), parquet_bytes(table))
+        return self.store.create(part_name(shard_id), self._pack(shard_id, rows))
 
     def replace(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the part of a shard over the one that is there, in one step."""
+        self.store.put(part_name(shard_id), self._pack(shard_id, rows))
+
+    def _pack(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
-        self.store.put(_part(shard_id), parquet_bytes(table))
+        return pack(table, self.run[0], shard_id)
 
     def remove(self, shard_id: str) -> None:
         """Let the shard count as not done."""
-        self.store.remove(_part(shard_id))
+        self.store.remove(part_name(shard_id))
 
     def has(self, shard_id: str) -> bool:
         """Whether the shard's part is there."""
-        return self.store.exists(_part(shard_id))
+        return self.store.exists(part_name(shard_id))
 
     def committed(self) -> set[str]:
-        """Ids of all shards with a part."""
+        """Ids of all shards with a part, by its name: see `spoilt`."""
         names = (name.rpartition("/")[2] for name, _ in self.store.list(FOLDER))
         return {name.partition(".")[0] for name in names if PART.fullmatch(name)}
 
+    def spoilt(self, shard_ids: Iterable[str]) -> dict[str, str]:
+        """Of these shards, which have parts, those whose part is broken or of another run, and why."""
+
+        def why(shard_id: str) -> tuple[str, str]:
+            try:
+                self._unpack(shard_id)
+            except (BrokenPart, ForeignPart) as error:
+                return shard_id, str(error)
+            return shard_id, ""
+
+        with ThreadPoolExecutor(READERS) as pool:
+            return {shard_id: reason for shard_id, reason in pooled(pool, why, shard_ids, 2 * READERS) if reason}
+
     def read_part(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one shard. Raises NotFound if it is not done."""
-        data = self.store.read(_part(shard_id))
-        return pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
+        """The rows of one shard. Raises NotFound if it is not done, BrokenPart or ForeignPart if that is no use."""
+        try:
+            return self._unpack(shard_id, columns)
+        except (BrokenPart, ForeignPart) as error:
+            remedy = "the same command again does its shard anew"
+            raise type(error)(f"{self.store.where(part_name(shard_id))}: {error}; {remedy}") from None
+
+    def _unpack(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
+        fingerprint, noted = self.run
+        data = self.store.read(part_name(shard_id))
+        return unpack(data, fingerprint, shard_id, noted, list(columns) if columns else None)
 
     def read_parts(self, shard_ids: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of these shards, part after part in their order, some of them read ahead."""
@@ -122,9 +158,9 @@ class Tally:
         self.statuses.update(status_of.values())
         self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
         self.odd += sum(count != self.rows_per_image for count in rows.values())
-        self._keys.append(_digests(rows))
+        self._keys.append(name_digests(rows))
         if "output" in part.column_names:
-            self._outputs.append(_digests({container(name) for name in part["output"].to_pylist() if name}))
+            self._outputs.append(name_digests({container(name) for name in part["output"].to_pylist() if name}))
 
     @property
     def images(self) -> int:
@@ -142,55 +178,63 @@ class Tally:
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
 
 
-def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
-    """A table as the bytes of a Parquet file."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", **options)
-    return sink.getvalue()
-
-
 def container(output: str) -> str:
     """The file that holds an output: itself, or its tar."""
     tar, found, _ = output.partition(MEMBER)
     return f"{tar}.tar" if found and output.startswith(f"{SHARDS}/") else output
 
 
-def sweep(store: Store, outputs: np.ndarray, folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)) -> int:
+def member_of(output: str) -> str:
+    """The name of a member of a tar, in its own."""
+    return output.partition(MEMBER)[2]
+
+
+def sweep(
+    store: Store,
+    outputs: np.ndarray,
+    folders: Sequence[str] = (IMAGES, SHARDS, FOLDER),
+    strangers: bool = True,
+) -> int:
     """Remove what a killed attempt left: outputs that no row names, notes, and unfinished puts; how many these were.
 
     `outputs` is Tally.outputs(). Only names that a run itself makes are touched, below its own `folders`: output
-    suffixes below images/, tars of shards, notes of shards in work, and the parts of unfinished local puts.
+    suffixes below images/ (unless `strangers` stay there), tars of shards, notes of shards in work, and the parts of
+    unfinished local puts.
     """
     removed = 0
     for folder in folders:
-        leftovers = (name for name, _ in store.list(folder) if _is_leftover(store, folder, name, outputs))
+        kept = folder == IMAGES and not strangers
+        leftovers = (name for name, _ in store.list(folder) if _is_leftover(store, folder, name, outputs, kept))
         for name in leftovers:
             store.remove(name)
             removed += 1
     return removed
 
 
-def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray) -> bool:
+def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept: bool) -> bool:
     last = name.rpartition("/")[2]
     if isinstance(store, LocalStore) and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
         return True
     if folder == FOLDER:
         return last.endswith(TRYING)
     ours = suffix(name) in OUTPUT_SUFFIXES if folder == IMAGES else folder == SHARDS and TAR.fullmatch(last)
-    if not ours:
+    if not ours or kept:
         return False
-    digest = _digest(name)
+    digest = np.uint64(name_digest(name))
     at = int(np.searchsorted(outputs, digest))
     return at == len(outputs) or outputs[at] != digest
 
 
-def _part(shard_id: str) -> str:
+def part_name(shard_id: str) -> str:
+    """Of the part of a shard."""
     return f"{FOLDER}/{shard_id}.parquet"
 
 
-def _digest(name: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big"))
+def name_digest(name: str) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
-def _digests(names: Iterable[str]) -> np.ndarray:
-    return np.fromiter((_digest(name) for name in names), np.uint64)
+def name_digests(names: Iterable[str]) -> np.ndarray:
+    """64 bits each, as numbers."""
+    return np.fromiter((name_digest(name) for name in names), np.uint64)

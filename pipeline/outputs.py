@@ -8,13 +8,14 @@ import errno
 import tarfile
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from driftrec.errors import StorageFull
-from pipeline.ledger import IMAGES, MEMBER, SHARDS, container
+from pipeline.ledger import IMAGES, MEMBER, SHARDS, container, member_of
 from pipeline.store import FREE_ROOM, FULL, NotFound, Store
-from pipeline.tars import TarFile
+from pipeline.tars import BLOCK, TarFile
 
 
 class Outputs(Protocol):
@@ -85,7 +86,7 @@ def read_output(store: Store, output: str) -> bytes:
     name = container(output)
     if name == output:
         return store.read(output)
-    member = output.removeprefix(f"{name}#")
+    member = member_of(output)
     file = TarFile(store, name, stop=0)
     with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
         while found := tar.next():
@@ -93,6 +94,11 @@ def read_output(store: Store, output: str) -> bytes:
                 file.seek(found.offset_data)
                 return file.read(found.size)
     raise NotFound(f"{store.where(output)} does not exist: the tar holds no such member")
+
+
+def least_bytes(sizes: Iterable[int]) -> int:
+    """Bytes that a tar has at least, whose members have these."""
+    return sum(BLOCK + -(-size // BLOCK) * BLOCK for size in sizes)
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:

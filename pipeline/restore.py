@@ -59,6 +59,7 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
         identity(settings, weights),
         settings.max_failed,
         retry=settings.retry_failed,
+        repair=settings.repair,
     )
     return run, weights, settings
 

@@ -1,6 +1,7 @@
-"""Images that failed, done again: which they are, and how their new rows take the place of the old ones.
+"""Images that failed, or whose output lacks, done again: which they are, and how their new rows take the place of the
+old ones.
 
-Knows rows and blocks; no store, no Ray.
+Knows rows, blocks and the store that holds the outputs; no Ray.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from driftrec.errors import Reason
+from pipeline.integrity import keys_at_fault
 from pipeline.ledger import FAILED
+from pipeline.store import Store
 
 ALL = "all"  # whatever the reason
 
@@ -19,6 +22,13 @@ Row = Mapping[str, Any]
 def keys_to_retry(rows: Sequence[Row], reason: str | None) -> frozenset[str]:
     """The keys of the rows that failed for this reason; none where `reason` is None."""
     return frozenset(row["key"] for row in rows if row["status"] == FAILED and reason in (ALL, row["reason"]))
+
+
+def keys_again(store: Store, rows: Sequence[Row], reason: str | None, repair: bool) -> frozenset[str]:
+    """The same, and with `repair` the keys of the rows whose output is missing, or not what they say. All outputs of
+    the rows are read for that.
+    """
+    return keys_to_retry(rows, reason) | (keys_at_fault(store, rows) if repair else frozenset())
 
 
 def only(table: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Table:

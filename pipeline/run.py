@@ -11,6 +11,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,17 +24,36 @@ from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.effort import Effort
 from pipeline.ends import Exit, Interrupted
-from pipeline.ledger import FAILED, FOLDER, IMAGES, OK, SCHEMA, SHARDS, SKIPPED, Ledger, Tally, sweep
-from pipeline.retry import keys_to_retry
+from pipeline.integrity import CHANGED, EXTRA, MISSING
+from pipeline.ledger import (
+    FAILED,
+    FOLDER,
+    IMAGES,
+    OK,
+    READERS,
+    RESULT,
+    RUN,
+    SCHEMA,
+    SHARDS,
+    SKIPPED,
+    Ledger,
+    Tally,
+    part_name,
+    sweep,
+)
+from pipeline.pooled import pooled
+from pipeline.retry import keys_again
 from pipeline.settings import allowed_failures
 from pipeline.settle import settle
 from pipeline.shards import Listing, Shard, narrowed
 from pipeline.store import NotFound, StorageError, Store
 from pipeline.trial import forget
+from pipeline.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 
 log = logging.getLogger(__name__)
 
-RUN, RESULT = "run.json", "_RESULT.json"
+LACKING = (MISSING, CHANGED, BROKEN, FOREIGN, DOUBLED)  # what a run that is finished does not have
+REMEDY = "`driftrec verify` tells more; the same command with --repair does again what is missing or was changed"
 PACKAGES = ("torch", "ray", "pillow", "numpy", "pyarrow")
 
 
@@ -54,6 +74,8 @@ class Run:
     rows_per_image: int = 1  # of the ledger
     folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)  # that this job writes to
     allow_local: bool = False  # whether paths are the same folder on all nodes
+    at_end: Sequence[str] = ()  # files that it leaves beside _RESULT.json
+    repair: bool = False  # outputs that lack, or were changed, are done again
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -73,7 +95,10 @@ def open_run(
     schema: pa.Schema = SCHEMA,
     rows_per_image: int = 1,
     folders: Sequence[str] = (IMAGES, SHARDS, FOLDER),
+    at_end: Sequence[str] = (),
+    by_shard: Sequence[str] = (),
     retry: str | None = None,
+    repair: bool = False,
 ) -> Run:
     """Open OUTPUT for a new run, or to go on with one of the same fingerprint.
 
@@ -88,23 +113,24 @@ def open_run(
         schema: of the ledger.
         rows_per_image: that the ledger is to have.
         folders: below OUTPUT, where the job writes and the end of a run sweeps.
+        at_end: files that the job leaves beside _RESULT.json, without which it is not finished.
+        by_shard: folders in which it leaves a file beside each ledger part, of the part's name and written before it.
         retry: images that failed for this reason are to be done again; "all" for any.
+        repair: likewise those whose output is missing, or is not what its row says.
 
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
     document = describe(job, listing, settings, identity)
+    document |= {"noted_parts": True, "leaves": {"at_end": list(at_end), "by_shard": list(by_shard)}}
     fingerprint = document["fingerprint"]
     try:
         store = Store.open(output)
         claim(store, document)
         ledger = Ledger(store, schema)
-        run = Run(
-            *(job, store, ledger, listing, max_failed, fingerprint),
-            rows_per_image=rows_per_image,
-            folders=folders,
-            allow_local=bool(settings.get("allow_local")),
-        )
-        run.resumed = run.ledger.committed() & {shard.id for shard in listing.shards}
+        given = (job, store, ledger, listing, max_failed, fingerprint)
+        run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, repair=repair)
+        run.allow_local = bool(settings.get("allow_local"))
+        run.resumed = _resumed(run, by_shard)
         run.again = _again(run, retry)
         run.resumed -= run.again.keys()
         if run.todo:
@@ -115,19 +141,40 @@ def open_run(
     return run
 
 
+def _resumed(run: Run, by_shard: Sequence[str]) -> set[str]:
+    """The shards that an earlier attempt has finished. Parts that are no use are told of, and removed; those that are
+    not of this run's shards stay, and `finish` will not end with them.
+    """
+    committed = run.ledger.committed()
+    ours = committed & {shard.id for shard in run.listing.shards}
+    for shard in sorted(committed - ours):
+        log.warning("%s is of no shard of this run: move it away", run.store.where(part_name(shard)))
+    no_use = run.ledger.spoilt(ours)
+    for folder in by_shard:
+        there = {name.rpartition("/")[2] for name, _ in run.store.list(folder)}
+        lone = [shard for shard in ours if f"{shard}.parquet" not in there]
+        no_use |= {shard: f"there is no {folder}/{shard}.parquet" for shard in lone}
+    for shard, why in sorted(no_use.items()):
+        log.warning("%s is no use: %s; its shard is done again", run.store.where(part_name(shard)), why)
+        run.ledger.remove(shard)
+    return ours - no_use.keys()
+
+
 def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     """Of the finished shards those to go back to: with images to try again, or with an output that another has."""
     finished = [shard for shard in run.listing.shards if shard.id in run.resumed]
     again: dict[str, Shard] = {}
     if len(finished) == len(run.listing.shards) and _finished_result(run) is None:
         again = {shard.id: shard for shard in settle(run.ledger, finished)}
-    if retry:
-        left = [shard for shard in finished if shard.id not in again]
-        parts = run.ledger.read_parts((shard.id for shard in left), ("key", "status", "reason"))
-        for shard, part in zip(left, parts, strict=True):
-            if keys := keys_to_retry(part.to_pylist(), retry):
-                again[shard.id] = narrowed(shard, keys)
+    left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
+    with ThreadPoolExecutor(READERS) as pool:
+        keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
+        again |= {shard.id: narrowed(shard, keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
     return again
+
+
+def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
+    return keys_again(run.store, run.ledger.read_part(shard.id).to_pylist(), retry, run.repair)
 
 
 def describe(
@@ -185,17 +232,30 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def earlier_result(run: Run) -> dict[str, Any] | None:
-    """The result of the run if it was finished before and nothing is left to do."""
-    return None if run.todo else _finished_result(run)
+    """The result of the run if it was finished before and nothing is left to do.
+
+    It is "done" only if the outputs are there, by name and size; else it is "incomplete", and tells what lacks.
+    """
+    if run.todo or not (result := _finished_result(run)):
+        return None
+    return result | _lacking(run)
 
 
 def _finished_result(run: Run) -> dict[str, Any] | None:
-    try:
-        result: dict[str, Any] = json.loads(run.store.read(RESULT))
-    except (StorageError, ValueError):
-        return None
+    result = read_result(run.store)
     finished = result.get("state") == "done" and result.get("fingerprint") == run.fingerprint
-    return result if finished else None
+    return result if finished and all(run.store.exists(name) for name in run.at_end) else None
+
+
+def _lacking(run: Run) -> dict[str, Any]:
+    """For the result of a run whose shards are all done: what it says if outputs lack; nothing if none does."""
+    found, _ = look_through(run.store, run.ledger, quick=True)
+    if run.repair and (words := found.in_words((EXTRA,))):
+        log.warning("%s; they stay", words)
+    if not (words := found.in_words(LACKING)):
+        return {}
+    log.warning("%s is done, but not all of it is there: %s; %s", run.store.url, words, REMEDY)
+    return {"state": "incomplete", "exit_code": int(Exit.INCOMPLETE), **found.told()}
 
 
 def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -205,16 +265,22 @@ def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
     tally = run.ledger.tally((shard.id for shard in run.listing.shards), run.rows_per_image)
     _check_count(run, tally)
-    swept = sweep(run.store, tally.outputs(), run.folders)
+    swept = sweep(run.store, tally.outputs(), run.folders, strangers=not run.repair)
     if swept:
         log.info("removed %d leftovers of earlier attempts", swept)
     allowed = allowed_failures(run.max_failed, tally.images)
     code = Exit.TOO_MANY_FAILED if tally.statuses[FAILED] > allowed else Exit.DONE
-    return _write(run, "done", code, tally.statuses, tally.reasons, told or {})
+    lacking = _lacking(run) if run.repair else {}
+    return _write(run, "done", code, tally.statuses, tally.reasons, {**(told or {}), **lacking})
 
 
 def _check_count(run: Run, tally: Tally) -> None:
     expected = run.listing.images
+    if strange := sorted(run.ledger.committed() - {shard.id for shard in run.listing.shards}):
+        raise DriftRecError(
+            f"{run.store.where(part_name(strange[0]))} is of no shard of this run ({len(strange)} such parts), so that "
+            "images would count twice; move it away and run the same command again"
+        )
     if tally.repeated:
         raise DriftRecError(
             f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice, or not with all their rows; "

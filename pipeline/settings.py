@@ -87,6 +87,8 @@ class RestoreSettings(Settings):
     # Images with this reason (or "all") are done again. Free, for it changes only rows that say failed; and an image
     # that is restored on a second try has the bytes that it would have had on the first.
     retry_failed: str | None = None
+    # Images whose output is missing, or is not what the ledger says, are done again. Free, for they get the same bytes.
+    repair: bool = False
     # Seconds that an image may take in one step before its worker counts as hung. Free, as memory is: a result that
     # came in time is the same under any limit.
     image_timeout_s: float = Field(3600.0, gt=0)
@@ -120,6 +122,7 @@ FREE_FIELDS = frozenset(
         "max_failed",
         "max_file_bytes",
         "retry_failed",
+        "repair",
         "image_timeout_s",
         "actors",
         "batch_size",

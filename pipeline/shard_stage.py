@@ -16,7 +16,7 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.blocks import unreadable
 from pipeline.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
-from pipeline.retry import keys_to_retry, only, renewed
+from pipeline.retry import keys_again, only, renewed
 from pipeline.store import Store
 from pipeline.trial import Trial
 from pipeline.watchdog import Watchdog
@@ -51,6 +51,7 @@ class ShardStage:
         schema: of a ledger part.
         image_timeout_s: seconds that an image may take before its worker counts as hung.
         retry: images of this reason are done again where a shard has a part already; "all": whatever the reason.
+        repair: likewise images whose output is missing, or is not what the part says.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class ShardStage:
         schema: pa.Schema = SCHEMA,
         image_timeout_s: float = IMAGE_TIMEOUT_S,
         retry: str | None = None,
+        repair: bool = False,
     ) -> None:
-        self.store, self.ledger, self.retry = store, Ledger(store, schema), retry
+        self.store, self.ledger, self.retry, self.repair = store, Ledger(store, schema), retry, repair
         self.watchdog = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
@@ -97,13 +99,14 @@ class ShardStage:
         if self.broken:
             raise self.broken
         older: list[dict[str, Any]] = []
+        again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
-            older = self.ledger.read_part(shard).to_pylist() if self.retry else []
-            if not keys_to_retry(older, self.retry):
+            older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
+            again = keys_again(self.store, older, self.retry, self.repair)
+            if not again:
                 return {"computed": False}
         if problem := unreadable(table):
             raise DriftRecError(problem)
-        again = keys_to_retry(older, self.retry)
         rows = self._rows(shard, only(table, older, again) if older else table, again)
         if older:
             self.ledger.replace(shard, renewed(older, rows, again))

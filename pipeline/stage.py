@@ -76,7 +76,8 @@ class RestoreShard(ShardStage):
     """
 
     def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
-        super().__init__(store, image_timeout_s=settings.image_timeout_s, retry=settings.retry_failed)
+        again = {"retry": settings.retry_failed, "repair": settings.repair}
+        super().__init__(store, image_timeout_s=settings.image_timeout_s, **again)
         self.outputs: Outputs = Tree(store)
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
         self.settings = settings
@@ -200,7 +201,8 @@ class RestoreShard(ShardStage):
         copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed
         if item.failed and copies and item.copy is not None:
             name = self.outputs.put(copy_name(item.key, self.settings.format), item.copy)
-            item.columns.update(output=name, output_sha256=item.columns["input_sha256"])
+            digest, size = item.columns["input_sha256"], len(item.copy)
+            item.columns.update(output=name, output_sha256=digest, output_bytes=size)
         row = item.columns | {"key": item.key, "seconds": item.seconds + time.perf_counter() - begun, "status": OK}
         if item.failed:
             row |= {"reason": str(item.failed.reason), "detail": item.failed.detail}
@@ -225,6 +227,7 @@ class RestoreShard(ShardStage):
         columns = {
             "output": name,
             "output_sha256": hashlib.sha256(data).hexdigest(),
+            "output_bytes": len(data),
             "depth": picture.depth if kind in ("png", "tiff") else 8,
             "detail": joined(picture.note, not_kept(picture, kind)) or None,
             "bef_after": _bef(picture),

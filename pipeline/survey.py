@@ -24,7 +24,8 @@ from pipeline.survey_cost import estimate, find_model
 from pipeline.survey_graph import SurveyGraph
 from pipeline.survey_settings import COST_FIELDS, FREE_FIELDS, SurveySettings
 from pipeline.survey_stage import SCHEMA, SurveyShard
-from pipeline.survey_summary import SUMMARY, Survey, reduce_ledger, summarize
+from pipeline.survey_summary import Survey, reduce_ledger, summarize
+from pipeline.table import SUMMARY, TABLE
 from pipeline.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     model = find_model(settings) if settings.calibration_s else None
     share = _share(settings, listing)
     fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "pixels"}) | {"share": share}
-    given = (shown(settings), fixed, settings.max_failed)
-    run = open_run("survey", settings.output, listing, *given, schema=SCHEMA, folders=(FOLDER,))
+    given = (settings.output, listing, shown(settings), fixed, settings.max_failed)
+    run = open_run("survey", *given, schema=SCHEMA, folders=(FOLDER,), at_end=(TABLE, SUMMARY))
     asked = settings.model_dump(mode="json", include=set(COST_FIELDS))
     if (result := earlier_result(run)) and result.get("asked") == asked:
         log.info("finished already: %s", run.store.url)

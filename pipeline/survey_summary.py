@@ -16,7 +16,6 @@ from pipeline.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histo
 from pipeline.survey_stage import SCHEMA
 from pipeline.table import write_table
 
-SUMMARY = "summary.json"
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
 GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255

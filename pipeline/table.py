@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.run import Run
 
-TABLE = "report.parquet"
+TABLE, SUMMARY = "report.parquet", "summary.json"
 ROWS = 50_000  # in a row group
 
 

@@ -25,15 +25,18 @@ from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDi
 from pipeline import checkpoints, cluster, run, tracking
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs import check_apart
+from pipeline.integrity import MISSING, sha256_of
 from pipeline.journal import METRICS
-from pipeline.learning import CARD, MODEL, STOP, Task, drawing_of, make_learner, train_worker
+from pipeline.learning import CARD, STOP, Task, drawing_of, make_learner, train_worker
+from pipeline.ledger import RESULT
 from pipeline.pairing import Pairing, join
-from pipeline.run import RESULT, Exit, Interrupted
+from pipeline.run import Exit, Interrupted
 from pipeline.shards import Listing, list_input
 from pipeline.shared_storage import check_shared
 from pipeline.store import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
 from pipeline.validation import list_validation
+from pipeline.verify import MODEL, model_fault, read_result
 from pipeline.windows import draw_shard, no_patches, why_skipped
 
 log = logging.getLogger(__name__)
@@ -183,15 +186,18 @@ def determining(settings: TrainSettings) -> dict[str, Any]:
 
 
 def earlier_result(store: Store) -> dict[str, Any] | None:
-    """The result of the run if it is finished; one of an attempt that did not get through is removed."""
-    try:
-        result: dict[str, Any] = json.loads(store.read(RESULT))
-    except (StorageError, ValueError):
+    """The result of the run if it is finished; "incomplete" if its model was changed. That of an attempt that did not
+    get through is removed, and so is one whose model is gone: the last checkpoint gives it.
+    """
+    result = read_result(store)
+    fault = model_fault(store, result)
+    if result.get("state") != "done" or fault == MISSING:
+        store.remove(RESULT)
         return None
-    if result.get("state") == "done":
-        return result
-    store.remove(RESULT)
-    return None
+    if fault:
+        log.warning("%s was changed: move it away, and the same command writes it anew", store.where(MODEL))
+        return result | {"state": "incomplete", "exit_code": int(Exit.INCOMPLETE), "first": {fault: [MODEL]}}
+    return result
 
 
 class Trainer(TorchTrainer):
@@ -337,11 +343,14 @@ def cause_of(error: BaseException) -> str:
 
 def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
     """What the result tells of a finished training."""
+    size = store.size(MODEL) or 0
     names = ("workers", "skipped", "skipped_images", "not_tracked", "metrics", "checkpoint")
     return {
         "steps": outcome["step"],
         "epochs": outcome["epoch"],
         "model": store.where(MODEL),
+        "model_bytes": size,
+        "model_sha256": sha256_of(store, MODEL, size),
         "card": store.where(CARD),
         **{name: outcome[name] for name in names},
     }

@@ -1,0 +1,40 @@
+"""`driftrec verify`: is all that a run has done still there, as its ledger says? Touches nothing, and needs no Ray."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from jobs.command import execute
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    told = argparse.ArgumentParser(
+        prog="driftrec verify",
+        description=__doc__,
+        epilog="Exit codes: 0 all is there; 3 something is not, as `found` tells; 2 OUTPUT is no run's.",
+    )
+    told.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
+    told.add_argument("--quick", action="store_true", help="look at names and sizes only, and read no output")
+    told.add_argument("--list", metavar="FILE", help="write all that is found to FILE: a kind, a tab and a name a line")
+    return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look through OUTPUT, print what was found; gives the exit code."""
+    asked = parser().parse_args(argv)
+
+    def job() -> dict[str, Any]:
+        from pipeline.verify import listing_to, verify
+
+        with listing_to(Path(asked.list)) if asked.list else nullcontext() as tell:
+            return verify(asked.output, asked.quick, tell)
+
+    return execute(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
