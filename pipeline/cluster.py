@@ -165,37 +165,37 @@ def reach() -> Reach:
 
 
 def _of_node_types(config: Path) -> dict[str, float]:
-    """The most of each resource that the nodes may have together which a cluster's config allows; {} without one."""
+    """Of each resource the most that a cluster's config allows, all its nodes together; {} without a config."""
     try:
         told = yaml.safe_load(config.read_text(encoding="utf-8"))
-        kinds, ceiling = told["available_node_types"].values(), told["max_workers"]
-        types = [(kind["resources"], kind.get("max_workers", 0)) for kind in kinds]
-        return {
-            name: float(
-                min(
-                    sum(resources.get(name, 0) * most for resources, most in types),
-                    ceiling * max(resources.get(name, 0) for resources, _ in types),
-                )
-            )
-            for name in ("CPU", "GPU")
-        }
+        types = [(kind["resources"], kind.get("max_workers", 0)) for kind in told["available_node_types"].values()]
+        ceiling = told.get("max_workers", sys.maxsize)
+        return {name: _most([(each.get(name, 0), count) for each, count in types], ceiling) for name in ("CPU", "GPU")}
     except (OSError, yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
         return {}
 
 
+def _most(types: list[tuple[float, int]], ceiling: int) -> float:
+    """The sum over at most `ceiling` nodes of (resource of one, how many there may be of it)."""
+    total = 0.0
+    for each, count in sorted(types, reverse=True):
+        total += each * min(count, ceiling)
+        ceiling -= min(count, ceiling)
+    return total
+
+
 @contextmanager
 def waiting(cpus: float, gpus: float) -> Iterator[None]:
-    """While the cluster has no room for one actor that wants so much, say what it waits for every now and then."""
+    """While no node has room for one actor that wants so much, say what the run waits for every now and then."""
     done = threading.Event()
 
     def tell() -> None:
         pause = FIRST_WORD_S
         while not done.wait(pause):
-            there = resources()
-            if there[0] < cpus or there[1] < gpus:
+            if not _has_node(cpus, gpus):
                 log.warning(
                     "waiting for a node with %g CPUs and %g GPUs; the cluster has %g CPUs and %g GPUs now",
-                    *(cpus, gpus, *there),
+                    *(cpus, gpus, *resources()),
                 )
             pause = WORD_S
 
@@ -206,3 +206,9 @@ def waiting(cpus: float, gpus: float) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _has_node(cpus: float, gpus: float) -> bool:
+    """Whether one node has all that, be it in use or not: the nodes' sum tells nothing, for an actor is on one."""
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in there)

@@ -104,7 +104,8 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
     log.info("restoring: %s", size)
     pool = start_pool(models, settings.seed, settings.max_pixels, size)
     try:
-        yield pool, size
+        with cluster.waiting(size.cpus, size.gpus):
+            yield pool, size
     finally:
         stop_pool(pool)
 

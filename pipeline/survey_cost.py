@@ -1,7 +1,8 @@
 """What a restore of the surveyed archive would cost: the chosen model timed on pieces of its own files.
 
 As many processes as a restore would start run at once, each on one thread where there is no GPU: what they slow each
-other down is measured with them. A GPU's speed is never guessed: the user states it or it is left out.
+other down is measured with them. GPUs do not slow each other down, so one tells enough, and no more nodes are started
+for it. A GPU's speed is never guessed: the user states it or it is left out.
 """
 
 import logging
@@ -15,6 +16,7 @@ import ray
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode
 from driftrec.restoration import Sampling
+from pipeline import cluster
 from pipeline.graph import Pool
 from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
@@ -66,12 +68,13 @@ def _measured(
     settings: SurveySettings, model: tuple[Weights, Sampling], survey: Survey, files: Sequence[tuple[str, bytes]]
 ) -> dict[str, Any]:
     pool = Pool.fit(None, None, None, 1 << 20)
-    processes = min(MOST, pool.actors)
+    processes = 1 if pool.gpus else min(MOST, pool.actors)
     task = ray.remote(calibrate).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=1)
     given = ray.put(list(files))
     log.info("measuring %s for %g s in %d processes", settings.model, settings.calibration_s, processes)
     try:
-        found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])
+        with cluster.waiting(pool.cpus, pool.gpus):
+            found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])
     except ray.exceptions.RayError as error:  # what the survey has found is as good without it
         log.warning("the cost could not be measured: %s", " ".join(str(error).split())[-300:])
         return {"pieces": 0}

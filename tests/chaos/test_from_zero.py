@@ -121,3 +121,39 @@ def test_a_restore_without_flags_takes_the_gpus_that_may_come(home: Path, tmp_pa
     assert "asking for 3 actors of 1 CPU and 1 GPU" in told
     assert "waiting for a node with 1 CPUs and 1 GPUs; the cluster has 0 CPUs and 0 GPUs now" in told
     assert result["workers"] == 3, told
+
+
+def test_a_lost_node_loses_no_image(home: Path, tmp_path: Path, small_model: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 480, 256, 256), tmp_path / "out"
+    command = [sys.executable, "-m", "jobs.cli", "restore", source, output, "--model", small_model]
+    job = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 200
+        while len(nodes := gpu_nodes(home)) < 3 or not any((output / "ledger").glob("*.parquet")):
+            assert time.monotonic() < deadline and job.poll() is None, nodes
+            time.sleep(0.2)
+        os.kill(nodes[0], signal.SIGKILL)
+        assert job.poll() is None
+        stdout, told = job.communicate(timeout=200)
+    finally:
+        job.kill()
+    result = json.loads(stdout.splitlines()[-1])
+    assert (result["exit_code"], result["status"]["ok"]) == (0, 480), told
+    assert result["workers"] >= 3, told
+
+
+def gpu_nodes(home: Path) -> list[int]:
+    """The processes that are this cluster's nodes with GPUs; other clusters of the machine are not ours to touch."""
+    commands = {int(file.parent.name): arguments_of(file) for file in Path("/proc").glob("[0-9]*/cmdline")}
+    return [
+        pid
+        for pid, (program, *words) in commands.items()
+        if program.endswith("/raylet") and f"{home}/" in " ".join(words) and any("GPU,1" in word for word in words)
+    ]
+
+
+def arguments_of(file: Path) -> list[str]:
+    try:
+        return file.read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [""]
