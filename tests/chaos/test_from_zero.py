@@ -125,7 +125,7 @@ def test_a_restore_without_flags_takes_the_gpus_that_may_come(home: Path, tmp_pa
 
 def test_a_lost_node_loses_no_image(home: Path, tmp_path: Path, small_model: Path) -> None:
     source, output = made.folder(tmp_path / "in", 480, 256, 256), tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.cli", "restore", source, output, "--model", small_model]
+    command = [sys.executable, "-m", "jobs.cli", "restore", source, output, "--model", small_model, "--allow-local"]
     job = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 200

@@ -263,7 +263,8 @@ def test_more_workers_than_the_machine_holds_are_refused(
 @pytest.mark.timeout(600)
 def test_a_run_goes_on_with_the_workers_that_there_is_room_for(ray_cluster: None, data: Path, tmp_path: Path):
     result = train.run_train(small(data, tmp_path, workers=3, min_workers=1, cpus_per_worker=1.0))
-    assert (result["state"], result["steps"], result["workers"]) == ("done", STEPS, 1)
+    assert (result["state"], result["steps"]) == ("done", STEPS)
+    assert result["workers"] == 2  # on two CPUs: drawing needs none of its own
 
 
 def test_rays_placement_group_cleaner_which_may_ask_the_wrong_cluster_is_left_out(ray_cluster: None):
