@@ -55,7 +55,7 @@ def _start(folder: Path, config: Path, tries: int = 3) -> tuple[subprocess.Popen
         str(Path(sys.executable).parent / "weed"), f"-logdir={folder}/log", "server", f"-dir={folder}/data",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}", "-filer",
         f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=200", "-master.telemetry=false",
+        f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=1000", "-master.telemetry=false",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

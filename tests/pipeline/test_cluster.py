@@ -57,7 +57,7 @@ def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cluster.reach() == (2, 0, False)  # on this machine nothing else counts
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert cluster.reach() == (16 * 8 + 4 * 8 + 8 * 16, 20, True)
+    assert cluster.reach() == (8 * 16 + 12 * 8, 20, True)
     for broken in ("", "[]", "available_node_types: {a: 1}", "a: [", "\0"):
         (tmp_path / cluster.BOOTSTRAP).write_text(broken)
         assert cluster.reach() == (2, 0, True)
