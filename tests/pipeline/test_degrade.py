@@ -15,6 +15,7 @@ from driftrec.jpeg import degrade, inspect
 from pipeline.degrade import run_degrade
 from pipeline.evaluate_settings import DegradeSettings
 from pipeline.settings import load
+from pipeline.verify import verify
 from tests.pipeline.evaluations import clean
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
@@ -73,6 +74,15 @@ def test_one_condition_needs_no_folder_and_resume_makes_what_is_missing(tmp_path
     expected = {path: data for path, data in whole.items() if path.read_bytes() != b"half"}
     assert expected.items() <= {path: path.read_bytes() for path in (output / "images").rglob("*.jpg")}.items()
     assert not (output / "images/orphan.jpg").exists()
+    (output / "images/a/0000.jpg").write_bytes(whole[output / "images/a/0000.jpg"])  # if its part was kept
+    assert verify(str(output))["state"] == "sound"
+    lost, changed = list(expected)[:2]
+    lost.unlink()
+    changed.write_bytes(expected[changed][:-1] + b"?")
+    assert (run(source, output, quality="10")["state"], verify(str(output))["found"]["changed"]) == ("incomplete", 1)
+    result = run(source, output, quality="10", repair=True)
+    assert (result["state"], result["images_this_attempt"], verify(str(output))["state"]) == ("done", 2, "sound")
+    assert expected.items() <= {path: path.read_bytes() for path in (output / "images").rglob("*.jpg")}.items()
     with pytest.raises(InvalidInput, match=r"quality is \['10'\] there, \['20'\] here"):
         run(source, output, quality="20")
     assert json.loads((output / "_RESULT.json").read_text()) == result

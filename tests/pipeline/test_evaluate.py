@@ -17,6 +17,7 @@ from pipeline.evaluate import run_evaluate
 from pipeline.evaluation import open_evaluate
 from pipeline.graph import Pool
 from pipeline.restoring import start_pool, stop_pool
+from pipeline.verify import verify
 from pipeline.weights import find
 from tests import made
 from tests.pipeline.evaluations import clean, score, settings_of
@@ -120,6 +121,14 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, small_model: Path, mob
     again = json.loads((output / "summary.json").read_text())
     assert timeless(again["conditions"]) == timeless(summary["conditions"])
     assert again["recipe"] == summary["recipe"]
+    assert verify(str(output))["state"] == "sound"
+
+    (output / "report.parquet").unlink()
+    (output / "sets" / parts[1].name).unlink()
+    assert verify(str(output), quick=True)["first"] == {"missing": ["report.parquet", f"sets/{parts[1].name}"]}
+    assert evaluate(source, output, **given)["images_this_attempt"] == 1
+    assert report(output) == whole
+    assert verify(str(output))["state"] == "sound"
 
 
 def test_numbers_do_not_depend_on_the_number_of_actors(tmp_path: Path, small_model: Path, mobilenet: str) -> None:

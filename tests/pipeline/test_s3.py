@@ -14,6 +14,7 @@ from pipeline.outputs import read_output
 from pipeline.restore import run_restore
 from pipeline.settings import RestoreSettings
 from pipeline.store import AccessDenied, NotFound, StorageError, Store
+from pipeline.verify import verify
 from tests import made
 from tests.pipeline import offline
 from tests.s3 import SECRET, Server
@@ -131,6 +132,27 @@ def test_pieces_of_a_tar_on_s3_and_tars_as_outputs(
     row = next(row for row in offline.ledger(tmp_path / "out").values() if row["output"])
     there_bytes = read_output(Store.open(f"{bucket}/out"), row["output"])
     assert hashlib.sha256(there_bytes).hexdigest() == row["output_sha256"]
+
+
+@pytest.mark.parametrize("layout", ["tree", "tar"])
+def test_what_is_gone_from_s3_is_found_and_mended(bucket: str, tmp_path: Path, layout: str) -> None:
+    source, output = made.folder(tmp_path / "in", 20), f"{bucket}/out"
+    offline.restore(source, output, layout=layout)
+    store, folder = Store.open(output), "images" if layout == "tree" else "shards"
+    for quick in (False, True):
+        assert verify(output, quick)["state"] == "sound"
+    before = files(store, folder)
+    lost, changed = list(before)[1:3]
+    store.remove(lost)
+    store.put(changed, before[changed][:700] + bytes([before[changed][700] ^ 1]) + before[changed][701:])
+    first = verify(output)["first"]
+    assert all(name.startswith(lost) for name in first["missing"])
+    assert all(name.startswith(changed) for name in first["changed"])
+    assert offline.restore(source, output, layout=layout)["state"] == "incomplete"
+    assert offline.restore(source, output, layout=layout, repair=True)["state"] == "done"
+    assert verify(output)["state"] == "sound"
+    if layout == "tree":
+        assert files(store, folder) == before
 
 
 @pytest.mark.usefixtures("ray_cluster")

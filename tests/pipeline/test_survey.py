@@ -24,6 +24,7 @@ from pipeline.survey_cost import calibrate, estimate, find_model
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SCHEMA, SurveyShard
 from pipeline.survey_summary import Survey, wilson
+from pipeline.verify import verify
 from tests import made
 from tests.pipeline.test_evaluate_report import HOSTILE, Page
 
@@ -247,6 +248,11 @@ def test_a_survey(tmp_path: Path, small_model: Path) -> None:
     assert kept == {part: part.stat().st_mtime_ns for part in kept}
     assert pq.read_table(output / "report.parquet").to_pylist() == rows
     assert run_survey(settings_of(source, output, **given | {"calibration_s": 0.0, "report": False})) == again
+    assert verify(str(output))["state"] == "sound"
+    (output / "summary.json").unlink()
+    assert verify(str(output))["first"] == {"missing": ["summary.json"]}
+    run_survey(settings_of(source, output, **given | {"calibration_s": 0.0, "report": False}))
+    assert verify(str(output))["state"] == "sound"
     with pytest.raises(InvalidInput, match=r"share is 1\.0 there, 0\.0 here"):
         run_survey(settings_of(source, output, pixels="none"))
 

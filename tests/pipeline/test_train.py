@@ -25,6 +25,7 @@ from pipeline.settings import load
 from pipeline.shards import list_shards
 from pipeline.store import LocalStore
 from pipeline.train_settings import TrainSettings
+from pipeline.verify import verify
 from pipeline.windows import Drawing, PatchConfig, Position
 from tests import made
 
@@ -86,6 +87,30 @@ def test_a_finished_run_is_not_trained_again(trained: tuple[Path, dict[str, Any]
     before = (output / "metrics.jsonl").stat().st_mtime_ns
     assert train.run_train(small(data, output)) == result
     assert (output / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_model_that_is_gone_is_written_anew_and_one_that_was_changed_is_told_of(
+    trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
+):
+    whole, result = trained
+    output = tmp_path / "out"
+    shutil.copytree(whole, output)
+    assert verify(str(output))["state"] == "sound"
+    model = bytearray((output / "model.safetensors").read_bytes())
+    model[-1] ^= 1
+    (output / "model.safetensors").write_bytes(model)
+    assert verify(str(output), quick=True)["state"] == "sound"
+    assert verify(str(output))["first"] == {"changed": ["model.safetensors"]}
+    told = train.run_train(small(data, output))
+    assert (told["state"], told["exit_code"]) == ("incomplete", 3)
+    (output / "model.safetensors").unlink()
+    assert verify(str(output))["first"] == {"missing": ["model.safetensors"]}
+    again = train.run_train(small(data, output))
+    assert (again["state"], again["exit_code"], again["steps"]) == ("done", 0, STEPS)
+    assert again["checkpoint"].endswith(result["checkpoint"].rpartition("/")[2])
+    models = [load_file(folder / "model.safetensors") for folder in (output, whole)]  # their cards tell other seconds
+    assert all(torch.equal(models[0][name], weight) for name, weight in models[1].items())
+    assert verify(str(output))["state"] == "sound"
 
 
 def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
