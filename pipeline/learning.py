@@ -156,11 +156,8 @@ class Worker:
                 if not math.isfinite(result.gradient_norm):  # the same on all workers, where losses differ
                     return self.outcome("diverged", loss=result.loss)
                 self.journal.add(result)
-                if result.step < steps and self.is_asked_to_stop():
-                    self.close_interval(False)
-                    error = self.save()
-                    return self.outcome("unwritable", error=error) if error else self.outcome("stopped")
-                to_save = result.step % settings.checkpoint_every == 0 or result.step == steps
+                to_stop = result.step < steps and self.is_asked_to_stop()
+                to_save = to_stop or result.step % settings.checkpoint_every == 0 or result.step == steps
                 to_score = self.task.validation is not None and (
                     result.step % settings.validate_every == 0 or result.step == steps
                 )
@@ -171,6 +168,8 @@ class Worker:
                         return self.outcome("spoilt", error=error)
                 if to_save and (error := self.save()):
                     return self.outcome("unwritable", error=error)
+                if to_stop:
+                    return self.outcome("stopped")
             if self.group.rank == 0 and not self.store.exists(MODEL):  # taken away since the last step
                 self.save_model(count_reasons([self.feed.counts]))
             return self.outcome("done")

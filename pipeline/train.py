@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -69,17 +70,22 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
-            outcome = fit(settings, task, store)
+            outcome = fit(settings, task, store, partial(interrupted, store, started))
             check(outcome)
         except (KeyboardInterrupt, Interrupted):
-            error = "interrupted; the same command goes on from the last checkpoint"
-            return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+            return interrupted(store, started)
         except InvalidInput:
             raise
         except DriftRecError as error:
             write_result(store, Exit.FAILED, started, error=str(error))
             raise
         return write_result(store, Exit.DONE, started, **summary(outcome, store))
+
+
+def interrupted(store: Store, started: float) -> dict[str, Any]:
+    """The result of a run that a signal has ended, written."""
+    error = "interrupted; the same command goes on from the last checkpoint"
+    return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
 
 
 def plan_train(settings: TrainSettings) -> dict[str, Any]:
@@ -212,8 +218,11 @@ class Trainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
 
 
-def fit(settings: TrainSettings, task: Task, store: Store) -> dict[str, Any]:
-    """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often."""
+def fit(settings: TrainSettings, task: Task, store: Store, stopping: Callable[[], Any]) -> dict[str, Any]:
+    """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often.
+
+    `stopping` is called when a signal comes, before there is anything to wait for: Ray gives a stopped job 3 seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
         trainer = Trainer(
             train_worker,
@@ -231,6 +240,7 @@ def fit(settings: TrainSettings, task: Task, store: Store) -> dict[str, Any]:
         try:
             follow(training, store, settings.optimizer.steps)
         except (KeyboardInterrupt, Interrupted):
+            stopping()
             stop_with_checkpoint(training, store)
             raise
         try:
