@@ -26,7 +26,7 @@ demo: $(VENV)/.runtime
 	@echo "See $(CURDIR)/$(DEMO)/report.html"
 
 test: lint
-	$(BIN)/pytest -m "not slow and not chaos"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not chaos"
 
 test-chaos: $(VENV)/.test
 	$(BIN)/pytest -m "slow or chaos"

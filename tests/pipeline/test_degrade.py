@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
 
 
 def run(source: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    given = {"input": str(source), "output": str(output), "progress_s": 3600.0} | changes
+    given = {"input": str(source), "output": str(output), "progress_s": 3600.0, "actors": 1} | changes
     return run_degrade(load(DegradeSettings, flags=given))
 
 
@@ -69,7 +69,7 @@ def test_one_condition_needs_no_folder_and_resume_makes_what_is_missing(tmp_path
         part.unlink()
     (output / "images/a/0000.jpg").write_bytes(b"half")
     (output / "images/orphan.jpg").write_bytes(b"of an attempt that was killed")
-    result = run(source, output, quality="10", actors=1)
+    result = run(source, output, quality="10", actors=2)
     assert result["shards"]["resumed"] == len(parts) // 2
     expected = {path: data for path, data in whole.items() if path.read_bytes() != b"half"}
     assert expected.items() <= {path: path.read_bytes() for path in (output / "images").rglob("*.jpg")}.items()

@@ -24,6 +24,7 @@ from tests.pipeline.evaluations import clean, score, settings_of
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(400)]
 
+ONE_EACH = {"actors": 1, "scorers": 1}  # a process takes seconds to start
 TWO = {"quality": "10,30/10", "progress_s": 3600.0}
 
 
@@ -43,7 +44,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def evaluate(source: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    return run_evaluate(settings_of(source, output, **(TWO | changes)))
+    return run_evaluate(settings_of(source, output, **(ONE_EACH | TWO | changes)))
 
 
 def report(output: Path) -> list[dict[str, Any]]:

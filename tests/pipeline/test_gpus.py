@@ -33,6 +33,7 @@ def run(*jobs: list[object]) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.timeout(300)
 def test_restore_and_evaluate(tmp_path: Path, small_model: Path) -> None:
     damaged, source = made.folder(tmp_path / "in", 6), clean(tmp_path / "clean", 3)
     restore = ["restore", damaged]
