@@ -142,7 +142,7 @@ def _finds_cuda() -> bool:
 def room() -> str:
     """What is free of what there is, in words."""
     free, (cpus, gpus) = ray.available_resources(), resources()
-    return f"{free.get('CPU', 0):g} of its {cpus:g} CPUs and {free.get('GPU', 0):g} of its {gpus:g} GPUs are free"
+    return f"{free.get('CPU', 0):g} of {cpus:g} CPUs and {free.get('GPU', 0):g} of {gpus:g} GPUs are free"
 
 
 class Reach(NamedTuple):
