@@ -14,18 +14,17 @@ import asyncio
 import errno
 import os
 import random
-import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import fsspec
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
+from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
 ATTEMPTS = 5  # of one remote call; with the waits below they span about 6 s
 FIRST_WAIT_S = 0.4  # doubles each time, with a jitter of half to one and a half
@@ -60,12 +59,6 @@ class AccessDenied(StorageError):
     """Storage knows us not, or not for this."""
 
 
-def redact(text: str) -> str:
-    """A URL, or a message that holds URLs, without user names, passwords and signed queries."""
-    text = re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
-    return re.sub(r"(\w+://[^\s?]*)\?\S*=\S*", r"\1?...", text)
-
-
 def is_of_object(store: "Store", name: str, error: StorageError) -> bool:
     """Whether an error of reading is that one object's. Else it is the network's, the service's or our access's: the
     run stops, and can go on later.
@@ -90,16 +83,13 @@ class Store:
             return LocalStore(url)
         if protocol in ("file", "local"):
             return LocalStore(rest)
-        if "@" in urlsplit(url).netloc:
-            raise InvalidInput(
-                f"{redact(url)}: credentials do not belong into a URL; leave them out and set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY (or the variables of your store) in the environment"
-            )
+        if holds_credentials(url):
+            raise InvalidInput(f"{redact(url)}: {NO_CREDENTIALS_HERE}")
         return RemoteStore(url)
 
     def where(self, name: str) -> str:
-        """The full URL or path of a name, for messages."""
-        return f"{self.url}/{name}" if name else self.url
+        """The full URL or path of a name, for messages; of a signed URL without its query."""
+        return redact(f"{self.url}/{name}") if name else self.url
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names."""

@@ -23,6 +23,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
+from driftrec.urls import split
 from pipeline import checkpoints, cluster, run, tracking
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs import check_apart
@@ -152,10 +153,10 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     if settings.init_from is None:
         return None
     shown, steps = redact(settings.init_from), settings.optimizer.steps
-    folder, _, name = settings.init_from.rpartition("/")
+    folder, name = split(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = Store.open(folder or ("/" if settings.init_from.startswith("/") else ".")).read(name)
+        data = Store.open(folder).read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
