@@ -24,7 +24,7 @@ from pipeline.inputs import check_apart
 from pipeline.ledger import IMAGES, OK, Ledger
 from pipeline.names import output_name
 from pipeline.pooled import pooled
-from pipeline.run import Run, attempt, earlier_result, finish, open_run
+from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
 from pipeline.scoring import failure
 from pipeline.shard_stage import ShardStage, explain
@@ -146,7 +146,7 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result
-    connection = cluster.connected() if run.todo else None
+    connection = cluster.connected(partial(fail, run)) if run.todo else None
     return attempt(run, partial(_attempt, run, settings, conditions), connection)
 
 

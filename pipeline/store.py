@@ -183,6 +183,11 @@ class LocalStore(Store):
     def admits(self, name: str) -> bool:
         return self.root.is_dir()
 
+    def leads_out(self, name: str) -> bool:
+        """Whether a name is a link to something that is not in this folder."""
+        path = self.root / name
+        return path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve())
+
     def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
         target = self.root / name

@@ -66,7 +66,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         return finished
     values = settings.model_dump(mode="json")
     task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
-    with cluster.connected():
+    with cluster.connected(partial(failed, store, started)):
         try:
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
@@ -78,7 +78,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         except InvalidInput:
             raise
         except DriftRecError as error:
-            write_result(store, Exit.FAILED, started, error=str(error))
+            failed(store, started, str(error))
             raise
         return write_result(store, Exit.DONE, started, **summary(outcome, store))
 
@@ -87,6 +87,11 @@ def interrupted(store: Store, started: float) -> dict[str, Any]:
     """The result of a run that a signal has ended, written."""
     error = "interrupted; the same command goes on from the last checkpoint"
     return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+
+
+def failed(store: Store, started: float, error: str) -> dict[str, Any]:
+    """The result of a run that failed, written."""
+    return write_result(store, Exit.FAILED, started, error=error)
 
 
 def plan_train(settings: TrainSettings) -> dict[str, Any]:

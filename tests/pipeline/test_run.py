@@ -145,3 +145,24 @@ def test_input_and_output_must_lie_apart(tmp_path: Path, source: str, output: st
         except InvalidInput as error:
             assert not fine
             assert "lie in each other" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("then", "warned"),
+    [
+        ({}, ""),
+        ({"cpu": "Another 9000"}, "cpu was Another 9000"),
+        ({"versions": {"torch": "1.0"}}, "torch was 1.0"),
+        ({"cpu": None, "versions": {}}, ""),  # of an older version, which did not say
+    ],
+)
+def test_another_machine_is_told_of_and_not_refused(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, then: dict[str, Any], warned: str
+) -> None:
+    run = start(source, tmp_path / "out")
+    document = json.loads((tmp_path / "out/run.json").read_text())
+    assert document["cpu"]
+    (tmp_path / "out/run.json").write_text(json.dumps(document | then))
+    caplog.clear()
+    assert start(source, tmp_path / "out").fingerprint == run.fingerprint
+    assert (warned in caplog.text) if warned else not caplog.text
