@@ -1,6 +1,7 @@
 """What a run is done with, for run.json: versions of packages, the kind of CPU. Knows no run."""
 
 import logging
+import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from driftrec import __version__
+from pipeline.names import printable
 
 log = logging.getLogger(__name__)
 
@@ -16,12 +18,18 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def tell_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Bytes are the same on one kind of machine: warn where this one is another than that the run began on."""
+    """Bytes are the same on one kind of machine and of the same input: warn where they are others than when the run
+    began. The arguments are what run.json said then, and says now.
+    """
     then, now = ({"cpu": run.get("cpu"), "torch": run.get("versions", {}).get("torch")} for run in (there, here))
     told = [f"{name} was {then[name]}, is {now[name]}" for name in then if then[name] and then[name] != now[name]]
     if told:
         told_of = "the run began on another machine: %s; images done from now on may differ from the others in a bit"
         log.warning(told_of, ", ".join(told))
+    (before, _), (latest, name) = ((run.get("latest_input") or (math.inf, "")) for run in (there, here))
+    if math.inf > latest > before:
+        told_of = "%s was changed after the run began; it kept its size, so it is not done again if its shard was done"
+        log.warning(told_of, printable(name))
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str | None]:

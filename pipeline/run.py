@@ -189,6 +189,7 @@ def describe(
         "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
         "versions": package_versions(PACKAGES),
         "cpu": cpu_kind(),
+        "latest_input": listing.source.store.latest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -74,6 +74,7 @@ class Store:
     """One root; names are relative to it, with forward slashes."""
 
     url: str  # of the root, without credentials: fit for messages and run.json
+    latest: tuple[float, str] | None = None  # seconds since 1970 and name: of all that was listed, what changed last
 
     @staticmethod
     def open(url: str) -> "Store":
@@ -92,8 +93,11 @@ class Store:
         return redact(f"{self.url}/{name}") if name else self.url
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names."""
+        """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
+
+    def _note(self, changed: float, name: str) -> None:
+        self.latest = max(self.latest or (changed, name), (changed, name))
 
     def size(self, name: str) -> int | None:
         """Bytes of one object, None if there is none."""
@@ -141,7 +145,9 @@ class LocalStore(Store):
         top = self.root / prefix
         try:
             if top.is_dir():
-                yield from _walk(top, f"{prefix}/" if prefix else "")
+                for name, info in _walk(top, f"{prefix}/" if prefix else ""):
+                    self._note(info.st_mtime, name)
+                    yield name, info.st_size
         except OSError as error:
             raise self._failed(prefix, error) from None
 
@@ -240,7 +246,7 @@ class LocalStore(Store):
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/"."""
     with os.scandir(folder) as entries:
         found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
@@ -250,7 +256,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
         else:
             try:
                 if entry.is_file():
-                    yield prefix + name, entry.stat().st_size
+                    yield prefix + name, entry.stat()
             except FileNotFoundError:
                 continue  # an unfinished put of another run, finished by now
 
@@ -285,7 +291,10 @@ class RemoteStore(Store):
         found: dict[str, Any] = self._call(prefix, lambda: self._fs.find(top, detail=True), missing={})
         for path in sorted(found):
             if found[path].get("type") == "file" and not path.endswith("/"):
-                yield path[len(self._root) + 1 :], int(found[path].get("size") or 0)
+                name = path[len(self._root) + 1 :]
+                if changed := found[path].get("LastModified"):  # S3 tells
+                    self._note(changed.timestamp(), name)
+                yield name, int(found[path].get("size") or 0)
 
     def size(self, name: str) -> int | None:
         info = self._call(name, lambda: self._fs.info(self._path(name)), missing={})
