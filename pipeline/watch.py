@@ -53,7 +53,7 @@ def _doors() -> dict[str, tuple[str, int]]:
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     ours = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == ours)
-    return {"GCS": (host, int(port)), "raylet": (node["NodeManagerAddress"], node["NodeManagerPort"])}
+    return {"GCS": (host.strip("[]"), int(port)), "raylet": (node["NodeManagerAddress"], node["NodeManagerPort"])}
 
 
 def _watch(doors: Mapping[str, tuple[str, int]], end: End, done: threading.Event) -> None:

@@ -4,6 +4,9 @@ on."""
 import json
 import os
 import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from tests.chaos.processes import descendants, end, images, parts, start, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
-IMAGES = 200
+IMAGES = 100
 ENDED_S = 60.0  # within so long, on a slow machine too
 
 
@@ -41,6 +44,56 @@ def test_a_run_whose_ray_is_killed_ends_with_a_word(small_model: Path, tmp_path:
     assert json.loads((output / "_RESULT.json").read_text()) == result
     assert 0 < len(parts(output)) < IMAGES / 2
     assert end(start(source, output, *flags))["status"]["ok"] == IMAGES == len(images(output))
+
+
+@pytest.fixture
+def small_folder() -> Iterator[Path]:
+    """48 MiB for Ray's temporary folder, of a short path."""
+    place = Path(tempfile.mkdtemp(prefix="dr-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+    place.rmdir()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["before the start", "in the middle"])
+def test_a_full_temporary_folder_ends_the_run_or_does_not_matter(
+    small_model: Path, tmp_path: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """Ray cannot start in it; under way it may do without, unless it wants to spill."""
+    source, output = made.folder(tmp_path / "in", IMAGES), tmp_path / "out"
+    flags = ["--model", small_model, "--actors", "1", "--set", "report=false", "--set", "shard_images=2"]
+    monkeypatch.setenv("RAY_TMPDIR", str(small_folder))
+    if not later:
+        fill(small_folder)
+    process = start(source, output, *flags)
+    if later:
+        until(lambda: parts(output), process)
+        fill(small_folder)
+    until(lambda: False, process, limit_s=240)
+    assert process.poll() is not None, "it hangs"
+    out, err = process.communicate()
+    result = json.loads(out)
+    assert json.loads((output / "_RESULT.json").read_text()) == result
+    if process.returncode == 0:
+        assert result["status"]["ok"] == IMAGES == len(images(output))
+    else:
+        assert (process.returncode, result["state"]) == (1, "failed"), err
+        assert result["error"] in err
+        (small_folder / "full").unlink()
+        assert end(start(source, output, *flags))["status"]["ok"] == IMAGES == len(images(output))
+
+
+def fill(folder: Path) -> None:
+    with (folder / "full").open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(2**16))
+                file.flush()
+        except OSError:
+            return
 
 
 @pytest.mark.parametrize("job", ["survey", "degrade", "evaluate", "train"])
