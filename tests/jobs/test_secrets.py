@@ -116,7 +116,8 @@ def test_a_signature_is_not_shown(
     check()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_signature_is_in_nothing_that_a_run_leaves(site: str, tmp_path: Path) -> None:
     """In a process of its own, whose arguments Ray knows: OUTPUT, what it says, and Ray's own logs."""
     secret, ray_folder = "Wq7/a%2B@x:?kX4", Path(tempfile.mkdtemp(prefix="dr-"))
@@ -126,7 +127,7 @@ def test_a_signature_is_in_nothing_that_a_run_leaves(site: str, tmp_path: Path) 
     command += ["--model", f"{site}/model.safetensors?a=b&token={secret}"]
     where = os.environ | {"RAY_TMPDIR": str(ray_folder)}
     try:
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280, env=where)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500, env=where)
         assert done.returncode == 0, done.stderr
         assert secret not in done.stdout + done.stderr
         left = [path for path in (*tmp_path.rglob("*"), *ray_folder.rglob("*")) if path.is_file()]
