@@ -22,6 +22,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
+from driftrec.urls import split
 from pipeline import checkpoints, cluster, run, tracking
 from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.ingest import DRAW_CPUS
@@ -66,7 +67,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
     with contextlib.ExitStack() as context:
         try:
-            context.enter_context(cluster.connected())
+            context.enter_context(cluster.connected(partial(failed, store, started)))
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
@@ -77,7 +78,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         except InvalidInput:
             raise
         except DriftRecError as error:
-            write_result(store, Exit.FAILED, started, error=str(error))
+            failed(store, started, str(error))
             raise
         return write_result(store, Exit.DONE, started, **summary(outcome, store))
 
@@ -146,10 +147,10 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     if settings.init_from is None:
         return None
     shown, steps = redact(settings.init_from), settings.optimizer.steps
-    folder, _, name = settings.init_from.rpartition("/")
+    folder, name = split(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = Store.open(folder or ("/" if settings.init_from.startswith("/") else ".")).read(name)
+        data = Store.open(folder).read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
@@ -373,6 +374,11 @@ def interrupted(store: Store, started: float) -> dict[str, Any]:
     """Write and return the result of a run that a signal ends."""
     error = "interrupted; the same command goes on from the last checkpoint"
     return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+
+
+def failed(store: Store, started: float, error: str) -> dict[str, Any]:
+    """Write and return the result of a run that failed."""
+    return write_result(store, Exit.FAILED, started, error=error)
 
 
 def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:
