@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -71,7 +72,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
-            outcome = fit_through(settings, task, store, lambda: interrupted(store, started))
+            outcome = fit_through(settings, task, store, partial(interrupted, store, started))
             check(outcome)
         except (KeyboardInterrupt, Interrupted):
             return interrupted(store, started)
