@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from driftrec.errors import InvalidInput
+from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
 TIMEOUT_S = 60.0  # without a byte
 
@@ -26,7 +27,9 @@ def fetch(url: str) -> Path:
     Raises InvalidInput naming the URL and what is wrong; a broken transfer leaves nothing behind.
     """
     parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # what else there is may be a secret
+    shown = redact(url)
+    if holds_credentials(url):
+        raise InvalidInput(f"model {shown}: {NO_CREDENTIALS_HERE}")
     if parts.scheme not in ("http", "https"):
         raise InvalidInput(f"model {shown}: only http and https URLs are fetched here; copy the file and give its path")
     name = Path(parts.path).name or "model"

@@ -143,7 +143,7 @@ def _values(told: str, query: str) -> dict[str, str]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise InvalidInput(f"{told}: unknown setting {name!r}; {hint}")
+            raise InvalidInput(f"{told}: unknown setting {name if near else '...'!r}; {hint}")
         if not equals or name in values:
             raise InvalidInput(f"{told}: write each setting once, as {name}=value")
         values[name] = value

@@ -1,7 +1,7 @@
 """Checkpoints of a training run in its OUTPUT: the state first, then a small marker. Readers trust only markers.
 
     checkpoints/step-00001000.safetensors    what Learner.save wrote
-    checkpoints/step-00001000.json           {"step", "bytes", "sha256", "positions"}: the state is whole
+    checkpoints/step-00001000.json           {"step", "bytes", "sha256", "positions", "open"}: the state is whole
 
 Knows no Ray.
 """
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from driftrec.errors import DriftRecError, StorageFull
 from driftrec.learner import Learner
+from pipeline.journal import Interval
 from pipeline.store import Store
 from pipeline.windows import Position
 
@@ -33,7 +34,8 @@ class Mark:
     step: int
     bytes: int
     sha256: str
-    positions: tuple[Position, ...]  # of each worker in its data; none: all at the beginning
+    positions: tuple[Position, ...] = ()  # of each worker in its data; none: all at the beginning
+    open: tuple[Interval, ...] = ()  # the journal's, of each worker; none: no step stands in no line
 
     @property
     def state(self) -> str:
@@ -53,19 +55,24 @@ class Mark:
         """Raises ValueError or KeyError for anything else."""
         values = json.loads(data)
         positions = tuple(Position(**position) for position in values["positions"])
-        return cls(values["step"], values["bytes"], values["sha256"], positions)
+        intervals = tuple(Interval(**interval) for interval in values.get("open", ()))
+        return cls(values["step"], values["bytes"], values["sha256"], positions, intervals)
 
 
-def save(store: Store, learner: Learner, positions: Sequence[Position], keep: int) -> Mark:
+def save(
+    store: Store, learner: Learner, positions: Sequence[Position], keep: int, intervals: Sequence[Interval] = ()
+) -> Mark:
     """Write a checkpoint, then remove all but the last `keep`. Raises StorageFull or StorageError; older ones stay."""
-    mark = put(store, learner.step_count, state_of(learner), positions)
+    mark = put(store, learner.step_count, state_of(learner), positions, intervals)
     _prune(store, keep)
     return mark
 
 
-def put(store: Store, step: int, data: bytes, positions: Sequence[Position] = ()) -> Mark:
+def put(
+    store: Store, step: int, data: bytes, positions: Sequence[Position] = (), intervals: Sequence[Interval] = ()
+) -> Mark:
     """Write the bytes of a training state as a checkpoint."""
-    mark = Mark(step, len(data), hashlib.sha256(data).hexdigest(), tuple(positions))
+    mark = Mark(step, len(data), hashlib.sha256(data).hexdigest(), tuple(positions), tuple(intervals))
     store.put(mark.state, data)
     store.put(mark.name, mark.to_json())
     return mark

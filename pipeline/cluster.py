@@ -19,6 +19,7 @@ from ray._private.state import state as ray_state
 
 from driftrec.errors import DriftRecError
 from pipeline.ends import Interrupted
+from pipeline.watch import End, watched
 
 log = logging.getLogger(__name__)
 
@@ -104,15 +105,21 @@ def disconnect() -> None:
 
 
 @contextmanager
-def connected(num_cpus: int | None = None) -> Iterator[None]:
-    """Connected inside the block, as by `connect`. A connection that was there before stays."""
+def connected(end: End | None = None) -> Iterator[None]:
+    """Connected inside the block, as by `connect`. A connection that was there before stays.
+
+    Args:
+        end: of the run, where Ray is gone: see `pipeline.watch`.
+    """
     before = ray.is_initialized()
-    connect(num_cpus)
-    try:
-        yield
-    finally:
-        if not before:
-            disconnect()
+    connect()
+    with watched(end) as enough:
+        try:
+            yield
+            enough()  # a Ray that we end goes, too; after an error it may be gone, and hold us up
+        finally:
+            if not before:
+                disconnect()
 
 
 def resources() -> tuple[float, float]:
@@ -142,7 +149,7 @@ def _finds_cuda() -> bool:
 def room() -> str:
     """What is free of what there is, in words."""
     free, (cpus, gpus) = ray.available_resources(), resources()
-    return f"{free.get('CPU', 0):g} of its {cpus:g} CPUs and {free.get('GPU', 0):g} of its {gpus:g} GPUs are free"
+    return f"{free.get('CPU', 0):g} of {cpus:g} CPUs and {free.get('GPU', 0):g} of {gpus:g} GPUs are free"
 
 
 class Reach(NamedTuple):

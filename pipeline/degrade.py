@@ -24,7 +24,7 @@ from pipeline.inputs import check_apart
 from pipeline.ledger import IMAGES, OK, Ledger
 from pipeline.names import output_name
 from pipeline.pooled import pooled
-from pipeline.run import Run, attempt, earlier_result, finish, open_run
+from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
 from pipeline.scoring import failure
 from pipeline.shard_stage import ShardStage, explain
@@ -140,14 +140,13 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     conditions, listing = _found(settings)
     check_apart(listing.source, Store.open(settings.output))
     fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input"})
-    shown = settings.model_dump(mode="json") | {name: redact(getattr(settings, name)) for name in ("input", "output")}
     rows = len(conditions)
-    given = (settings.output, listing, shown, fixed, settings.max_failed)
+    given = (settings.output, listing, shown(settings), fixed, settings.max_failed)
     run = open_run("degrade", *given, schema=SCHEMA, rows_per_image=rows, repair=settings.repair)
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result
-    connection = cluster.connected() if run.todo else None
+    connection = cluster.connected(partial(fail, run)) if run.todo else None
     return attempt(run, partial(_attempt, run, settings, conditions), connection)
 
 
@@ -157,7 +156,12 @@ def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:
     done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
     slugs = [condition.slug for condition in conditions]
     told = {"job": "degrade", "state": "dry run", "exit_code": 0, **plan_run(listing, done), "conditions": slugs}
-    return told | {"settings": settings.model_dump(mode="json")}
+    return told | {"settings": shown(settings)}
+
+
+def shown(settings: DegradeSettings) -> dict[str, Any]:
+    """All settings, fit for run.json: URLs without credentials."""
+    return settings.model_dump(mode="json") | {name: redact(getattr(settings, name)) for name in ("input", "output")}
 
 
 def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:

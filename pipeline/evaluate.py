@@ -24,7 +24,7 @@ from pipeline.ledger import Ledger
 from pipeline.names import output_name
 from pipeline.reduction import Reduction
 from pipeline.restoring import RestoringPool, start_pool, stop_pool
-from pipeline.run import attempt, earlier_result, finish
+from pipeline.run import attempt, earlier_result, fail, finish
 from pipeline.run import plan as plan_run
 from pipeline.scores import plan_metrics
 from pipeline.scoring import ScoreShard
@@ -47,7 +47,8 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
     pictures = settings.report and bool(evaluation.candidates.models)
-    return attempt(run, partial(_attempt, evaluation), cluster.connected() if run.todo or pictures else None)
+    connection = cluster.connected(partial(fail, run)) if run.todo or pictures else None
+    return attempt(run, partial(_attempt, evaluation), connection)
 
 
 def _attempt(evaluation: Evaluation) -> dict[str, Any]:

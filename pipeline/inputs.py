@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftrec.errors import InvalidInput
+from driftrec.urls import split
 from pipeline.names import is_image, printable, suffix
 from pipeline.store import LocalStore, StorageError, Store, redact
 
@@ -50,7 +51,7 @@ def open_input(url: str) -> Input:
 
 def _single(store: Store, url: str, shown: str) -> Input:
     """One file if the URL names one, else a remote prefix."""
-    parent, _, name = store.url.rpartition("/") if isinstance(store, LocalStore) else url.rstrip("/").rpartition("/")
+    parent, name = split(store.url if isinstance(store, LocalStore) else url.rstrip("/"))
     usable = suffix(_path(name)) in CONTAINERS or is_image(_path(name))
     if isinstance(store, LocalStore) and not store.root.exists():
         raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")

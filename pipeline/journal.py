@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from driftrec.errors import DriftRecError
@@ -28,18 +29,28 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Interval:
+    """One that is open: what a worker has seen of it."""
+
+    losses: list[float] = field(default_factory=list[float])  # of each step
+    seconds: float = 0.0
+    waited_s: float = 0.0  # of these, for data
+
+
 class Journal:
     """The lines so far, and the interval that is open. Only worker 0 has listeners and writes."""
 
-    def __init__(self, store: Store, step: int) -> None:
+    def __init__(self, store: Store, step: int, interval: Interval | None = None) -> None:
         self.store = store
         kept = store.read(METRICS).splitlines() if step and store.exists(METRICS) else []
         self.lines: list[Line] = [line for line in map(json.loads, kept) if line["step"] <= step]
         self.listeners: list[Listener] = []
-        self.losses: list[float] = []
+        interval = interval or Interval()
+        self.losses = list(interval.losses)
         self.last: StepResult | None = None
-        self.begun = self.written = time.monotonic()
-        self.waited_s = 0.0
+        self.written = time.monotonic()
+        self.begun = self.written - interval.seconds
 
     def add(self, result: StepResult) -> None:
         """Take in a step."""

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
 from driftrec.metrics.accuracy import Classifier
+from driftrec.urls import split
 from pipeline.names import stem, suffix
 from pipeline.store import StorageError, Store, redact
 
@@ -19,9 +20,9 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     Raises InvalidInput for another kind of file, a key that stands twice, or a label that names no class.
     """
     shown = redact(url)
-    parent, _, name = url.rpartition("/")
+    parent, name = split(url)
     try:
-        data = Store.open(parent or ("/" if url.startswith("/") else ".")).read(name)
+        data = Store.open(parent).read(name)
         if suffix(name) == ".parquet":
             table = pq.read_table(io.BytesIO(data))
         else:

@@ -4,18 +4,17 @@ A worker begins at the newest whole checkpoint of OUTPUT, if there is one, whate
 the same steps and agree on how the run ends; worker 0 alone writes.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
 import platform
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -32,8 +31,9 @@ from driftrec.network import parameter_count
 from pipeline import checkpoints, tracking
 from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark
+from pipeline.halt import Requests
 from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
-from pipeline.journal import Journal
+from pipeline.journal import Interval, Journal
 from pipeline.ledger import RUN
 from pipeline.pairing import Pairing
 from pipeline.shards import Shard
@@ -49,8 +49,6 @@ T = TypeVar("T")
 
 CARD = "MODEL_CARD.md"
 GRIDS = "validation"  # folder of the picture grids
-STOP = "stop"  # an object that asks for a checkpoint and the end; removed by whoever has put it
-LOOK_S = 1.0  # between two looks for it
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,10 @@ class Worker:
         sizes = self.batch, settings.shuffle_buffer
         order = group.rank, group.world, start
         self.feed = Feed(task.shards, drawing_of(settings), *sizes, *order, task.pairings, group.drawers)
-        self.waited_s = 0.0  # when the open interval of the journal began
-        self.looked = 0.0  # when worker 0 last looked for a request to stop
-        self.journal = Journal(self.store, self.learner.step_count)
+        interval = open_interval(self.mark, group.rank, group.world)
+        self.waited_s = -interval.waited_s  # when the open interval of the journal began
+        self.journal = Journal(self.store, self.learner.step_count, interval)
+        self.requests = Requests(self.store, looks=group.rank == 0)
         if group.rank == 0:
             self.open_for_others()
 
@@ -156,20 +155,19 @@ class Worker:
                 if not math.isfinite(result.gradient_norm):  # the same on all workers, where losses differ
                     return self.outcome("diverged", loss=result.loss)
                 self.journal.add(result)
-                to_stop = result.step < steps and self.is_asked_to_stop()
-                to_save = to_stop or result.step % settings.checkpoint_every == 0 or result.step == steps
+                to_save = result.step % settings.checkpoint_every == 0 or result.step == steps
                 to_score = self.task.validation is not None and (
                     result.step % settings.validate_every == 0 or result.step == steps
                 )
                 if to_save or to_score or result.step % settings.log_every == 0:
-                    # no interval spans a checkpoint, so none is ever cut
+                    # no interval spans a planned checkpoint, so no kill cuts one; that of a halt carries it on
                     self.close_interval(to_score)
                     if error := self.too_many_skipped():
                         return self.outcome("spoilt", error=error)
                 if to_save and (error := self.save()):
                     return self.outcome("unwritable", error=error)
-                if to_stop:
-                    return self.outcome("stopped")
+                if result.step < steps and self.is_to_halt():
+                    return self.halt(saved=to_save)
             if self.group.rank == 0 and not self.store.exists(MODEL):  # taken away since the last step
                 self.save_model(count_reasons([self.feed.counts]))
             return self.outcome("done")
@@ -178,14 +176,15 @@ class Worker:
             if self.group.rank == 0:
                 self.journal.close()
 
-    def is_asked_to_stop(self) -> bool:
-        """Whether a checkpoint is wanted now, the same on all workers. Worker 0 looks every now and then."""
-        asked = False
-        if self.group.rank == 0 and time.monotonic() - self.looked > LOOK_S:
-            self.looked = time.monotonic()
-            with contextlib.suppress(DriftRecError):  # whoever cannot ask has other troubles to tell
-                asked = self.store.exists(STOP)
-        return any(flag for (flag,) in self.group.gather(float(asked)))
+    def is_to_halt(self) -> bool:
+        """Whether any worker was asked to, the same on all of them."""
+        return any(flag for (flag,) in self.group.gather(float(self.requests.asked())))
+
+    def halt(self, saved: bool) -> dict[str, Any]:
+        """The outcome after a checkpoint of this step, which may be there already."""
+        error = "" if saved else self.save()
+        self.requests.answer()
+        return self.outcome("unwritable", error=error) if error else self.outcome("halted")
 
     def close_interval(self, to_score: bool) -> None:
         """A line on the steps since the last one, over all workers; worker 0 scores and writes. All must call it."""
@@ -225,19 +224,26 @@ class Worker:
             return ""
         return f"{spoilt:.0f} of {images:.0f} images looked at so far cannot be used, max_skipped is {limit}"
 
+    @property
+    def interval(self) -> Interval:
+        """The open one of the journal."""
+        if not self.journal.losses:
+            return Interval()
+        return Interval(self.journal.losses, self.journal.seconds, self.feed.waited_s - self.waited_s)
+
     def save(self) -> str:
         """Write a checkpoint; the error if it could not be written, the same on all workers."""
         position = self.feed.position
         positions = [
             Position(int(item), int(batch)) for item, batch in self.group.gather(position.item, position.batch)
         ]
-        counts = self.group.gather_objects(self.feed.counts)
+        counts, intervals = zip(*self.group.gather_objects((self.feed.counts, self.interval)), strict=True)
         error = ""
         if self.group.rank == 0:
             try:
                 self.journal.write()
                 self.save_model(count_reasons(counts))
-                self.mark = checkpoints.save(self.store, self.learner, positions, self.settings.keep)
+                self.mark = checkpoints.save(self.store, self.learner, positions, self.settings.keep, intervals)
             except (DriftRecError, OSError) as failure:  # the store's, or the temporary folder's
                 error = str(failure)
         failed = any(flag for (flag,) in self.group.gather(float(bool(error))))
@@ -304,6 +310,16 @@ def make_learner(settings: TrainSettings, group: Group = Group()) -> Learner:
 def drawing_of(settings: TrainSettings) -> Drawing:
     """How patches are drawn."""
     return Drawing(settings.patches.build(), settings.seed, settings.max_pixels)
+
+
+def open_interval(mark: Mark | None, rank: int, world: int) -> Interval:
+    """The journal's, with which a worker goes on. With another number of workers than before: the mean of all."""
+    if mark is None or not mark.open:
+        return Interval()
+    if len(mark.open) == world:
+        return mark.open[rank]
+    losses = [fmean(theirs) for theirs in zip(*(each.losses for each in mark.open), strict=True)]
+    return Interval(losses, mark.open[0].seconds, fmean(each.waited_s for each in mark.open))
 
 
 def start_position(mark: Mark | None, rank: int, world: int) -> Position:

@@ -11,7 +11,7 @@ from pipeline.choice import choice_of
 from pipeline.graph import Graph, Pool, work
 from pipeline.inputs import check_apart
 from pipeline.names import output_name
-from pipeline.run import Run, attempt, earlier_result, finish, open_run
+from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.settings import FREE_FIELDS, RestoreSettings
 from pipeline.shards import Listing, Shard, list_input
 from pipeline.stage import RestoreShard, sampling_of
@@ -36,7 +36,7 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
         _work(run, settings, weights)
         return finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
 
-    result = attempt(run, attempted, cluster.connected() if run.todo else None)
+    result = attempt(run, attempted, cluster.connected(partial(fail, run)) if run.todo else None)
     if settings.report and result["state"] == "done":
         _report(settings, run, result)
     return result

@@ -7,7 +7,6 @@ else.
 import hashlib
 import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +39,7 @@ from pipeline.ledger import (
     part_name,
     sweep,
 )
+from pipeline.machine import cpu_kind, package_versions, tell_of_another
 from pipeline.pooled import pooled
 from pipeline.retry import keys_again
 from pipeline.settings import allowed_failures
@@ -189,6 +188,8 @@ def describe(
         "settings": dict(settings),
         "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
         "versions": package_versions(PACKAGES),
+        "cpu": cpu_kind(),
+        "latest_input": listing.source.store.latest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -214,6 +215,7 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
     except (ValueError, KeyError, TypeError):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
     wanted = document["identity"]
+    tell_of_another(there, document)
     since = {name: value for name, value in (defaults or {}).items() if name in wanted.keys() - identity.keys()}
     same = bool(since) and identity | since == wanted
     if there.get("fingerprint") != document["fingerprint"] and not same:
@@ -307,8 +309,13 @@ def attempt(
         except (KeyboardInterrupt, Interrupted):
             return stop(run, Exit.INTERRUPTED)  # before Ray is left, which takes longer than a stopped job may have
         except DriftRecError as error:
-            stop(run, Exit.FAILED, str(error))
+            fail(run, str(error))
             raise
+
+
+def fail(run: Run, error: str) -> dict[str, Any]:
+    """The end of a run that this error has ended."""
+    return stop(run, Exit.FAILED, error)
 
 
 def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
@@ -354,16 +361,3 @@ def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:
         "bytes": sum(shard.size for shard in listing.shards),
         "ignored_files": dict(listing.ignored),
     }
-
-
-def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Of this package, Python and some others; None where one is not installed."""
-    ours = {"driftrec": __version__, "python": platform.python_version()}
-    return ours | {name: _version(name) for name in packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -26,6 +26,7 @@ from driftrec.metrics import (
 )
 from driftrec.metrics.accuracy import Classifier, load_classifier
 from driftrec.metrics.weights import published
+from driftrec.urls import split
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.labels import read_labels
 from pipeline.names import stem
@@ -257,7 +258,7 @@ def _weights(name: str, given: Mapping[str, str]) -> WeightsFile:
     """The file behind a name, looked at once. Raises InvalidInput."""
     source = given.get(name, "")
     if "://" in source:
-        parent, _, file = source.rpartition("/")
+        parent, file = split(source)
         remote = (Store.open(parent), file)
         try:
             data = remote[0].read(file)

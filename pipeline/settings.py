@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from driftrec.errors import InvalidInput, Reason
+from driftrec.urls import NO_CREDENTIALS_HERE, URL, holds_credentials, redact
 
 MIB = 2**20
 MAX_YAML = MIB  # characters of a settings file
@@ -162,10 +163,21 @@ def load(
     for assignment in assignments:
         _assign(values, assignment)
     values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    _refuse_credentials(values)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InvalidInput(_explain(model, error, config)) from None
+        raise InvalidInput(redact(_explain(model, error, config))) from None
+
+
+def _refuse_credentials(values: Any, name: str = "") -> None:
+    """Whatever a setting is for: what follows would show it, or take it for a name. Raises InvalidInput."""
+    nested = values.items() if isinstance(values, Mapping) else ()
+    listed = ((name, value) for value in values) if isinstance(values, list | tuple) else ()
+    for inner, value in (*nested, *listed):
+        _refuse_credentials(value, str(inner))
+    if isinstance(values, str) and any(holds_credentials(url) for url in URL.findall(values)):
+        raise InvalidInput(f"{name} {redact(values)}: {NO_CREDENTIALS_HERE}")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -194,7 +206,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise InvalidInput(f"--config {path}: {error.strerror}; give the path of a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--config {path} is not YAML that can be read: {' '.join(str(error).split())}") from None
+        cause = redact(" ".join(str(error).split()))
+        raise InvalidInput(f"--config {path} is not YAML that can be read: {cause}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -207,7 +220,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     """Put `a.b=c` into the nested `values`; c is read as YAML."""
     name, equals, text = assignment.partition("=")
     if not equals or not all(name.split(".")):
-        raise InvalidInput(f"--set {assignment!r}: write it as name=value, for example --set seed=1")
+        raise InvalidInput(f"--set {redact(assignment)!r}: write it as name=value, for example --set seed=1")
     *parents, last = name.split(".")
     for parent in parents:
         child = values.get(parent)

@@ -341,6 +341,8 @@ def _file_rows(shard: Shard) -> Iterator[Row]:
 def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     if unsafe(name):
         return Row(name, b"")  # never opened; `_checked` gives the reason
+    if isinstance(store, LocalStore) and store.leads_out(name):
+        return Row(name, b"", Reason.unsafe_name, "a link that leads out of the input: put the file in its place")
     if size > max_bytes:
         return too_large(name, f"the file has {size} bytes", max_bytes)
     try:

@@ -14,18 +14,17 @@ import asyncio
 import errno
 import os
 import random
-import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import fsspec
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
+from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
 ATTEMPTS = 5  # of one remote call; with the waits below they span about 6 s
 FIRST_WAIT_S = 0.4  # doubles each time, with a jitter of half to one and a half
@@ -60,12 +59,6 @@ class AccessDenied(StorageError):
     """Storage knows us not, or not for this."""
 
 
-def redact(text: str) -> str:
-    """A URL, or a message that holds URLs, without user names, passwords and signed queries."""
-    text = re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
-    return re.sub(r"(\w+://[^\s?]*)\?\S*=\S*", r"\1?...", text)
-
-
 def is_of_object(store: "Store", name: str, error: StorageError) -> bool:
     """Whether an error of reading is that one object's. Else it is the network's, the service's or our access's: the
     run stops, and can go on later.
@@ -81,6 +74,7 @@ class Store:
     """One root; names are relative to it, with forward slashes."""
 
     url: str  # of the root, without credentials: fit for messages and run.json
+    latest: tuple[float, str] | None = None  # seconds since 1970 and name: of all that was listed, what changed last
 
     @staticmethod
     def open(url: str) -> "Store":
@@ -90,20 +84,20 @@ class Store:
             return LocalStore(url)
         if protocol in ("file", "local"):
             return LocalStore(rest)
-        if "@" in urlsplit(url).netloc:
-            raise InvalidInput(
-                f"{redact(url)}: credentials do not belong into a URL; leave them out and set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY (or the variables of your store) in the environment"
-            )
+        if holds_credentials(url):
+            raise InvalidInput(f"{redact(url)}: {NO_CREDENTIALS_HERE}")
         return RemoteStore(url)
 
     def where(self, name: str) -> str:
-        """The full URL or path of a name, for messages."""
-        return f"{self.url}/{name}" if name else self.url
+        """The full URL or path of a name, for messages; of a signed URL without its query."""
+        return redact(f"{self.url}/{name}") if name else self.url
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names."""
+        """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
+
+    def _note(self, changed: float, name: str) -> None:
+        self.latest = max(self.latest or (changed, name), (changed, name))
 
     def size(self, name: str) -> int | None:
         """Bytes of one object, None if there is none."""
@@ -151,7 +145,9 @@ class LocalStore(Store):
         top = self.root / prefix
         try:
             if top.is_dir():
-                yield from _walk(top, f"{prefix}/" if prefix else "")
+                for name, info in _walk(top, f"{prefix}/" if prefix else ""):
+                    self._note(info.st_mtime, name)
+                    yield name, info.st_size
         except OSError as error:
             raise self._failed(prefix, error) from None
 
@@ -192,6 +188,11 @@ class LocalStore(Store):
 
     def admits(self, name: str) -> bool:
         return self.root.is_dir()
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a name is a link to something that is not in this folder."""
+        path = self.root / name
+        return path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve())
 
     def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
@@ -245,7 +246,7 @@ class LocalStore(Store):
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/"."""
     with os.scandir(folder) as entries:
         found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
@@ -255,7 +256,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
         else:
             try:
                 if entry.is_file():
-                    yield prefix + name, entry.stat().st_size
+                    yield prefix + name, entry.stat()
             except FileNotFoundError:
                 continue  # an unfinished put of another run, finished by now
 
@@ -290,7 +291,10 @@ class RemoteStore(Store):
         found: dict[str, Any] = self._call(prefix, lambda: self._fs.find(top, detail=True), missing={})
         for path in sorted(found):
             if found[path].get("type") == "file" and not path.endswith("/"):
-                yield path[len(self._root) + 1 :], int(found[path].get("size") or 0)
+                name = path[len(self._root) + 1 :]
+                if changed := found[path].get("LastModified"):  # S3 tells
+                    self._note(changed.timestamp(), name)
+                yield name, int(found[path].get("size") or 0)
 
     def size(self, name: str) -> int | None:
         info = self._call(name, lambda: self._fs.info(self._path(name)), missing={})

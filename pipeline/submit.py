@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.urls import redact
 from pipeline import cluster
 from pipeline.run import RESULT
 from pipeline.store import StorageError, Store
@@ -19,19 +20,21 @@ from pipeline.store import StorageError, Store
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
-# Handed on to the job, so that it reaches the same storage. Whoever may see the cluster's jobs can see them.
-STORAGE_VARIABLES = (
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-    "AWS_REGION", "AWS_DEFAULT_REGION",
-)  # fmt: skip
+# Handed on to the job, so that it reaches the same storage. Ray writes them into its logs and shows them on its
+# dashboard, so no key is among them: one without its secret would only hide the cluster's own.
+STORAGE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SHOWN = "what a job is given stands in Ray's logs and on its dashboard"
 EXCLUDES = [".git", ".venv", "out", "tests", "docs", "examples"]
 
 
 def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dict[str, Any]:
     """Run `python -m jobs.<job> <arguments>` on the cluster at `url` and wait. Gives its _RESULT.json.
 
-    Raises InvalidInput if the cluster cannot be reached, DriftRecError if the job ended without a result.
+    Raises InvalidInput if the cluster cannot be reached or an argument is a secret, DriftRecError if the job ended
+    without a result.
     """
+    _keep_secrets(job, arguments)
     entrypoint = shlex.join(["python", "-m", f"jobs.{job}", *_without_submit(arguments)])
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
     if checkout := cluster.checkout():  # else the cluster has the package installed
@@ -48,6 +51,19 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
         time.sleep(POLL_S)
         status = client.get_job_status(submitted)
     return _result(client, submitted, status, output)
+
+
+def _keep_secrets(job: str, arguments: Sequence[str]) -> None:
+    """Refuse what the job could not do without and nobody may see; tell what stays here."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        settings_of_a_model = job == "evaluate" and (before == "--model" or argument.startswith("--model="))
+        if redact(argument) != argument and not settings_of_a_model:
+            raise InvalidInput(
+                f"--submit with {redact(argument)}: {SHOWN}, a signed URL too; put the file where the cluster may read"
+            )
+    if kept := [name for name in KEYS if os.environ.get(name)]:
+        remedy = "the cluster needs access of its own: a role of its machines, or a secret as in deploy/rayjob.yaml"
+        log.warning("%s stay here, for %s; %s", ", ".join(kept), SHOWN, remedy)
 
 
 def _without_submit(arguments: Sequence[str]) -> list[str]:

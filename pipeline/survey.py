@@ -16,7 +16,7 @@ from pipeline.graph import work
 from pipeline.inputs import check_apart
 from pipeline.ledger import FOLDER, Ledger
 from pipeline.names import printable
-from pipeline.run import Run, attempt, earlier_result, finish, open_run
+from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
 from pipeline.shards import Listing, Shard, files_of, list_input, rows_of
 from pipeline.store import Store, redact
@@ -50,7 +50,7 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     if (result := earlier_result(run)) and result.get("asked") == asked:
         log.info("finished already: %s", run.store.url)
         return result
-    connection = cluster.connected() if run.todo or model else None
+    connection = cluster.connected(partial(fail, run)) if run.todo or model else None
     return attempt(run, partial(_attempt, run, settings, share, model, asked), connection)
 
 

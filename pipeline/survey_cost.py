@@ -71,7 +71,7 @@ def _measured(
     processes = 1 if pool.gpus else min(MOST, pool.actors)
     task = ray.remote(calibrate).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=1)
     given = ray.put(list(files))
-    log.info("measuring %s for %g s in %d processes", settings.model, settings.calibration_s, processes)
+    log.info("measuring %s for %g s in %d processes", redact(settings.model), settings.calibration_s, processes)
     try:
         with cluster.waiting(pool.cpus, pool.gpus):
             found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])

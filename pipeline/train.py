@@ -23,12 +23,14 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
+from driftrec.urls import split
 from pipeline import checkpoints, cluster, run, tracking
+from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs import check_apart
 from pipeline.integrity import MISSING, sha256_of
 from pipeline.journal import METRICS
-from pipeline.learning import CARD, STOP, Task, drawing_of, make_learner, train_worker
+from pipeline.learning import CARD, Task, drawing_of, make_learner, train_worker
 from pipeline.ledger import RESULT
 from pipeline.pairing import Pairing, join
 from pipeline.run import Exit, Interrupted
@@ -46,7 +48,6 @@ PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be 
 CLEANER = "PlacementGroupCleanerCallback"  # of Ray Train
 FOLLOW_S = 5.0  # seconds between two looks at the metrics
 SILENT_S = 60.0  # without a new line of metrics, until it is said what there is to wait for
-STOP_S = 30.0  # that workers have for a last checkpoint
 
 
 def run_train(settings: TrainSettings) -> dict[str, Any]:
@@ -65,27 +66,22 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         return finished
     values = settings.model_dump(mode="json")
     task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
-    with cluster.connected():
+    with contextlib.ExitStack() as context:
         try:
+            context.enter_context(cluster.connected(partial(failed, store, started)))
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
-            outcome = fit(settings, task, store, partial(interrupted, store, started))
+            outcome = fit_through(settings, task, store, partial(interrupted, store, started))
             check(outcome)
         except (KeyboardInterrupt, Interrupted):
             return interrupted(store, started)
         except InvalidInput:
             raise
         except DriftRecError as error:
-            write_result(store, Exit.FAILED, started, error=str(error))
+            failed(store, started, str(error))
             raise
         return write_result(store, Exit.DONE, started, **summary(outcome, store))
-
-
-def interrupted(store: Store, started: float) -> dict[str, Any]:
-    """The result of a run that a signal has ended, written."""
-    error = "interrupted; the same command goes on from the last checkpoint"
-    return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
 
 
 def plan_train(settings: TrainSettings) -> dict[str, Any]:
@@ -152,10 +148,10 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     if settings.init_from is None:
         return None
     shown, steps = redact(settings.init_from), settings.optimizer.steps
-    folder, _, name = settings.init_from.rpartition("/")
+    folder, name = split(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = Store.open(folder or ("/" if settings.init_from.startswith("/") else ".")).read(name)
+        data = Store.open(folder).read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
@@ -218,30 +214,42 @@ class Trainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
 
 
-def fit(settings: TrainSettings, task: Task, store: Store, stopping: Callable[[], Any]) -> dict[str, Any]:
+def fit_through(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
+    """What `fit` gives in the end: where workers halt because one of them or its node is to go, others follow."""
+    while (outcome := fit(settings, task, store, at_signal))["state"] == "halted":
+        log.warning("halted with a checkpoint of step %d, for a worker is to go; going on", outcome["step"])
+    return outcome
+
+
+def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
     """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often.
 
-    `stopping` is called when a signal comes, before there is anything to wait for: Ray gives a stopped job 3 seconds.
+    At a signal it calls `at_signal` at once, has the workers halt, and raises what the signal raised.
     """
+    sizes = scaling(settings)
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
         trainer = Trainer(
             train_worker,
             train_loop_config={field.name: getattr(task, field.name) for field in fields(task)},
-            scaling_config=scaling(settings),
+            scaling_config=sizes,
             run_config=RunConfig(
                 name="run",
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=settings.max_failures),
                 logging_config=LoggingConfig(log_level="WARNING"),
+                callbacks=[SigtermNoted(), CheckpointBeforeChange(store, settings.halt_s)],
             ),
         )
         store.remove(STOP)
         training = in_thread(trainer.fit)
         try:
-            follow(training, store, settings.optimizer.steps)
+            follow(training, store, settings.optimizer.steps, wants(sizes))
         except (KeyboardInterrupt, Interrupted):
-            stopping()
-            stop_with_checkpoint(training, store)
+            at_signal()  # before the wait: whoever stops a job may give it less time
+            log.info("waiting %g s at most for a checkpoint; a second signal ends at once", settings.halt_s)
+            halt(store, training.done, settings.halt_s)
+            if training.done() and not training.exception():
+                log.info("halted with a checkpoint of step %d", training.result().return_value["step"])
             raise
         try:
             return training.result().return_value
@@ -249,16 +257,6 @@ def fit(settings: TrainSettings, task: Task, store: Store, stopping: Callable[[]
             raise DriftRecError(
                 f"training failed: {cause_of(error)}; the same command goes on from the last checkpoint"
             ) from error
-
-
-def stop_with_checkpoint(training: Future[Any], store: Store) -> None:
-    """Ask the workers to write a checkpoint after their present step, and wait for it a while."""
-    log.info("writing a checkpoint before the end, for at most %d s; a second signal ends at once", STOP_S)
-    with contextlib.suppress(StorageError, StorageFull):
-        store.put(STOP, b"")
-        with contextlib.suppress(Exception):
-            training.result(timeout=STOP_S)
-        store.remove(STOP)
 
 
 def scaling(settings: TrainSettings) -> ScalingConfig:
@@ -285,6 +283,13 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
     return ScalingConfig(num_workers=count, use_gpu=gpu > 0, resources_per_worker={"CPU": cpu, "GPU": gpu})
 
 
+def wants(sizes: ScalingConfig) -> str:
+    """What the workers want, in words."""
+    count = sizes.num_workers if isinstance(sizes.num_workers, int) else "{} to {}".format(*sizes.num_workers)
+    each = sizes.resources_per_worker or {}
+    return f"{count} workers want {each.get('CPU', 0):g} CPUs and {each.get('GPU', 0):g} GPUs each"
+
+
 def in_thread(function: Callable[[], Any]) -> Future[Any]:
     """Run a function in a thread of its own: in the main thread Ray Train would take SIGINT for itself."""
     future: Future[Any] = Future()
@@ -299,14 +304,14 @@ def in_thread(function: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-def follow(training: Future[Any], store: Store, steps: int) -> None:
-    """Until the training ends, tell the newest line of its metrics every now and then."""
+def follow(training: Future[Any], store: Store, steps: int, wanted: str) -> None:
+    """Until the training ends, tell the newest line of its metrics every now and then, or what it may wait for."""
     told, moved = newest_line(store), time.monotonic()
     while not training.done():
         with contextlib.suppress(TimeoutError):
             training.exception(timeout=FOLLOW_S)
         if time.monotonic() - moved > SILENT_S and not training.done():
-            log.warning("no news of the training for %d s; of the cluster %s", SILENT_S, cluster.room())
+            log.warning("no news of the training for %d s: %s; %s", SILENT_S, wanted, cluster.room())
             moved = time.monotonic()
         if (line := newest_line(store)) and line != told:
             if told and line["step"] <= told["step"]:
@@ -364,6 +369,17 @@ def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
         "card": store.where(CARD),
         **{name: outcome[name] for name in names},
     }
+
+
+def interrupted(store: Store, started: float) -> dict[str, Any]:
+    """Write and return the result of a run that a signal ends."""
+    error = "interrupted; the same command goes on from the last checkpoint"
+    return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+
+
+def failed(store: Store, started: float, error: str) -> dict[str, Any]:
+    """Write and return the result of a run that failed."""
+    return write_result(store, Exit.FAILED, started, error=error)
 
 
 def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:

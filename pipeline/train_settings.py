@@ -101,6 +101,7 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(500, ge=1)  # steps
     keep: int = Field(3, ge=1)  # checkpoints
     log_every: int = Field(50, ge=1)  # steps
+    halt_s: float = Field(30.0, ge=0)  # seconds that a checkpoint may take before workers are ended on purpose
     max_failures: int = Field(10, ge=0)  # deaths of workers after which the run is given up
     max_skipped: Allowance = "10%"  # images that cannot be used before the run is given up: a number or a share
     validation: str | None = None  # clean images that are restored and scored every so often
@@ -167,7 +168,7 @@ class TrainSettings(Settings):
 FREE_FIELDS = frozenset(
     "data output allow_local corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every "
     "keep log_every max_failures max_skipped validation validation_corrupted validation_images validation_quality "
-    "validate_every "
+    "validate_every halt_s "
     "track weights_dtype recommend data_licence".split()
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.urls import split
 from pipeline.store import StorageError, Store, redact
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def find(source: str) -> Weights:
     """The weights behind `model`, opened and checked once. Raises InvalidInput that names what is wrong with them."""
     remote = None
     if "://" in source:
-        parent, _, name = source.removeprefix(FBCNN).rpartition("/")
+        parent, name = split(source.removeprefix(FBCNN))
         remote = (Store.open(parent), name)
     try:
         restorer = _load(source, remote, device="cpu")
@@ -82,6 +83,6 @@ def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> 
         return Restorer.from_pretrained(source, device)
     store, name = remote
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name).name
+        path = Path(folder) / Path(name.partition("?")[0]).name
         path.write_bytes(store.read(name))
         return Restorer.from_pretrained((FBCNN if source.startswith(FBCNN) else "") + str(path), device)

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
+
+# Of passwords and tokens: long enough to be found by chance nowhere, with all signs that mean something in a URL.
+SECRETS = st.text(st.sampled_from("/@:?%+#=&aZ09~é漢"), min_size=3, max_size=12).map(lambda signs: f"Wq7{signs}kX4")
 
 
 def pixels(seed: int, height: int, width: int) -> np.ndarray:

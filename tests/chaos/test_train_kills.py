@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ import torch
 from ray.job_submission import JobSubmissionClient
 from safetensors.torch import load_file
 
+from pipeline.halt import STOP
 from tests import made
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,11 @@ class Attempt:
         """(exit code, result on stdout)."""
         stdout, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, json.loads(stdout or b"{}")
+
+    def halted_at(self) -> int:
+        """The step of which it says that it halted."""
+        (step,) = re.findall(r"halted with a checkpoint of step (\d+)", self.said())
+        return int(step)
 
     def said(self) -> str:
         return Path(self.talk.name).read_text()
@@ -203,10 +210,22 @@ def test_a_signal_ends_it_with_130_and_it_can_go_on(data: Path, one: Path, tmp_p
     assert (code, result["state"]) == (130, "interrupted")
     assert json.loads((attempt.output / "_RESULT.json").read_text()) == result
     assert not psutil.wait_procs(below, timeout=60)[1]
-    assert newest(attempt.output) < STEPS
+    assert attempt.halted_at() == newest(attempt.output) < STEPS
+    assert not (attempt.output / STOP).exists()
     code, result = Attempt(data, tmp_path / "run").end()
     assert (code, result["steps"]) == (0, STEPS)
     assert_same(tmp_path / "run", one)
+
+
+def test_a_worker_that_is_told_to_end_halts_both_and_no_step_is_done_again(data: Path, two: Path, tmp_path: Path):
+    attempt = Attempt(data, tmp_path / "run", "--workers", "2")
+    attempt.wait_for_step(15)
+    training_workers(attempt.process.pid)[1].terminate()
+    code, result = attempt.end()
+    assert (code, result["steps"]) == (0, STEPS)
+    assert 15 <= attempt.halted_at() < STEPS
+    assert "started anew" not in attempt.said()
+    assert_same(tmp_path / "run", two)
 
 
 def test_another_number_of_workers_can_finish_the_run(data: Path, tmp_path: Path):

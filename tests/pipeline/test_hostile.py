@@ -72,6 +72,32 @@ def test_member_names_write_nothing_outside(tmp_path: Path, layout: str) -> None
     assert not any(path.is_symlink() for path in house.rglob("*"))
 
 
+@pytest.mark.parametrize("layout", ["tree", "tar"])
+@pytest.mark.parametrize("above", [False, True], ids=["folder", "linked folder"])
+def test_links_that_lead_out_are_neither_read_nor_copied(tmp_path: Path, layout: str, above: bool) -> None:
+    """Inside they are files like others, also where INPUT itself is behind a link."""
+    source, outside = tmp_path / "in", tmp_path / "outside"
+    (source / "a").mkdir(parents=True)
+    outside.mkdir()
+    (source / "a/real.jpg").write_bytes(made.jpeg(1))
+    (outside / "photo.jpg").write_bytes(made.jpeg(2))
+    (outside / "secret").write_bytes(b"root:x:0:0 canary")
+    out = {"photo.jpg": "../outside/photo.jpg", "secret.jpg": str(outside / "secret"), "chain.jpg": "secret.jpg"}
+    out |= {"a/up.jpg": "../../outside/photo.jpg", "passwd.jpg": "/etc/passwd"}
+    inside = {"same.jpg": "a/real.jpg", "a/full.jpg": str(source / "a/real.jpg"), "a/around.jpg": "../../in/a/real.jpg"}
+    for name, target in (out | inside).items():
+        (source / name).symlink_to(target)
+    (tmp_path / "link").symlink_to(source)
+    result = restore(tmp_path / ("link" if above else "in"), tmp_path / "out", layout=layout, copy_failed=True)
+    assert result["reasons"] == {"unsafe_name": len(out)}
+    rows = ledger(tmp_path / "out")
+    assert {key for key, row in rows.items() if row["status"] == "failed"} == out.keys()
+    assert all("leads out" in rows[key]["detail"] and rows[key]["output"] is None for key in out)
+    assert result["status"]["ok"] == len(inside) + 1
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"root:x" not in path.read_bytes()
+
+
 @pytest.mark.s3
 @pytest.mark.timeout(300)
 def test_secrets_are_in_nothing_that_a_run_leaves(

@@ -143,30 +143,6 @@ def test_looking_on_changes_no_bit(validated: Path, data: Path, tmp_path: Path):
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
 
 
-def test_a_run_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(
-    validated: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At any step, those that are scored among them: bit for bit, and with all scores."""
-    for step in range(1, 6):
-        output = tmp_path / str(step)
-        settings = small(data, output, validation=str(data), validation_images=5, validate_every=4)
-        monkeypatch.setattr(Worker, "is_asked_to_stop", lambda self, step=step: self.learner.step_count == step)
-        outcome = work(settings)
-        assert (outcome["state"], outcome["step"]) == ("stopped", step)
-        assert max((output / "checkpoints").glob("*.safetensors")).stem == f"step-{step:08d}"
-        monkeypatch.setattr(Worker, "is_asked_to_stop", lambda _: False)
-        assert work(settings)["state"] == "done"
-        plain, resumed = last_state(validated), last_state(output)
-        assert all(torch.equal(plain[name], resumed[name]) for name in plain)
-        assert [line["step"] for line in lines(output) if "validation" in line] == [4, 6]
-
-
-def test_a_request_to_stop_is_seen(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.learning.LOOK_S", -1.0)
-    (tmp_path / "stop").touch()
-    assert (work(small(data, tmp_path))["state"], lines(tmp_path)[-1]["step"]) == ("stopped", 1)
-
-
 def scalars_of(output: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) by name, from the event file: records of length, its checksum, data, its checksum."""
     data, found = (output / TENSORBOARD).read_bytes(), {}

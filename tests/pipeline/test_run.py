@@ -1,6 +1,7 @@
 """A run: OUTPUT is claimed once, other fingerprints are refused by name, the end is counted and written."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,43 @@ def test_input_and_output_must_lie_apart(tmp_path: Path, source: str, output: st
         except InvalidInput as error:
             assert not fine
             assert "lie in each other" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("then", "warned"),
+    [
+        ({}, ""),
+        ({"cpu": "Another 9000"}, "cpu was Another 9000"),
+        ({"versions": {"torch": "1.0"}}, "torch was 1.0"),
+        ({"cpu": None, "versions": {}}, ""),  # of an older version, which did not say
+    ],
+)
+def test_another_machine_is_told_of_and_not_refused(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, then: dict[str, Any], warned: str
+) -> None:
+    run = start(source, tmp_path / "out")
+    document = json.loads((tmp_path / "out/run.json").read_text())
+    assert document["cpu"]
+    (tmp_path / "out/run.json").write_text(json.dumps(document | then))
+    caplog.clear()
+    assert start(source, tmp_path / "out").fingerprint == run.fingerprint
+    assert (warned in caplog.text) if warned else not caplog.text
+
+
+@pytest.mark.parametrize(("size", "later_s", "told"), [(0, 0, ""), (0, 60, "warned"), (0, -60, ""), (1, 60, "refused")])
+def test_a_changed_input_is_told_of(
+    source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int, later_s: float, told: str
+) -> None:
+    """Of the same size it is another file only by its time, and a time may be only touched."""
+    start(source, tmp_path / "out")
+    path = sorted(Path(source).rglob("*.jpg"))[2]
+    data, newest = path.read_bytes(), max(other.stat().st_mtime for other in Path(source).rglob("*.jpg"))
+    path.write_bytes(data[:-3] + b"xyz" + b"x" * size)
+    os.utime(path, (newest + later_s, newest + later_s))
+    caplog.clear()
+    if told == "refused":
+        with pytest.raises(InvalidInput, match="INPUT holds other files"):
+            start(source, tmp_path / "out")
+    else:
+        assert start(source, tmp_path / "out").listing.images == 6
+        assert (f"{path.relative_to(source)} was changed" in caplog.text) == bool(told)

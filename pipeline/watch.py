@@ -1,0 +1,86 @@
+"""Ray, watched from its driver. Where the cluster's GCS is gone, Ray ends this process after a minute, without a word
+and before anything of ours can run; where this machine's raylet is gone, it may wait for ever. So a thread looks
+whether both still answer, and ends the run as runs end: with a message, _RESULT.json, and an exit code.
+
+Knows no run: what is to be done at such an end is given.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pipeline.ends import Exit
+
+log = logging.getLogger(__name__)
+
+PAUSE_S, CONNECT_S = 1.0, 5.0  # between two looks; of one
+PATIENCE_S = 15.0  # so long must one be silent, where nothing can bring it back
+CLUSTER_PATIENCE_S = 45.0  # where a GCS may come back, less than Ray's own minute
+AFTER = (
+    "killed, out of memory, or without room in Ray's temporary folder; finished shards are valid, the same command "
+    "goes on with the rest"
+)
+
+End = Callable[[str], dict[str, Any]]  # from a message to the result, which is written
+
+
+@contextmanager
+def watched(end: End | None) -> Iterator[Callable[[], None]]:
+    """While connected: if Ray is gone, do `end`, print its result and end this process. None: let Ray have its way.
+
+    Gives what ends the watch before the block does.
+    """
+    done = threading.Event()
+    if end:
+        threading.Thread(target=_watch, args=(_doors(), end, done), name="watch", daemon=True).start()
+    try:
+        yield done.set
+    finally:
+        done.set()
+
+
+def _doors() -> dict[str, tuple[str, int]]:
+    """Where those answer without whom nothing goes on."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    ours = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == ours)
+    return {"GCS": (host.strip("[]"), int(port)), "raylet": (node["NodeManagerAddress"], node["NodeManagerPort"])}
+
+
+def _watch(doors: Mapping[str, tuple[str, int]], end: End, done: threading.Event) -> None:
+    patience = CLUSTER_PATIENCE_S if os.environ.get("RAY_ADDRESS") else PATIENCE_S
+    heard = dict.fromkeys(doors, time.monotonic())
+    while not done.wait(PAUSE_S):
+        heard |= {name: time.monotonic() for name, address in doors.items() if _answers(address)}
+        silent = [name for name, last in heard.items() if time.monotonic() - last > patience]
+        if silent and not done.is_set():
+            _end(end, f"Ray's {' and '.join(silent)} on {doors[silent[0]][0]} does not answer any more: {AFTER}")
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, CONNECT_S):
+            return True
+    except OSError:
+        return False
+
+
+def _end(end: End, message: str) -> None:
+    """End the process from this thread: the main one may be inside Ray, for as long as Ray likes."""
+    log.error("%s", message)
+    try:
+        result = end(message)
+        assert sys.__stdout__
+        sys.__stdout__.write(json.dumps(result) + "\n")
+        sys.__stdout__.flush()
+    finally:
+        os._exit(Exit.FAILED)

@@ -1,0 +1,156 @@
+"""A training that is asked to halt, at whatever step, has a checkpoint of that step and goes on as if nothing were."""
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from driftrec.learner import Learner, StepResult
+from pipeline import halt, ingest
+from pipeline.checkpoints import Mark
+from pipeline.ingest import DRAW_CPUS, Item, drawers, read_items
+from pipeline.journal import Interval
+from pipeline.learning import Group, Task, Worker, open_interval
+from pipeline.store import LocalStore, Store
+from pipeline.train import list_data, open_output
+from pipeline.train_settings import TrainSettings
+from pipeline.validation import list_validation
+from pipeline.windows import Drawing, PatchConfig, draw_shard
+from tests import made
+
+STEPS = 9
+SMALL: dict[str, Any] = {
+    "network": {"preset": "tiny", "width": 8},
+    "optimizer": {"steps": STEPS, "lr": 1e-3, "warmup": 2},
+    "patches": {"size": 16, "per_image": 3},
+    "batch_size": 4,
+    "shuffle_buffer": 12,
+    "checkpoint_every": 6,
+    "log_every": 4,
+    "validate_every": 3,
+    "validation_images": 1,
+    "recommend": {"steps": 2, "fidelity": 0.5},
+}
+TIMINGS = {"images_per_s", "waiting_for_data", "seconds", "time"}
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches are drawn in this process."""
+
+    def drawn(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
+        return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
+
+    monkeypatch.setattr(ingest, "read_items", drawn)
+    monkeypatch.setattr(halt, "LOOK_S", 0.0)
+
+
+def work(data: Path, output: Path) -> dict[str, Any]:
+    """The outcome of a run of one worker."""
+    torch.set_num_threads(1)
+    told = SMALL | {"data": str(data), "output": str(output), "validation": str(data)}
+    settings = TrainSettings.model_validate(told)
+    listed = list_data(settings)
+    store = open_output(settings, listed, None)
+    values, scored = settings.model_dump(mode="json"), list_validation(settings)
+    return Worker(settings, Task(values, store, listed.clean.shards, listed.pairings, scored), Group()).run()
+
+
+def told(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
+
+
+@pytest.fixture(params=["object", "SIGTERM"])
+def asked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
+    """Steps in which the training is asked to halt: by the object in OUTPUT, or by the signal that a worker gets."""
+    steps: set[int] = set()
+    take = Learner.step
+    stores: list[Store] = []
+    make = halt.Requests.__init__
+
+    def noted(requests: halt.Requests, store: Store, looks: bool) -> None:
+        stores.append(store)
+        make(requests, store, looks)
+
+    def step(learner: Learner, *images: torch.Tensor) -> StepResult:
+        if learner.step_count + 1 in steps:
+            if request.param == "object":
+                stores[-1].put(halt.STOP, b"")
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return take(learner, *images)
+
+    monkeypatch.setattr(halt.Requests, "__init__", noted)
+    monkeypatch.setattr(Learner, "step", step)
+    before = signal.getsignal(signal.SIGTERM)
+    yield steps
+    signal.signal(signal.SIGTERM, before)
+    halt.terminated.clear()
+
+
+def test_halted_at_every_step_in_turn_the_curve_and_the_weights_are_those_of_the_unbroken_run(
+    without_ray: None, asked_at: set[int], tmp_path: Path
+):
+    """Inside an interval, where one ends, at a checkpoint, at a validation: STEPS covers all of them."""
+    data = made.folder(tmp_path / "data", 5)
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    assert work(data, whole)["state"] == "done"
+    asked_at |= set(range(1, STEPS + 1))
+    halt.note_sigterm()
+    for step in range(1, STEPS):
+        outcome = work(data, halted)
+        assert (outcome["state"], outcome["step"]) == ("halted", step)
+        assert Mark.from_json((halted / f"checkpoints/step-{step:08d}.json").read_bytes()).step == step
+        assert not (halted / halt.STOP).exists()
+        halt.terminated.clear()  # the next one is another process
+        halt.note_sigterm()
+    assert work(data, halted)["state"] == "done"  # asked in its last step: there is nothing left to halt for
+    name = f"checkpoints/step-{STEPS:08d}.safetensors"
+    assert (halted / name).read_bytes() == (whole / name).read_bytes()
+    assert told(halted) == told(whole)
+
+
+def test_an_open_interval_goes_on_with_other_workers_too():
+    mine, other = Interval([1.0, 2.0], 3.0, 0.5), Interval([3.0, 4.0], 3.0, 1.0)
+    mark = Mark.from_json(Mark(2, 1, "", (), (mine, other)).to_json())
+    assert [open_interval(mark, rank, 2) for rank in (0, 1)] == [mine, other]
+    assert open_interval(mark, 0, 1) == open_interval(mark, 2, 3) == Interval([2.0, 3.0], 3.0, 0.75)
+    assert open_interval(Mark(2, 1, ""), 0, 1) == open_interval(None, 1, 2) == Interval()
+    before = json.loads(mark.to_json())
+    del before["open"]  # a marker of before there was one
+    assert Mark.from_json(json.dumps(before).encode()) == Mark(2, 1, "")
+
+
+def test_whoever_asks_waits_no_longer_than_said_and_leaves_nothing(tmp_path: Path):
+    store = LocalStore(str(tmp_path))
+    seen: list[bool] = []
+    halt.halt(store, lambda: seen.append(store.exists(halt.STOP)) or len(seen) == 2, limit_s=60)
+    assert seen == [True, True]
+    halt.halt(store, lambda: False, limit_s=0)
+    assert not store.exists(halt.STOP)
+
+
+def test_drawing_waits_for_no_cpu_whatever_the_cluster_and_its_workers(monkeypatch: pytest.MonkeyPatch):
+    """At every size, on every cluster whose nodes hold them: a worker has a drawing task at work, and all of them
+    together take no more CPUs than the workers leave, as long as that gives each of them one.
+    """
+    nodes = [nodes for count in (1, 2, 3) for nodes in itertools.combinations_with_replacement((1, 2, 4, 8), count)]
+    for cpus, mine in itertools.product(nodes, (0.25, 0.5, 0.75, 1.0, 2.0)):
+        for world in range(1, sum(int(each / mine) for each in cpus) + 1):
+            at_once, left = drawers(sum(cpus), mine, world), sum(cpus) - mine * world
+            assert at_once >= 1
+            assert at_once == 1 or at_once * world * DRAW_CPUS <= left
+    reserved: dict[str, Any] = {}
+    empty = SimpleNamespace(iter_batches=lambda **_: iter(()))
+    monkeypatch.setattr(ingest.ray.data, "read_datasource", lambda *_, **told: reserved.update(told) or empty)
+    assert not list(read_items([], Drawing(PatchConfig(), 0, 1), 1, 3))
+    assert (reserved["num_cpus"], reserved["concurrency"]) == (0, 3)
