@@ -136,8 +136,12 @@ def spans() -> bool:
 
 
 def has_cuda() -> bool:
-    """Whether PyTorch finds the GPU that Ray gives it, on the node of one."""
-    return bool(ray.get(ray.remote(num_cpus=0, num_gpus=1)(_finds_cuda).remote()))
+    """Whether PyTorch finds the GPU that Ray gives it, on the node of one. Waits for one, and says so."""
+    answer, pause = ray.remote(num_cpus=0, num_gpus=1)(_finds_cuda).remote(), FIRST_WORD_S
+    while not ray.wait([answer], timeout=pause)[0]:
+        log.warning("waiting for a GPU, to see whether PyTorch finds it; %s now", room())
+        pause = WORD_S
+    return bool(ray.get(answer))
 
 
 def _finds_cuda() -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.ledger import container, member_of, name_digest
 from pipeline.names import stem
 from pipeline.outputs import least_bytes
-from pipeline.store import NotFound, Store
+from pipeline.store import StorageError, Store, is_of_object
 from pipeline.store_file import StoreFile
 
 CHUNK = 4 * 2**20  # bytes read at once
@@ -87,7 +87,7 @@ def faults(
         quick: look at sizes only; of a tar that is too short the tar is named, and no key.
         size_of: bytes of a file by its name, None if there is none; by default storage is asked.
 
-    Raises StorageError if storage does not answer.
+    What storage does not give while it gives others is missing. Raises StorageError if storage as a whole fails.
     """
     size_of = size_of or store.size
     files: dict[str, list[Row]] = defaultdict(list)
@@ -136,7 +136,9 @@ def _loose(store: Store, row: Row, size: int | None, quick: bool) -> Fault | Non
         return None
     try:
         same = sha256_of(store, name, size) == row["output_sha256"]
-    except NotFound:  # since it was listed
+    except StorageError as error:  # gone since it was listed, or refused
+        if not is_of_object(store, name, error):
+            raise
         return Fault(MISSING, name, row["key"])
     return None if same else Fault(CHANGED, name, row["key"])
 
@@ -165,8 +167,11 @@ def _tar_digests(store: Store, name: str, size: int) -> Iterator[tuple[str, str]
             for member in tar:
                 if content := tar.extractfile(member):
                     yield member.name, _sha256(content)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError, NotFound):
+    except (tarfile.TarError, EOFError, ValueError, OverflowError):
         return  # what lies behind is missing
+    except StorageError as error:
+        if not is_of_object(store, name, error):
+            raise
 
 
 def _sha256(file: Any) -> str:

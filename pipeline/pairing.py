@@ -55,12 +55,13 @@ class Pairing:
             name = stem + suffix
             try:
                 return Row(name, self.store.read(name))
-            except NotFound:
-                continue
             except StorageError as error:
+                if isinstance(error, NotFound) and suffix != self.suffixes[-1]:
+                    continue
                 if not is_of_object(self.store, name, error):
                     raise
-                return Row(name, b"", Reason.unreadable, str(error))
+                if not isinstance(error, NotFound):
+                    return Row(name, b"", Reason.unreadable, str(error))
         return Row(stem, b"", Reason.no_partner, "no damaged image of this name")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from driftrec.errors import InvalidInput
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, stem, strip_suffix, suffix
-from pipeline.store import NotFound, StorageError, Store
+from pipeline.store import NotFound, StorageError, Store, is_of_object
 
 NAMED = 10  # names that are told of many
 
@@ -46,8 +46,9 @@ class Partners:
         for ending in self.suffixes:
             try:
                 return self.store.read(wanted + ending)
-            except NotFound:
-                continue
+            except NotFound as error:
+                if ending == self.suffixes[-1] and not is_of_object(self.store, wanted + ending, error):
+                    raise
         return None
 
     def there(self, key: str) -> str:

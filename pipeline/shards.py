@@ -286,7 +286,7 @@ def read_shard(shard: Shard, output_name: OutputName | None = None) -> pa.Table:
 
 def rows_of(shard: Shard, output_name: OutputName | None = None) -> Iterator[Row]:
     """The rows of `read_shard`, one by one."""
-    return islice(_checked(shard, _rows(shard), output_name), shard.limit)
+    return islice(_given(shard, output_name), shard.limit)
 
 
 def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
@@ -326,6 +326,24 @@ def _rows(shard: Shard, data: bool = True) -> Iterator[Row]:
     column, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     keys = parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
     return parquet_rows(file, shard.group, keys, column, shard.max_bytes)
+
+
+def _given(shard: Shard, output_name: OutputName | None) -> Iterator[Row]:
+    """The rows. Where storage refuses this container alone, one stands for each of the rest, whose keys nobody knows;
+    for all of them if nobody knows how many.
+    """
+    given = 0
+    try:
+        for row in _checked(shard, _rows(shard), output_name):
+            yield row
+            given += 1
+    except StorageError as error:
+        if not is_of_object(shard.store, shard.name, error):
+            raise
+        for number in range(given, given + 1 if shard.images is None else shard.images):
+            place = shard.start + shard.first_row + number
+            key = printable(f"{shard.name}#{place}" if place else shard.name)
+            yield Row(key, b"", Reason.shard_incomplete, str(error))
 
 
 def _file_rows(shard: Shard) -> Iterator[Row]:

@@ -7,7 +7,8 @@ message ever holds a credential.
 S3 takes its settings from the environment of the process that opens the store (AWS_ENDPOINT_URL,
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION) and carries them to the workers inside the
 pickled store, so that workers need no environment of their own: but not together with a session token, which would
-lapse there. Without them the usual chain (profile, instance role) holds, which fetches them anew.
+lapse there. Without them the usual chain (profile, instance role) holds, which fetches them anew. When S3 says that a
+token has expired, they are taken anew from there once before that is the run's end.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ import os
 import random
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +36,9 @@ PART_PREFIX, PART_SUFFIX = ".driftrec-", ".part"  # a put that is not finished, 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FREE_ROOM = "free some and run the same command again"
 PERMANENT = {errno.ENAMETOOLONG, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP}
+SOME = 10  # objects that are tried to see whether a store gives any
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "400"}  # 400: to HEAD, without a word
 NETWORK_MODULES = (
     "aiohttp",
     "aiobotocore",
@@ -60,14 +65,10 @@ class AccessDenied(StorageError):
 
 
 def is_of_object(store: "Store", name: str, error: StorageError) -> bool:
-    """Whether an error of reading is that one object's. Else it is the network's, the service's or our access's: the
-    run stops, and can go on later.
+    """Whether an error of reading is that one object's: then the store still gives others. Else it is the network's,
+    the service's, the mount's or our access's: the run stops, and can go on later.
     """
-    if isinstance(error, NotFound):
-        return not isinstance(store, LocalStore) or store.admits(name)
-    if isinstance(error, AccessDenied) or isinstance(store, LocalStore):
-        return store.admits(name)
-    return False
+    return (isinstance(error, NotFound | AccessDenied) or isinstance(store, LocalStore)) and store.gives_others(name)
 
 
 class Store:
@@ -75,6 +76,7 @@ class Store:
 
     url: str  # of the root, without credentials: fit for messages and run.json
     latest: tuple[float, str] | None = None  # seconds since 1970 and name: of all that was listed, what changed last
+    _given: tuple[str, ...] = ()  # the names last read, by whichever thread
 
     @staticmethod
     def open(url: str) -> "Store":
@@ -105,6 +107,31 @@ class Store:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of one object, or a part of them (fewer at its end). Raises NotFound, StorageError."""
+        data = self._read(name, offset, length)
+        self._given = (name, *(other for other in self._given[:2] if other != name))[:2]
+        return data
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
+        raise NotImplementedError
+
+    def gives_others(self, name: str) -> bool:
+        """Whether the store still gives us another object than this, which it does not. If not, the trouble is the
+        run's: a token has expired, a key was revoked, a bucket or a mount has gone.
+        """
+        try:
+            return any(self._gives(other) for other in chain(self._given, self._some()) if other != name)
+        except StorageError:  # of the listing
+            return False
+
+    def _gives(self, name: str) -> bool:
+        try:
+            self._read(name, 0, 1)
+        except StorageError:
+            return False
+        return True
+
+    def _some(self) -> Iterator[str]:
+        """The first names below the root, SOME at most."""
         raise NotImplementedError
 
     def put(self, name: str, data: bytes) -> None:
@@ -121,12 +148,6 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove one object; none there is fine."""
-        raise NotImplementedError
-
-    def admits(self, name: str) -> bool:
-        """Whether the store still answers us about an object that it does not give. If so that is this object's matter;
-        if not it is the run's: a token has expired, a key was revoked, a mount has gone.
-        """
         raise NotImplementedError
 
     def exists(self, name: str) -> bool:
@@ -159,7 +180,7 @@ class LocalStore(Store):
         except OSError as error:
             raise self._failed(name, error) from None
 
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:
             with (self.root / name).open("rb") as file:
                 file.seek(offset)
@@ -186,8 +207,8 @@ class LocalStore(Store):
         except OSError as error:
             raise self._failed(name, error) from None
 
-    def admits(self, name: str) -> bool:
-        return self.root.is_dir()
+    def _some(self) -> Iterator[str]:
+        return (name for name, _ in islice(self.list(), SOME))
 
     def leads_out(self, name: str) -> bool:
         """Whether a name is a link to something that is not in this folder."""
@@ -268,6 +289,7 @@ class RemoteStore(Store):
         self._url = url.rstrip("/")
         self.url = redact(self._url)
         self._options = _options(url.partition("://")[0]) if options is None else options
+        self._lock = threading.Lock()  # of what follows
         self._fs, self._root = self._connect()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -300,7 +322,7 @@ class RemoteStore(Store):
         info = self._call(name, lambda: self._fs.info(self._path(name)), missing={})
         return int(info.get("size") or 0) if info.get("type") == "file" else None
 
-    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
         end = None if length is None else offset + length
         path, start = self._path(name), offset or None
         return bytes(self._call(name, lambda: self._fs.cat_file(path, start=start, end=end)))
@@ -328,22 +350,38 @@ class RemoteStore(Store):
     def remove(self, name: str) -> None:
         self._call(name, lambda: self._fs.rm_file(self._path(name)), missing=None)
 
-    def admits(self, name: str) -> bool:
-        folder, _, last = self._path(name).rpartition("/")
-        try:
-            self._call(name, lambda: self._fs.find(folder, prefix=last), missing={})
-        except StorageError:
-            return False
-        except TypeError:  # a file system that finds by folder alone
-            return self.size("") is not None
-        return True
+    def _some(self) -> Iterator[str]:
+        def first() -> list[str]:
+            if hasattr(self._fs, "call_s3"):  # one request, whatever lies there
+                bucket, _, prefix = f"{self._root}/".partition("/")
+                found = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=SOME)
+                return [f"{bucket}/{item['Key']}" for item in found.get("Contents", [])]
+            walked = (f"{folder}/{name}" for folder, _, names in self._fs.walk(self._root) for name in names)
+            return list(islice(walked, SOME))
+
+        found: list[str] = self._call("", first, missing=[])
+        return (path[len(self._root) + 1 :] for path in found if not path.endswith("/"))
+
+    def _reconnect(self, used: Any) -> None:
+        """Take credentials anew from where this process has them, unless another thread has done so since `used`."""
+        with self._lock:
+            if self._fs is not used:
+                return
+            type(used).clear_instance_cache()  # else the client that holds the old ones would be given again
+            if self._options.get("token") or not self._options.get("key"):
+                self._options = _options(self._url.partition("://")[0])
+            self._fs, self._root = self._connect()
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
     def _call(self, name: str, action: Callable[[], T], **missing: T) -> T:
-        """Run `action` with retries; a missing object gives `missing` if that is given."""
+        """Run `action` with retries, of which the first after an expiry has fresh credentials; a missing object gives
+        `missing` if that is given.
+        """
+        fresh = False
         for attempt in range(ATTEMPTS):
+            used = self._fs
             try:
                 return action()
             except FileNotFoundError:
@@ -351,8 +389,13 @@ class RemoteStore(Store):
                     return missing["missing"]
                 raise NotFound(f"{self.where(name)} does not exist; check the URL") from None
             except Exception as error:
-                if not _is_transient(error) or attempt == ATTEMPTS - 1:
+                expired = not fresh and _code(error) in EXPIRED
+                if not (expired or _is_transient(error)) or attempt == ATTEMPTS - 1:
                     raise self._failed(name, error) from None
+                if expired:
+                    self._reconnect(used)
+                    fresh = True
+                    continue
             time.sleep(FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 

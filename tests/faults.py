@@ -25,6 +25,7 @@ class Fault:
     kind: Kind
     method: str = ".*"
     path: str = ".*"
+    key: str = ".*"  # id of the access key that signed it
     times: int = 10**9
     status: int = 503
     code: str = ""  # of S3; by default as suits the status
@@ -47,12 +48,13 @@ class Proxy:
         with self.lock:
             self.faults, self.requests = list(faults), []
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, method: str, path: str, key: str) -> Fault | None:
         """The fault for a request, and one time less of it."""
         with self.lock:
             self.requests.append(f"{method} {path}")
             for fault in self.faults:
-                if fault.met < fault.times and re.fullmatch(fault.method, method) and re.search(fault.path, path):
+                meant = re.fullmatch(fault.method, method) and re.search(fault.path, path)
+                if fault.met < fault.times and meant and re.fullmatch(fault.key, key):
                     if fault.after > 0:
                         fault.after -= 1
                         continue
@@ -71,7 +73,8 @@ def before(endpoint: str) -> Iterator[Proxy]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            fault = proxy.take(self.command, self.path)
+            signed = re.search(r"Credential=([^/]*)", self.headers.get("Authorization") or "")
+            fault = proxy.take(self.command, self.path, signed[1] if signed else "")
             if fault and fault.kind == "error":
                 body = _error_body(fault.status, fault.code)
                 self._answer(fault.status, [("Content-Type", "application/xml")], body, None)

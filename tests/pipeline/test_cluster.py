@@ -1,10 +1,12 @@
 """The connection to Ray: loopback only, and signals stay ours."""
 
+import logging
 import os
 import signal
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline import cluster
 from tests.chaos.processes import descendants
@@ -43,11 +45,22 @@ def test_the_signal_handler_is_not_rays() -> None:
 
 
 def test_a_connection_that_was_there_stays() -> None:
-    import ray
-
     with cluster.connected():
         assert cluster.resources()[0] == 2
     assert ray.is_initialized()
+
+
+def test_what_a_look_at_a_gpu_waits_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a cluster without one it waits; here till it has said so."""
+    answers = iter([False, True])
+    monkeypatch.setattr("ray.wait", lambda asked, timeout: (asked, []) if next(answers) else ([], asked))
+    monkeypatch.setattr("ray.get", lambda asked: ray.cancel(asked))
+    with caplog.at_level(logging.WARNING):
+        assert not cluster.has_cuda()
+    assert "waiting for a GPU" in caplog.text
+    assert "0 of its 0 GPUs are free" in caplog.text
 
 
 def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

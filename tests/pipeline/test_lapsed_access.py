@@ -14,6 +14,7 @@ from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline.offline import ledger, restore
 from tests.pipeline.test_faults import proxy  # noqa: F401
+from tests.s3 import KEY, SECRET
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
 
@@ -85,6 +86,33 @@ def test_one_object_that_alone_is_denied_is_a_row(proxy: Proxy, bucket: str, tmp
     proxy.spoil(Fault("error", method="GET|HEAD", path=r"/in/03\.jpg$", status=403))
     result = restore(source, tmp_path / "out", max_failed="1")
     assert (result["status"]["ok"], result["reasons"]) == (COUNT - 1, {"unreadable": 1})
+
+
+def write_credentials(file: Path, key: str) -> None:
+    """What a tool that signs in writes there every now and then."""
+    file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\n")
+
+
+@pytest.mark.parametrize("call", ["read", "size", "list"])
+def test_an_expired_token_is_fetched_anew_once(
+    proxy: Proxy, bucket: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    """From a file that has changed meanwhile; the client that holds the old one is kept nowhere."""
+    Store.open(bucket).put("there", b"data")
+    file = tmp_path / "credentials"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    write_credentials(file, "old")
+    store = Store.open(bucket)
+    calls = {"read": lambda: store.read("there"), "size": lambda: store.size("there"), "list": lambda: [*store.list()]}
+    proxy.spoil(expired := Fault("error", key="old", status=400, code="ExpiredToken"))
+    with pytest.raises(DriftRecError, match=bucket):
+        calls[call]()
+    assert expired.met <= 2 * 2  # s3fs asks of a name twice, as an object and as a folder
+    write_credentials(file, KEY)
+    assert calls[call]() == {"read": b"data", "size": 4, "list": [("folder/there", 200_000), ("there", 4)]}[call]
+    assert Store.open(bucket).read("there") == b"data"
 
 
 def test_a_session_token_does_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:

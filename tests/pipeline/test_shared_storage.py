@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from driftrec.errors import InvalidInput
 from pipeline import cluster
 from pipeline.shards import list_input
-from pipeline.shared_storage import check_shared
+from pipeline.shared_storage import PROBE, attempt, check_shared, lacking
 from pipeline.store import LocalStore
 from tests import made
 
@@ -29,6 +29,18 @@ class OfOneNode(LocalStore):
         return super().read(name if here else f"elsewhere/{name}", offset, length)
 
 
+class OnEachNode(LocalStore):
+    """A folder that every node has, each its own."""
+
+    @property
+    def root(self) -> Path:
+        return self.path / ray.get_runtime_context().get_node_id()[:8]
+
+    @root.setter
+    def root(self, path: Path) -> None:
+        self.path = path
+
+
 def on_two_nodes(folder: Path) -> None:
     """On a head without CPUs and a worker; for a process of its own, since a process has one Ray."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -41,10 +53,13 @@ def on_two_nodes(folder: Path) -> None:
         check_shared(listing, output, allow_local=False)
     check_shared(listing, output, allow_local=True)
     assert [path.name for path in output.root.rglob("*") if path.is_file()] == ["run.json"]
-    head = ray.get_runtime_context().get_node_id()
-    for broken in (OfOneNode(str(folder / "out"), head), LocalStore(str(folder / "none"))):
-        with pytest.raises(InvalidInput, match=r"does not see what this machine sees: .*(out|none)"):
+    here, *others = (node["NodeID"] for node in ray.nodes())
+    for node in (here, *others):
+        (folder / "each" / node[:8]).mkdir(parents=True, exist_ok=True)
+    for broken in (OfOneNode(str(folder / "out"), here), OnEachNode(str(folder / "each"))):
+        with pytest.raises(InvalidInput, match=r"does not see what this machine sees: .*(out|each)"):
             check_shared(listing, broken, allow_local=True)
+    assert not [path for path in (folder / "each").rglob("*") if path.is_file()]
     ray.shutdown()
     nodes.shutdown()
 
@@ -58,6 +73,20 @@ def test_paths_on_two_nodes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, tmp_path]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_folder_that_each_node_has_is_no_shared_one(tmp_path: Path) -> None:
+    """Whether it is there tells nothing: what one has written the other reads, both ways."""
+    source = list_input(str(made.folder(tmp_path / "in", 1))).source.store
+    first, _ = next(source.list())
+    here, there = LocalStore(str(tmp_path / "a")), LocalStore(str(tmp_path / "b"))
+    there.root.mkdir()
+    here.put("of-driver", PROBE)
+    assert "another place" in attempt(source, first, there, "of-driver", "of-node")
+    assert attempt(source, first, here, "of-driver", "of-node") == ""
+    assert (lacking(here, "of-node"), "another place" in lacking(there, "of-node")) == ("", True)
+    here.put("of-driver", b"older")
+    assert "other bytes" in attempt(source, first, here, "of-driver", "of-node")
 
 
 def test_one_machine_is_asked_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
