@@ -112,8 +112,8 @@ def test_a_run_over_poor_storage_is_as_an_undisturbed_one(
         store.put(f"in/{path.relative_to(source)}", path.read_bytes())
     dice, take = random.Random(1), proxy.take
 
-    def poor(method: str, path: str) -> Fault | None:
-        take(method, path)
+    def poor(method: str, path: str, key: str) -> Fault | None:
+        take(method, path, key)
         kind = dice.choice(["error", "error", "cut", "lost"])
         return Fault(kind, status=dice.choice([500, 503])) if dice.random() < 0.15 else None  # type: ignore[arg-type]
 
