@@ -19,7 +19,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -311,8 +311,6 @@ class RemoteStore(Store):
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         top = f"{self._root}/{prefix}" if prefix else self._root
         found: dict[str, Any] = self._call(prefix, lambda: self._fs.find(top, detail=True), missing={})
-        if not found:
-            self._first()  # of a bucket that has gone nothing is found either, without an error
         for path in sorted(found):
             if found[path].get("type") == "file" and not path.endswith("/"):
                 name = path[len(self._root) + 1 :]
@@ -353,15 +351,6 @@ class RemoteStore(Store):
         self._call(name, lambda: self._fs.rm_file(self._path(name)), missing=None)
 
     def _some(self) -> Iterator[str]:
-        try:
-            found = self._first()
-        except NotFound:
-            return iter(())
-        return (path[len(self._root) + 1 :] for path in found if not path.endswith("/"))
-
-    def _first(self) -> Sequence[str]:
-        """The paths of the first objects, SOME at most. Raises NotFound if there is no such bucket, StorageError."""
-
         def first() -> list[str]:
             if hasattr(self._fs, "call_s3"):  # one request, whatever lies there
                 bucket, _, prefix = f"{self._root}/".partition("/")
@@ -370,7 +359,8 @@ class RemoteStore(Store):
             walked = (f"{folder}/{name}" for folder, _, names in self._fs.walk(self._root) for name in names)
             return list(islice(walked, SOME))
 
-        return self._call("", first)
+        found: list[str] = self._call("", first, missing=[])
+        return (path[len(self._root) + 1 :] for path in found if not path.endswith("/"))
 
     def _reconnect(self, used: Any) -> None:
         """Take credentials anew from where this process has them, unless another thread has done so since `used`."""
