@@ -57,8 +57,9 @@ def check_tensors(path: Path, named: dict[Any, Any]) -> dict[str, Tensor]:
 
 def _is_plain(value: object) -> bool:
     """Whether it is a tensor whose numbers lie in memory."""
-    there = isinstance(value, Tensor) and value.layout == strided and value.device.type == "cpu"
-    return there and value.dtype.is_floating_point
+    if not isinstance(value, Tensor):
+        return False
+    return value.layout == strided and value.device.type == "cpu" and value.dtype.is_floating_point
 
 
 def _check_zip(path: Path) -> None:
@@ -98,7 +99,7 @@ def _check_pickle(file: IO[bytes]) -> None:
         if op.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else int(argument)] = stack[-1]
         elif op.name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])
+            stack.append(memo[argument or 0])
         elif op.name == "DUP":
             stack.append(stack[-1])
         elif op.name == "MARK":
