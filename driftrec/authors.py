@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from driftrec import bounds
 from driftrec.bridge import Regression
 from driftrec.denoiser import Denoiser
 from driftrec.errors import InvalidInput
 from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.pickles import check_file, check_tensors
 from driftrec.process import Process
 from driftrec.sde import OUVE, TSDVE, CosVE
-from driftrec.weights import LARGEST, check_weights
+from driftrec.weights import LARGEST, check_shapes, check_weights
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names
 PREFIX = "backbone."
@@ -93,7 +95,7 @@ def read(path: str | Path) -> Imported:
             skeleton = NCSNpp(config)
         process = _process(settings) if conditional else Regression()
         t_eps = {"t_eps": float(settings["t_eps"])} if conditional else {}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InvalidInput(f"{path}: its hyper-parameters describe no model that is known here: {error}") from error
     weights, averaged = _weights(path, content)
     state = convert(path, weights, skeleton)
@@ -102,7 +104,7 @@ def read(path: str | Path) -> Imported:
     card = {
         "origin": "a checkpoint of the authors' implementation",
         "weights": "moving average" if averaged else "last step",
-        "trained": t_eps | {n: int(content[n]) for n in ("epoch", "global_step") if isinstance(content.get(n), int)},
+        "trained": t_eps | {n: int(content[n]) for n in ("epoch", "global_step") if _is_count(content.get(n))},
     }
     return Imported(denoiser.eval().requires_grad_(False), {} if conditional else {"fidelity": 1.0}, card)
 
@@ -114,6 +116,8 @@ def convert(path: Path, weights: dict[str, Tensor], network: NCSNpp) -> dict[str
     ours = network.state_dict()
     table = {theirs: name for theirs, name in names(network.config) if name in ours}
     expected = {theirs: ours[name][:, :, 0, 0].T if _is_dense(theirs) else ours[name] for theirs, name in table.items()}
+    check_shapes(path, {name: tuple(value.shape) for name, value in weights.items()}, expected)
+    weights = {name: value.float() for name, value in weights.items()}
     check_weights(path, weights, expected, LARGEST)
     state = {table[theirs]: v.T[:, :, None, None] if _is_dense(theirs) else v for theirs, v in weights.items()}
     if network.config.conditional:
@@ -176,6 +180,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; give the path of a .ckpt file of the authors' implementation")
     try:
+        check_file(path)
         unknown = sorted(get_unsafe_globals_in_checkpoint(path))
     except Exception as error:  # a file that is none, cut or hostile raises anything
         raise _unreadable(path, error) from error
@@ -196,8 +201,12 @@ def _unpickle(path: Path) -> dict[str, Any]:
     return content
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
 def _unreadable(path: Path, error: Exception) -> InvalidInput:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return InvalidInput(f"{path}: not a whole checkpoint of PyTorch Lightning ({reason}); fetch it again")
 
 
@@ -208,21 +217,24 @@ def _settings(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInput(f"{path}: it has no hyper_parameters, so its process and network are unknown")
     for name, value in ASSUMED.items():
         if settings.get(name, value) != value:
-            raise InvalidInput(f"{path}: {name} is {settings[name]!r} there, and only {value!r} can be read")
+            shown = bounds.shown(settings[name])
+            raise InvalidInput(f"{path}: {name} is {shown} there, and only {value!r} can be read")
     return settings
 
 
 def _process(settings: dict[str, Any]) -> Process:
     name = settings["sde_name"]
     if name not in PROCESSES:
-        raise ValueError(f"unknown SDE {name!r}; known: {', '.join(PROCESSES)}")
+        raise ValueError(f"unknown SDE {bounds.shown(name)}; known: {', '.join(PROCESSES)}")
     return PROCESSES[name](*(float(settings[key]) for key in ("gamma", "sigma_min", "sigma_max")))
 
 
 def _weights(path: Path, content: dict[str, Any]) -> tuple[dict[str, Tensor], bool]:
-    """By their names without the prefix, in float32; and whether they are moving averages."""
+    """By their names without the prefix, as they are; and whether they are moving averages."""
     state, ema = content["state_dict"], content.get("ema")
-    weights: dict[str, Any] = {str(name).removeprefix(PREFIX): value for name, value in state.items()}
+    weights: dict[Any, Any] = {
+        name.removeprefix(PREFIX) if isinstance(name, str) else name: value for name, value in state.items()
+    }
     if ema is not None:
         try:
             averages = list(ema["shadow_params"])
@@ -234,7 +246,4 @@ def _weights(path: Path, content: dict[str, Any]) -> tuple[dict[str, Tensor], bo
         if not fitting:
             raise InvalidInput(f"{path}: its {len(averages)} moving averages do not fit its {len(weights)} weights")
         weights |= zip(fitting[0], averages, strict=True)
-    odd = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise InvalidInput(f"{path}: not a tensor: {', '.join(odd[:3])}")
-    return {name: value.float() for name, value in weights.items()}, ema is not None
+    return check_tensors(path, weights), ema is not None

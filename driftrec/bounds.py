@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+MOST_BYTES = 2**33  # of a model file; the largest known, with an optimizer's state, has 1.5 GB
 SHOWN = 60  # characters of a wrong value in a message
 
 

@@ -59,7 +59,7 @@ def save(
     dtype: torch.dtype = torch.float32,
 ) -> str:
     """Write a denoiser, whole or not at all; `weights` (say, of an EMA) replace the network's own. Returns the file's
-    sha256.
+    sha256. Raises InvalidInput, naming the file, for what `load` would refuse; then nothing is written.
     """
     process = denoiser.process
     header: dict[str, Any] = {
@@ -80,7 +80,14 @@ def save(
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the network that is made to be filled draws its first weights
+            load(partial)
+        partial.replace(path)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).replace(str(partial), str(path))) from None
+    finally:
+        partial.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 

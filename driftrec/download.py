@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from driftrec import bounds
 from driftrec.errors import InvalidInput
 from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
 TIMEOUT_S = 60.0  # without a byte
+CHUNK = 2**20  # bytes
 
 
 def fetch(url: str) -> Path:
     """The file behind an http(s) URL, from the cache if it has been fetched before.
 
     The cache is the folder driftrec below XDG_CACHE_HOME (default ~/.cache). Remove the file there to fetch it again.
-    Raises InvalidInput naming the URL and what is wrong; a broken transfer leaves nothing behind.
+    Raises InvalidInput naming the URL and what is wrong, such as a file without end; a broken transfer leaves
+    nothing behind.
     """
     parts = urlsplit(url)
     shown = redact(url)
@@ -41,8 +43,11 @@ def fetch(url: str) -> Path:
         part = Path(folder) / "part"
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
-                shutil.copyfileobj(answer, file)
                 length = answer.headers["Content-Length"]
+                _check_size(shown, int(length or 0))
+                while data := answer.read(CHUNK):
+                    file.write(data)
+                    _check_size(shown, file.tell())
         except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise InvalidInput(f"model {shown} could not be fetched: {reason}; check the address") from error
@@ -50,6 +55,11 @@ def fetch(url: str) -> Path:
             raise InvalidInput(f"model {shown}: {part.stat().st_size} of {length} bytes came; try again")
         part.replace(target)
     return target
+
+
+def _check_size(shown: str, size: int) -> None:
+    if size > bounds.MOST_BYTES:
+        raise InvalidInput(f"model {shown}: larger than a model may be, {bounds.MOST_BYTES} bytes; check the address")
 
 
 def cache() -> Path:

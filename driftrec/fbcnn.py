@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from driftrec.checkpoint import PICKLE_MAGIC, file_sha256
 from driftrec.errors import InvalidInput
 from driftrec.network import conv3x3, pad_to_multiple
-from driftrec.weights import check_weights
+from driftrec.pickles import check_file, check_tensors
+from driftrec.weights import check_shapes, check_weights
 
 WIDTHS = (64, 128, 256, 512)  # channels at 1, 1/2, 1/4 and 1/8 of the resolution
 BLOCKS = 4  # residual blocks a stage
@@ -142,20 +143,25 @@ def load(path: str | Path) -> Weights:
     tensors = _read(path)
     with torch.device("meta"):
         network = FBCNN(colours=1 if tensors.get("m_head.weight", torch.empty(0)).shape[1:2] == (1,) else 3)
-    check_weights(path, tensors, network.state_dict())
+    expected = network.state_dict()
+    check_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
+    tensors = {name: value.float() for name, value in tensors.items()}
+    check_weights(path, tensors, expected)
     network.load_state_dict(tensors, assign=True)
     return Weights(network.eval().requires_grad_(False), file_sha256(path))
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, as float32. What it is, its first bytes tell, not its name."""
+    """The tensors of a file, as they are. What it is, its first bytes tell, not its name."""
     with path.open("rb") as file:
         is_pickle = file.read(4).startswith(PICKLE_MAGIC)
     try:
+        if is_pickle:
+            check_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True) if is_pickle else load_file(path)
     except Exception as error:  # a broken pickle raises anything
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(f"{path}: not a whole file of tensors alone ({reason}); fetch it again") from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, dict):
         raise InvalidInput(f"{path}: holds more than named tensors; give the file of the weights alone")
-    return {str(name): value.float() for name, value in found.items()}
+    return check_tensors(path, found)

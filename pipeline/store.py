@@ -384,8 +384,8 @@ class RemoteStore(Store):
             used = self._fs
             try:
                 return action()
-            except FileNotFoundError:
-                if missing:
+            except FileNotFoundError as error:
+                if missing and _code(error) != "NoSuchBucket":  # which is not the same as nothing in it
                     return missing["missing"]
                 raise NotFound(f"{self.where(name)} does not exist; check the URL") from None
             except Exception as error:

@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,32 @@ def test_round_trip(good: Path, denoiser: Denoiser) -> None:
 def test_the_same_weights_give_the_same_file(tmp_path: Path, denoiser: Denoiser) -> None:
     assert save(tmp_path / "a", denoiser) == save(tmp_path / "b", denoiser)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": torch.nan}, "not finite"),
+        ({"weights": 3e38}, "larger than"),
+        ({"sampling": {"steps": 10**9}}, "steps"),
+        ({"card": {"loss": float("nan")}}, "NaN"),
+        ({"dtype": torch.float64}, "F64"),
+    ],
+    ids=str,
+)
+def test_nothing_is_written_that_could_not_be_read(
+    good: Path, denoiser: Denoiser, changes: dict[str, Any], message: str
+) -> None:
+    """And what was there before stays; nor is any number drawn."""
+    before, state = good.read_bytes(), torch.random.get_rng_state()
+    if "weights" in changes:
+        tensors = denoiser.network.state_dict()
+        changes = {"weights": tensors | {"input.bias": torch.full_like(tensors["input.bias"], changes["weights"])}}
+    with pytest.raises(InvalidInput, match=rf"good\.safetensors: .*{message}"):
+        save(good, denoiser, **changes)
+    assert (good.read_bytes(), [*good.parent.iterdir()]) == (before, [good])
+    save(good, denoiser)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_bfloat16_halves_the_file_and_loads_as_float32(tmp_path: Path, denoiser: Denoiser) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.send_response(200)
+        if self.path.startswith("/huge"):
+            self.send_header("Content-Length", str(2**40))
+        if self.path.startswith(("/huge", "/endless")):
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(1000):
+                    self.wfile.write(bytes(2**16))
+            return
         self.send_header("Content-Length", str(len(self.content)))
         self.end_headers()
         self.wfile.write(self.content[: len(self.content) // 2] if self.path.startswith("/cut") else self.content)
@@ -62,3 +71,11 @@ def test_what_does_not_come_whole_leaves_nothing(server: str, path: str, words: 
 def test_other_schemes_are_told_what_to_do() -> None:
     with pytest.raises(InvalidInput, match=r"s3://bucket/model\.safetensors: only http and https"):
         Restorer.from_pretrained("s3://bucket/model.safetensors")
+
+
+@pytest.mark.parametrize("path", ["/huge", "/endless"])
+def test_no_more_is_fetched_than_a_model_has(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("driftrec.bounds.MOST_BYTES", 2**21)
+    with pytest.raises(InvalidInput, match=r"larger than a model may be, 2097152 bytes"):
+        fetch(f"{server}{path}")
+    assert not list(cache().iterdir())

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from driftrec.checkpoint import embedded, file_sha256
+from jobs import cli
 from jobs.models import main
+from tests import made
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict]:
@@ -41,3 +43,23 @@ def test_refusals_name_the_file(small_model: Path, tmp_path: Path, capsys: pytes
         assert code == 2
         assert source.name in told["error"]
         assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("wrong", ["[]", '{"width": 1' + "0" * 30 + "}", "[" * 5000 + "]" * 5000])
+def test_a_malformed_file_is_one_line(
+    small_model: Path, tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = small_model.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["driftrec"] = json.dumps({"format": 1, "network": "@"}).replace('"@"', wrong)
+    head = json.dumps(header).encode()
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + length :])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(made.jpeg(0))
+    for command in (["models", "show"], ["restore", str(tmp_path / "in"), str(tmp_path / "out"), "--model"]):
+        assert cli.main([*command, str(bad)]) == 2
+        told = json.loads(capsys.readouterr().out)["error"]
+        assert "bad.safetensors" in told
+        assert "\n" not in told

@@ -257,11 +257,11 @@ def test_verify_tells_an_output_that_is_not_given_from_a_lapse(
         proxy.spoil(Fault("error", method="GET", path=one, status=status))
         found = verify(f"{bucket}/out")
         assert (found["exit_code"], found["found"]["missing"]) == (3, 1 if layout == "tree" else SHARDS * IN_SHARD)
-    for fault in OF_THE_RUN.values():
+    for name, fault in OF_THE_RUN.items():
         lapse = again(fault)
         lapse.after = 4  # run.json, the result, the ledger
         proxy.spoil(lapse)
         with pytest.raises(DriftRecError):
-            verify(f"{bucket}/out")
+            pytest.fail(f"{name}: {verify(f'{bucket}/out')}")
     proxy.spoil()
     assert verify(f"{bucket}/out")["exit_code"] == 0
