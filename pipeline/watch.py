@@ -23,8 +23,9 @@ from pipeline.ends import Exit
 log = logging.getLogger(__name__)
 
 PAUSE_S, CONNECT_S = 1.0, 5.0  # between two looks; of one
-PATIENCE_S = 15.0  # so long must one be silent, where nothing can bring it back
-CLUSTER_PATIENCE_S = 45.0  # where a GCS may come back, less than Ray's own minute
+PATIENCE_S = 15.0  # so long may one be silent
+GONE_S = 3.0  # one that refuses, where nothing can bring it back: Ray ends this process 14 s after its raylet
+CLUSTER_PATIENCE_S = 45.0  # for a GCS that may come back, less than Ray's own minute
 AFTER = (
     "killed, out of memory, or without room in Ray's temporary folder; finished shards are valid, the same command "
     "goes on with the rest"
@@ -57,21 +58,28 @@ def _doors() -> dict[str, tuple[str, int]]:
 
 
 def _watch(doors: Mapping[str, tuple[str, int]], end: End, done: threading.Event) -> None:
-    patience = CLUSTER_PATIENCE_S if os.environ.get("RAY_ADDRESS") else PATIENCE_S
     heard = dict.fromkeys(doors, time.monotonic())
     while not done.wait(PAUSE_S):
-        heard |= {name: time.monotonic() for name, address in doors.items() if _answers(address)}
-        silent = [name for name, last in heard.items() if time.monotonic() - last > patience]
+        silent: list[str] = []
+        for name, address in doors.items():
+            if patience := _silence(name, address):
+                silent += [name] if time.monotonic() - heard[name] > patience else []
+            else:
+                heard[name] = time.monotonic()
         if silent and not done.is_set():
             _end(end, f"Ray's {' and '.join(silent)} on {doors[silent[0]][0]} does not answer any more: {AFTER}")
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _silence(name: str, address: tuple[str, int]) -> float:
+    """0 if one answers; if not, the seconds after which it is gone."""
+    may_come_back = name == "GCS" and bool(os.environ.get("RAY_ADDRESS"))
     try:
         with socket.create_connection(address, CONNECT_S):
-            return True
+            return 0.0
+    except ConnectionRefusedError:
+        return CLUSTER_PATIENCE_S if may_come_back else GONE_S
     except OSError:
-        return False
+        return CLUSTER_PATIENCE_S if may_come_back else PATIENCE_S
 
 
 def _end(end: End, message: str) -> None:
