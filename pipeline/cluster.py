@@ -116,8 +116,8 @@ def connected(end: End | None = None) -> Iterator[None]:
     with watched(end) as enough:
         try:
             yield
-            enough()  # a Ray that we end goes, too; after an error it may be gone, and hold us up
         finally:
+            enough()  # a Ray that we end goes, too
             if not before:
                 disconnect()
 

@@ -38,13 +38,20 @@ End = Callable[[str], dict[str, Any]]  # from a message to the result, which is 
 def watched(end: End | None) -> Iterator[Callable[[], None]]:
     """While connected: if Ray is gone, do `end`, print its result and end this process. None: let Ray have its way.
 
-    Gives what ends the watch before the block does.
+    Gives what ends the watch before the block does, to be called before Ray is left; after an error it does nothing if
+    Ray is gone, since leaving it may then take for ever.
     """
     done = threading.Event()
+    doors = _doors() if end else {}
     if end:
-        threading.Thread(target=_watch, args=(_doors(), end, done), name="watch", daemon=True).start()
+        threading.Thread(target=_watch, args=(doors, end, done), name="watch", daemon=True).start()
+
+    def enough() -> None:
+        if not any(_silence(name, address) for name, address in doors.items()):
+            done.set()
+
     try:
-        yield done.set
+        yield enough
     finally:
         done.set()
 
