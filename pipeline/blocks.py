@@ -4,21 +4,28 @@ import pyarrow as pa
 
 from driftrec.errors import DriftRecError
 from pipeline.collisions import OutputName
-from pipeline.shards import SCHEMA, Shard, read_shard
+from pipeline.shards import SCHEMA, Shard, Source, read_shard, stored_rows
 
 IMAGES = "images"
 ONE_ROW = pa.schema([(IMAGES, pa.large_list(pa.struct(list(SCHEMA))))])
 
 
-def read_block(shard: Shard, output_name: OutputName | None) -> pa.Table:
-    """The shard's table; without images, or if storage fails, one row with a null key."""
+def read_block(shard: Shard, output_name: OutputName | None, source: Source = stored_rows) -> pa.Table:
+    """The shard's table, its rows from `source`; without images, or if storage fails, `problem_block`."""
     problem = ""
     try:
-        table = read_shard(shard, output_name)
+        table = read_shard(shard, output_name, source)
         if table.num_rows:
             return table
     except DriftRecError as error:
-        problem = str(error)  # as data: Ray would bury an exception in its own
+        problem = str(error)
+    return problem_block(shard, problem)
+
+
+def problem_block(shard: Shard, problem: str) -> pa.Table:
+    """One row with a null key, of a shard without images or of what ends the run: as data, for Ray would bury an
+    exception in its own.
+    """
     row = {"shard": [shard.id], "key": [None], "reason": [""], "detail": [problem], "data": [b""]}
     return pa.table(row, schema=SCHEMA)
 

@@ -48,8 +48,7 @@ LOST = (  # what another attempt may well not meet again
 )
 MOST = 1000  # actors, unless more are asked for by name: an autoscaler's limit may be none
 UNKNOWN_GPUS = 16  # actors with a GPU that are asked for where nobody says how many nodes may come
-RETRIES = 3  # of a read task whose worker died
-DEATHS = 100  # of actors with the same shard before them: far more than the stage itself puts up with
+DEATHS = 100  # of workers with the same shard before them: far more than `pipeline.trial` puts up with
 
 
 @dataclass(frozen=True)
@@ -107,23 +106,23 @@ class Graph:
     output_name: OutputName | None = None  # two keys of a shard on one name: the second is a row with a reason
     others: Mapping[str, Store] = field(default_factory=dict)  # that workers read, by what the user calls them
 
-    def rows(self, shards: list[Shard]) -> Generator[dict[str, Any]]:
-        """Rows of `shard_stage.SUMMARY`, as the shards are finished."""
+    def rows(self, shards: list[Shard], output: Store) -> Generator[dict[str, Any]]:
+        """Rows of `shard_stage.SUMMARY`, as the shards are finished. `output`: where notes on attempts go."""
         with warnings.catch_warnings():
             # Copying Ray's options warns of some, and the only way to say how often a dead worker's task is tried again
             # (for ever, if not said) is deprecated in Ray 2.60 without another.
             warnings.simplefilter("ignore", DeprecationWarning)
             with DataContext.current(self._context()):
-                dataset = self._dataset(shards)
+                dataset = self._dataset(shards, output)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from batch.to_pylist()
 
-    def _dataset(self, shards: list[Shard]) -> ray.data.Dataset:
+    def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         blocks = ray.data.read_datasource(
-            ShardSource(shards, self.output_name),
+            ShardSource(shards, output, self.output_name),
             override_num_blocks=len(shards),
             num_cpus=READ_CPUS,
-            ray_remote_args={"max_retries": RETRIES},
+            ray_remote_args={"max_retries": DEATHS},
         )
         return blocks.map_batches(
             _on_rows(self.stage),
@@ -183,7 +182,7 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
 
 
 def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress) -> None:
-    with closing(graph.rows(shards)) as rows:
+    with closing(graph.rows(shards, run.store)) as rows:
         for row in rows:
             if row["error"]:
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
@@ -197,7 +196,7 @@ def _plain(error: Exception) -> DriftRecError:
     the same command helps.
     """
     if isinstance(error, DIED):
-        what = f"a worker died {RETRIES + 1} times on the same shard: out of memory, or killed from outside"
+        what = f"a worker died {DEATHS + 1} times on the same shard: out of memory, or killed from outside"
     elif isinstance(error, LOST):
         what = f"Ray lost a part of the cluster: {_words(error)}"
     else:

@@ -113,7 +113,7 @@ def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
 ) -> Generator[dict[str, Any]]:
     """Rows of `shard_stage.SUMMARY`, as the shards are finished."""
-    return _graph(len(shards), settings, weights, output).rows(shards)
+    return _graph(len(shards), settings, weights, output).rows(shards, output)
 
 
 def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Store) -> Graph:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -18,7 +18,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import InvalidInput, Reason
+from driftrec.errors import BadImage, InvalidInput, Reason
 from pipeline.choice import EVERYTHING, Choice, Selection
 from pipeline.collisions import OutputName, Taken
 from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, too_large
@@ -40,6 +40,9 @@ MAX_FILE_BYTES = 2**30  # of one image's file, or of what a row group of Parquet
 READERS = 8  # parallel reads of loose files from a remote store
 TEXTS = ("shard", "key", "reason", "detail")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary())])
+
+
+Source = Callable[["Shard"], Iterator[Row]]  # of the rows of a shard, as they are stored
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def _limited(shards: list[Shard], limit: int) -> list[Shard]:
     """The shards that hold the first `limit` images, the last of them cut; its id says so."""
     kept: list[Shard] = []
     for shard in shards:
-        images = shard.images if shard.images is not None else sum(1 for _ in _checked(shard, _rows(shard), None))
+        images = shard.images if shard.images is not None else sum(1 for _ in _checked(shard, stored_rows(shard), None))
         if images > limit:
             kept.append(replace(shard, id=_id(shard.id, limit), limit=limit, images=shard.images and limit))
             break
@@ -275,18 +278,28 @@ def _limited(shards: list[Shard], limit: int) -> list[Shard]:
     return kept
 
 
-def read_shard(shard: Shard, output_name: OutputName | None = None) -> pa.Table:
+def read_shard(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> pa.Table:
     """All images of a shard, with SCHEMA: a row has data, or a reason and a detail why there is none.
 
     Unsafe names, names whose output another row of the shard has taken (only if `output_name` is given), objects that
     storage does not give and cut containers are rows with a reason. Raises StorageError if storage as a whole fails.
     """
-    return _table(shard, rows_of(shard, output_name))
+    return _table(shard, rows_of(shard, output_name, source))
 
 
-def rows_of(shard: Shard, output_name: OutputName | None = None) -> Iterator[Row]:
+def rows_of(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> Iterator[Row]:
     """The rows of `read_shard`, one by one."""
-    return islice(_given(shard, output_name), shard.limit)
+    return islice(_given(shard, output_name, source or stored_rows), shard.limit)
+
+
+def pieces(shard: Shard) -> list[tuple[str, Shard]]:
+    """(name, shard) of what can be read on its own: each loose file, or the whole of a container's shard."""
+    if shard.kind != "files":
+        return [(shard.name, shard)]
+    return [
+        (file[0], replace(_files_shard(shard.store, [file]), id=shard.id, max_bytes=shard.max_bytes))
+        for file in files_of(shard)
+    ]
 
 
 def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
@@ -294,7 +307,7 @@ def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
     if shard.kind != "files":
         return shard
     files = [file for file in files_of(shard) if printable(file[0]) in keys]
-    return replace(_files_shard(shard.store, files), id=shard.id)
+    return replace(_files_shard(shard.store, files), id=shard.id, max_bytes=shard.max_bytes)
 
 
 def keys_of(shard: Shard) -> list[str]:
@@ -305,13 +318,14 @@ def keys_of(shard: Shard) -> list[str]:
     if shard.kind == "files":
         return [name for name, _ in files_of(shard)]
     if shard.kind == "tar" or shard.group < 0:
-        return [row.key for row in _rows(shard, data=False)]
+        return [row.key for row in stored_rows(shard, data=False)]
     file = _open_parquet(shard.store, shard.name)
     _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
 
 
-def _rows(shard: Shard, data: bool = True) -> Iterator[Row]:
+def stored_rows(shard: Shard, data: bool = True) -> Iterator[Row]:
+    """The rows as they are stored: what `read_shard` looks at."""
     if shard.kind == "files":
         return _file_rows(shard)
     if shard.kind == "tar":
@@ -328,22 +342,28 @@ def _rows(shard: Shard, data: bool = True) -> Iterator[Row]:
     return parquet_rows(file, shard.group, keys, column, shard.max_bytes)
 
 
-def _given(shard: Shard, output_name: OutputName | None) -> Iterator[Row]:
-    """The rows. Where storage refuses this container alone, one stands for each of the rest, whose keys nobody knows;
-    for all of them if nobody knows how many.
-    """
+def _given(shard: Shard, output_name: OutputName | None, source: Source) -> Iterator[Row]:
+    """The rows. Where this container alone is refused by storage, or not to be read, there are rows for the rest."""
     given = 0
     try:
-        for row in _checked(shard, _rows(shard), output_name):
+        for row in _checked(shard, source(shard), output_name):
             yield row
             given += 1
     except StorageError as error:
         if not is_of_object(shard.store, shard.name, error):
             raise
-        for number in range(given, given + 1 if shard.images is None else shard.images):
-            place = shard.start + shard.first_row + number
-            key = printable(f"{shard.name}#{place}" if place else shard.name)
-            yield Row(key, b"", Reason.shard_incomplete, str(error))
+        yield from _rest(shard, given, Reason.shard_incomplete, str(error))
+    except BadImage as error:
+        yield from _rest(shard, given, error.reason, error.detail)
+
+
+def _rest(shard: Shard, given: int, reason: Reason, detail: str) -> Iterator[Row]:
+    """A row for each image of a container that was not given, whose keys nobody knows; one for all of them if nobody
+    knows how many.
+    """
+    for number in range(given, given + 1 if shard.images is None else shard.images):
+        place = shard.start + shard.first_row + number
+        yield Row(printable(f"{shard.name}#{place}" if place else shard.name), b"", reason, detail)
 
 
 def _file_rows(shard: Shard) -> Iterator[Row]:

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.blocks import ONE_ROW, as_one_row, read_block
+from pipeline.blocks import ONE_ROW, as_one_row
 from pipeline.collisions import OutputName
+from pipeline.reading import read_in_trial
 from pipeline.shards import Shard
+from pipeline.store import Store
 
 
 class ShardSource(Datasource):
-    """A Ray Datasource with one read task, and so one block of one row, a shard."""
+    """A Ray Datasource with one read task, and so one block of one row, a shard. Notes on attempts go to `output`."""
 
-    def __init__(self, shards: Sequence[Shard], output_name: OutputName | None = None) -> None:
+    def __init__(self, shards: Sequence[Shard], output: Store, output_name: OutputName | None = None) -> None:
         super().__init__()
-        self._shards = list(shards)
+        self._shards, self._output = list(shards), output
         self._output_name = output_name
 
     def estimate_inmemory_data_size(self) -> int:
@@ -29,6 +31,6 @@ class ShardSource(Datasource):
         return [self._task(shard) for shard in self._shards]
 
     def _task(self, shard: Shard) -> ReadTask:
-        output_name = self._output_name
+        output, output_name = self._output, self._output_name
         metadata = BlockMetadata(num_rows=1, size_bytes=shard.size, exec_stats=None, input_files=None)
-        return ReadTask(lambda: [as_one_row(read_block(shard, output_name))], metadata, schema=ONE_ROW)
+        return ReadTask(lambda: [as_one_row(read_in_trial(shard, output_name, output))], metadata, schema=ONE_ROW)

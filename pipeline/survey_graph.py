@@ -12,9 +12,10 @@ import ray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.graph import RETRIES, Graph, Pool
+from pipeline.graph import DEATHS, Graph, Pool
 from pipeline.shard_stage import SUMMARY, ShardStage
 from pipeline.shards import Shard
+from pipeline.store import Store
 
 Look = Callable[[Shard], pa.Table]  # gives one row of SUMMARY
 
@@ -27,12 +28,12 @@ class SurveyGraph(Graph):
         """The graph of a stage."""
         return cls(ShardStage, (look,), Pool(0, 0, 0))
 
-    def _dataset(self, shards: list[Shard]) -> ray.data.Dataset:
+    def _dataset(self, shards: list[Shard], _: Store) -> ray.data.Dataset:
         return ray.data.read_datasource(
             SurveySource(shards, *self.arguments),
             override_num_blocks=len(shards),
             num_cpus=1,
-            ray_remote_args={"max_retries": RETRIES},
+            ray_remote_args={"max_retries": DEATHS},
         )
 
 

@@ -8,8 +8,9 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from driftrec.double import earlier_in
 from driftrec.errors import DriftRecError, Reason, StorageFull
 from driftrec.headers import Header, read_header
 from driftrec.image import decode
+from pipeline.containers import Row
 from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
 from pipeline.names import printable, unsafe
 from pipeline.pooled import pooled
@@ -28,6 +30,7 @@ from pipeline.shards import Shard, files_of, rows_of
 from pipeline.store import LocalStore, StorageError, Store, is_of_object
 from pipeline.store_file import StoreFile
 from pipeline.survey_settings import SurveySettings
+from pipeline.trial import Trial
 
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store
 READERS = 16  # files of a remote store that are looked at together: each waits for its answers
@@ -87,7 +90,7 @@ class SurveyShard:
         summary |= {"shard": shard.id, "computed": False, "worker": str(os.getpid()), "begun": time.time()}
         try:
             if not self.ledger.has(shard.id):
-                rows = list(self.rows(shard))
+                rows = self._tried(shard)
                 self.ledger.commit(shard.id, rows)
                 failed = sum(row["status"] == FAILED for row in rows)
                 pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in rows)
@@ -99,11 +102,7 @@ class SurveyShard:
     def rows(self, shard: Shard) -> Iterator[dict[str, Any]]:
         """The rows of a shard, in the order of its images. Raises StorageError if storage as a whole fails."""
         if shard.kind != "files":
-            for row in rows_of(shard):
-                if row.reason:
-                    yield _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)
-                else:
-                    yield self._look(row.key, io.BytesIO(row.data), len(row.data))
+            yield from map(self._member, rows_of(shard))
             return
         files: Iterable[tuple[str, int]] = islice(files_of(shard), shard.limit)
         if isinstance(shard.store, LocalStore):
@@ -111,6 +110,38 @@ class SurveyShard:
             return
         with ThreadPoolExecutor(READERS) as pool:
             yield from pooled(pool, lambda file: self._file(shard.store, *file), files, 2 * READERS)
+
+    def _tried(self, shard: Shard) -> list[dict[str, Any]]:
+        """The rows of a shard, whose looker may die; on the next attempt its files go one by one."""
+        trial = Trial(self.ledger.store, shard.id, limit_s=0.0)  # nothing is timed
+        rows = list(self.rows(shard) if trial.first else self._one_by_one(shard, trial))
+        trial.end()
+        return rows
+
+    def _one_by_one(self, shard: Shard, trial: Trial) -> Iterator[dict[str, Any]]:
+        for name, size, look in self._looks(shard):
+            if verdict := trial.verdict(name):
+                yield _failed(printable(name), size, "decode", *verdict)
+                continue
+            trial.begin(name)
+            row = look()
+            trial.done(name)
+            yield row
+
+    def _looks(self, shard: Shard) -> Iterator[tuple[str, int, Callable[[], dict[str, Any]]]]:
+        """(name, bytes, what looks at it) of each file of a shard."""
+        if shard.kind == "files":
+            for file in islice(files_of(shard), shard.limit):
+                yield *file, partial(self._file, shard.store, *file)
+            return
+        for row in rows_of(shard):
+            yield row.key, len(row.data), partial(self._member, row)
+
+    def _member(self, row: Row) -> dict[str, Any]:
+        """The row of what came with its container."""
+        if row.reason:
+            return _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)
+        return self._look(row.key, io.BytesIO(row.data), len(row.data))
 
     def _file(self, store: Store, name: str, size: int) -> dict[str, Any]:
         """The row of a loose file."""

@@ -241,7 +241,7 @@ def test_an_empty_shard_gets_an_empty_part(tmp_path: Path) -> None:
     (tmp_path / "in/t.tar").write_bytes(made.tar({"readme.txt": b"nothing to see"}))
     shard = list_shards(str(tmp_path / "in"))[0]
     stage = make(tmp_path / "out")
-    (row,) = ShardSource([shard]).get_read_tasks(1)[0]()
+    (row,) = ShardSource([shard], stage.store).get_read_tasks(1)[0]()
     assert stage(from_one_row(row)).to_pylist()[0]["ok"] == 0
     assert stage.ledger.committed() == {shard.id}
     assert stage.ledger.read_part(shard.id).schema.equals(SCHEMA)

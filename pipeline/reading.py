@@ -1,0 +1,45 @@
+"""Reads a shard in a process that a file may end: such a file becomes a row, not the run's end.
+
+As for images in `pipeline.trial`: the first attempt reads the shard as a whole; after a death its files are read one by
+one, each noted before, and one that ends its reader time and again is not read any more. Must not decode.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+
+from driftrec.errors import BadImage, DriftRecError
+from pipeline.blocks import problem_block, read_block
+from pipeline.collisions import OutputName
+from pipeline.containers import Row
+from pipeline.shards import Shard, pieces, stored_rows
+from pipeline.store import Store
+from pipeline.trial import Trial
+
+READING = "-read"  # of the name of a note
+
+
+def read_in_trial(shard: Shard, output_name: OutputName | None, output: Store) -> pa.Table:
+    """`read_block`; the note on its attempts lies in OUTPUT."""
+    try:
+        trial = Trial(output, shard.id + READING, limit_s=0.0)  # nothing is timed
+        block = read_block(shard, output_name, stored_rows if trial.first else partial(_one_by_one, trial))
+        trial.end()
+    except DriftRecError as error:
+        return problem_block(shard, str(error))
+    return block
+
+
+def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Row]:
+    """The rows of a shard, whose readers have died. Raises BadImage for a container that is not to be read again."""
+    for name, piece in pieces(shard):
+        if verdict := trial.verdict(name):
+            if shard.kind != "files":
+                raise BadImage(*verdict)
+            yield Row(name, b"", *verdict)
+            continue
+        trial.begin(name)
+        rows = list(stored_rows(piece))
+        trial.done(name)
+        yield from rows
