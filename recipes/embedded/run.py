@@ -28,6 +28,7 @@ from driftrec.metrics import PAIR_METRICS
 from driftrec.network import NetworkConfig, parameter_count
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels
+from recipes.embedded.recommend import recommend
 
 log = logging.getLogger("recipes.embedded")
 
@@ -75,7 +76,7 @@ class Run:
         return min(1.0, self.spent.seconds / 60 / self.minutes)
 
     def train(self, photographs: Photographs, workers: int) -> None:
-        """To the end of the minutes. Raises Diverged; the last whole state is kept."""
+        """To the end of the minutes, and what the model recommends. Raises Diverged; the last whole state is kept."""
         batches = Batches(photographs.train, plan.PATCHES, self.sizes.batch).since(self.spent.batches, workers)
         if self.learner.step_count == 0:
             self.score(photographs.held_out, math.nan)
@@ -83,6 +84,9 @@ class Run:
             loss = self.stretch(batches)
             self.score(photographs.held_out, loss)
             self.save()
+        tiles = {name: middle(pixels) for name, pixels in photographs.held_out.items()}
+        chosen, tried = recommend(self.out / MODEL, self.device, tiles)
+        self.save_model(chosen or plan.RECOMMENDED, {"tried": tried})
 
     def stretch(self, batches: Iterator[Batch]) -> float:
         """Steps until it is time for a state; their mean loss."""
@@ -139,14 +143,18 @@ class Run:
 
     def save(self) -> None:
         """The model, then the state, which says that it is whole."""
-        denoiser = self.learner.denoiser
-        weights = self.learner.ema.state_of(denoiser.network)
-        checkpoint.save(self.out / MODEL, denoiser, weights, plan.RECOMMENDED, self.card(), torch.bfloat16)
+        self.save_model(plan.RECOMMENDED, {})
         partial = self.out / (STATE + ".partial")
         self.learner.save(partial, {"spent": vars(self.spent), "init": self.init})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(self.out / STATE)
+
+    def save_model(self, recommended: dict[str, Any], more: dict[str, Any]) -> None:
+        """The averaged weights, with what is recommended and the card; `more` is for the card."""
+        denoiser = self.learner.denoiser
+        weights = self.learner.ema.state_of(denoiser.network)
+        checkpoint.save(self.out / MODEL, denoiser, weights, recommended, self.card() | more, torch.bfloat16)
 
     def card(self) -> dict[str, Any]:
         """What the model's file says of its training."""

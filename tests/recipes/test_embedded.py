@@ -17,7 +17,8 @@ from driftrec import Restorer, checkpoint
 from driftrec.learner import Learner, StepResult
 from driftrec.network import NetworkConfig
 from driftrec.patches import PatchConfig
-from recipes.embedded import pack, plan
+from driftrec.restoration import Sampling
+from recipes.embedded import pack, plan, recommend
 from recipes.embedded import run as runs
 from recipes.embedded.__main__ import main
 from recipes.embedded.data import HELD_OUT, Batches, photograph_of, read_photographs
@@ -105,12 +106,36 @@ def test_what_it_leaves_restores_and_says_how_it_was_made(data: Path, tmp_path: 
     found = checkpoint.load(tmp_path / MODEL)
     assert found.card["pixels"] == 3 * 2 * 32 * 32
     assert found.card["steps"] == 3
+    assert len(found.card["tried"]) == 1 + len(recommend.STARTS) * len(recommend.STEPS)
+    assert found.sampling.keys() == plan.RECOMMENDED.keys()
     assert Restorer.from_pretrained(str(tmp_path / MODEL))(np.zeros((40, 40, 3), np.uint8), fidelity=1.0).shape == (
         40,
         40,
         3,
     )
     assert [line["step"] for line in curve(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_what_is_recommended_is_as_rough_as_the_clean_image_and_not_far_below_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fake(restorer: Restorer, sampling: Sampling, tiles: object) -> dict[str, float]:
+        start = 0.0 if sampling.fidelity else sampling.start
+        return {"psnr": 27 - 2 * start, "flat": 0.8 + 1.5 * start}
+
+    monkeypatch.setattr(recommend, "scores", fake)
+    chosen, _ = recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})
+    assert chosen == {"start": 0.15, "steps": 1, "fidelity": 0.0}
+    monkeypatch.setattr(recommend, "BELOW", 0.25)
+    assert recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})[0] == {"start": 0.1, "steps": 1, "fidelity": 0.0}
+    monkeypatch.setattr(recommend, "BELOW", 0.0)
+    assert recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})[0] is None
+
+
+def test_flat_places_of_the_clean_image_deviate_as_they_do() -> None:
+    generator = np.random.default_rng(0)
+    tiles = {"grain": (128 + generator.normal(0, 2, (64, 72, 3))).clip(0, 255).astype(np.uint8)}
+    assert recommend.scores(Restorer.identity(), recommend.MEAN, tiles)["flat"] < 0.5  # a JPEG of quality 10 is smooth
 
 
 def test_a_finished_run_goes_on_with_more_minutes(data: Path, tmp_path: Path) -> None:
