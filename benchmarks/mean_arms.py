@@ -70,10 +70,8 @@ class Training:
         torch.manual_seed(0)
         self.denoiser = Denoiser.create(arm.network, OUVE()).to(memory_format=torch.channels_last)
         self.objective = Objective(self.denoiser, TimeDensity(share_at_one=1.0))
-        matrices = [p for p in self.denoiser.parameters() if arm.muon and p.ndim > 1]
-        rest = [p for p in self.denoiser.parameters() if not (arm.muon and p.ndim > 1)]
-        self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, LR, (0.9, 0.99))]
-        self.optimisers += [Muon(matrices, LR)] if matrices else []
+        kind = Muon if arm.muon else torch.optim.AdamW
+        self.optimiser = kind(self.denoiser.parameters(), lr=LR, betas=(0.9, 0.99))
         self.generator = torch.Generator().manual_seed(0)
 
     def step(self, clean: Tensor, damaged: Tensor, lr: float) -> None:
@@ -83,10 +81,9 @@ class Training:
         self.denoiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = lr
-            optimiser.step()
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
 
     @torch.inference_mode()
     def restored(self, damaged: Set) -> tuple[Set, float]:

@@ -31,3 +31,19 @@ def test_a_first_step_is_as_large_as_adams_and_goes_down() -> None:
         if len(losses) == 1:
             assert weight.detach().square().mean().sqrt().item() == pytest.approx(0.1 * 0.2, rel=0.2)
     assert losses[0] > losses[1] > losses[2]
+
+
+def test_what_is_no_matrix_moves_as_by_adamw() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Parameter(torch.ones(7)), nn.Parameter(torch.ones(7))
+    muon, adam = (
+        kind([p], lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
+        for kind, p in ((Muon, ours), (torch.optim.AdamW, theirs))
+    )
+    for _ in range(4):
+        gradient = torch.randn(7)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs)
+    assert muon.state[ours].keys() == set(Muon.slots(ours))
