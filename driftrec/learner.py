@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from driftrec.denoiser import Denoiser
 from driftrec.ema import EMA
 from driftrec.errors import InvalidInput
+from driftrec.muon import Muon
 from driftrec.objective import Objective, TimeDensity
 
 
@@ -32,7 +33,8 @@ class Optimisation:
     """How the weights are moved."""
 
     steps: int = 10_000  # length of the run and of the learning rate's schedule
-    lr: float = 6e-4  # peak learning rate of AdamW
+    lr: float = 6e-4  # peak learning rate
+    muon: bool = False  # Muon instead of AdamW
     warmup: int = 200  # steps of linear rise
     decay_steps: int | None = None  # the last so many steps let the rate fall; None: all of them
     final_lr: float = 0.0  # the fall ends here, as a share of lr
@@ -89,7 +91,8 @@ class Learner:
         self.seed, self.rank, self.step_count = seed, rank, 0
         self._undistributed = Objective(self.denoiser, density, blocking)
         self.objective: Objective | DistributedDataParallel = self._undistributed
-        self.optimiser = torch.optim.AdamW(
+        kind = Muon if optimisation.muon else torch.optim.AdamW
+        self.optimiser = kind(
             denoiser.parameters(), lr=optimisation.lr, betas=optimisation.betas, weight_decay=optimisation.weight_decay
         )
         self.ema = EMA(denoiser.network, optimisation.ema_decay)
@@ -167,9 +170,9 @@ class Learner:
             averages = _under(tensors, "ema.")
             for name, parameter in self.denoiser.network.named_parameters():
                 self.ema.weights[name] = averages[name].to(parameter.device)
-                slots = ("step", "exp_avg", "exp_avg_sq") if header["step"] else ()
                 self.optimiser.state[parameter] = {
-                    slot: _placed(tensors[f"optimiser.{slot}.{name}"], parameter) for slot in slots
+                    slot: _placed(tensors[f"optimiser.{slot}.{name}"], parameter)
+                    for slot in self._slots(parameter, header["step"])
                 }
         except Exception as error:
             raise InvalidInput(
@@ -177,6 +180,12 @@ class Learner:
             ) from error
         self.step_count = header["step"]
         return header["extra"]
+
+    def _slots(self, parameter: Tensor, step: int) -> tuple[str, ...]:
+        """What the optimiser keeps of a parameter after so many steps."""
+        if not step:
+            return ()
+        return Muon.slots(parameter) if self.optimisation.muon else ("step", "exp_avg", "exp_avg_sq")
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,15 +9,17 @@ losses: it maps (x, y, noise level) to 3 channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from driftrec import bounds
+from driftrec.estimates import SmallCoefficients
+from driftrec.gated import GatedBlock
+from driftrec.layers import NoiseLevelEmbedding, PixelNorm
 from driftrec.resample import Resample
 
 COLOURS = 3
@@ -27,7 +29,9 @@ LISTS = {
     "extra": (0, 32, 10),
     "attention_levels": (0, 9, 10),
     "fir_kernel": (-1000, 1000, 16),
+    "estimates": (1, 255, 8),
 }
+MCU = 16  # pixels: the side of what 4:2:0 codes together
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,12 @@ class NetworkConfig:
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
     attention_levels: tuple[int, ...] = (4,)  # levels whose blocks are followed by self-attention
     attention_middle: bool = True  # self-attention at the lowest level, between its two blocks
-    # group: GroupNorm over the whole image; pixel: over the channels of each pixel
-    norm: Literal["group", "pixel"] = "group"
+    # group: GroupNorm over the whole image; pixel: over the channels of each pixel; none: nothing is normalised
+    norm: Literal["group", "pixel", "none"] = "group"
+    activation: Literal["silu", "relu"] = "silu"
+    block: Literal["biggan", "gated"] = "biggan"
+    estimates: tuple[int, ...] = ()  # thresholds, levels of 255: what a DCT filter would take away is an input, too
+    grid: bool = False  # where a pixel lies in the JPEG's MCU of 16x16 is learnt; the stem must divide 16
     # feed the shrunken input to every level and sum every level's output (input_skip, output_skip)
     pyramid: bool = True
     fir_kernel: tuple[int, ...] = (1, 3, 3, 1)  # low-pass filter of the resampling; (1, 1) is a 2x2 mean
@@ -83,9 +91,10 @@ class NetworkConfig:
         for name, (low, high, most) in LISTS.items():
             bounds.integers(name, getattr(self, name), low, high, most)
             object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come from JSON and YAML
-        for name in ("conditional", "pad_input", "attention_middle", "pyramid"):
+        for name in ("conditional", "pad_input", "attention_middle", "pyramid", "grid"):
             bounds.boolean(name, getattr(self, name))
-        bounds.choice("norm", self.norm, ("group", "pixel"))
+        for name in ("norm", "activation", "block"):
+            bounds.choice(name, getattr(self, name), get_args(get_type_hints(NetworkConfig)[name]))
         bounds.number("fourier_scale", self.fourier_scale, 0, 1e4)
         bounds.number("dropout", self.dropout, 0, 0.99)
         self._check_shape()
@@ -99,13 +108,17 @@ class NetworkConfig:
             raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
         if len(self.extra) > len(self.multipliers):
             raise ValueError(f"extra needs a number a level, of {len(self.multipliers)} at most, got {self.extra}")
+        if self.grid and MCU % self.stem:
+            raise ValueError(f"with grid the stem must divide {MCU}, got {self.stem}")
+        if self.estimates and self.stride % 2:
+            raise ValueError("estimates need sides of even length: a stem of 2 or more than one level")
         if not self.multipliers:
             raise ValueError("multipliers needs a number a level, got none")
 
     @property
     def image_channels(self) -> int:
-        """Channels of the input, two pictures or one, at the first level's resolution."""
-        return (2 if self.conditional else 1) * COLOURS * self.stem**2
+        """Channels of the input, two pictures or one and the estimates, at the first level's resolution."""
+        return ((2 if self.conditional else 1) * COLOURS + len(self.estimates)) * self.stem**2
 
     @property
     def stride(self) -> int:
@@ -127,7 +140,10 @@ class NCSNpp(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = NoiseLevelEmbedding(config.width, config.fourier_scale) if config.conditional else None
+        self.estimates = SmallCoefficients(config.estimates) if config.estimates else None
         self.input = conv3x3(config.image_channels, config.width)
+        side = MCU // config.stem
+        self.grid = nn.Parameter(torch.zeros(config.width, side, side)) if config.grid else None
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         skips, channels, levels = [config.width], config.width, len(config.multipliers)
@@ -145,16 +161,20 @@ class NCSNpp(nn.Module):
             self.output = nn.Conv2d(config.image_channels, COLOURS * config.stem**2, 1)
         else:
             self.output = nn.Sequential(
-                make_norm(config, channels), nn.SiLU(), conv3x3(channels, COLOURS * config.stem**2)
+                make_norm(config, channels), make_activation(config), conv3x3(channels, COLOURS * config.stem**2)
             )
 
     def forward(self, x: Tensor, y: Tensor, noise_level: Tensor) -> Tensor:
         height, width = y.shape[-2:]
         image = torch.cat([x, y], dim=1) if self.config.conditional else y
         image = pad_to(image, self.config.padded(height), self.config.padded(width))
+        if self.estimates is not None:
+            image = torch.cat([image, self.estimates(image[:, -COLOURS:])], dim=1)
         image = F.pixel_unshuffle(image, self.config.stem) if self.config.stem > 1 else image
         embedding = self.embedding(noise_level.expand(len(y))) if self.embedding is not None else None
         h = self.input(image)
+        if self.grid is not None:
+            h = h + tiled(self.grid, *h.shape[-2:]).to(h)
         skips = [h]
         for stage in self.down:
             h, image = stage(h, embedding, image, skips)
@@ -173,10 +193,10 @@ class DownLevel(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int, width: int, level: int, last: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResidualBlock(config, channels if i == 0 else width, width) for i in range(config.blocks)
+            make_block(config, channels if i == 0 else width, width) for i in range(config.blocks)
         )
         self.attention = make_attention(config, width, level, config.blocks)
-        self.downsample = None if last else ResidualBlock(config, width, width, resample="down")
+        self.downsample = None if last else make_block(config, width, width, resample="down")
         self.shrink = Resample(config.fir_kernel, "down") if config.pyramid and not last else None
         self.take_in = nn.Conv2d(config.image_channels, width, 1) if config.pyramid and not last else None
         self.skip_channels = [width] * (config.blocks + (not last))
@@ -199,9 +219,9 @@ class Middle(nn.Module):
 
     def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
-        self.first = ResidualBlock(config, channels, channels)
+        self.first = make_block(config, channels, channels)
         self.attention = SelfAttention(config, channels) if config.attention_middle else nn.Identity()
-        self.second = ResidualBlock(config, channels, channels)
+        self.second = make_block(config, channels, channels)
 
     def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         return self.second(self.attention(self.first(h, embedding)), embedding)
@@ -215,9 +235,9 @@ class UpLevel(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int, skip_channels: list[int], width: int, level: int) -> None:
         super().__init__()
         inputs = [(channels if i == 0 else width) + skip for i, skip in enumerate(skip_channels)]
-        self.blocks = nn.ModuleList(ResidualBlock(config, n, width) for n in inputs)
+        self.blocks = nn.ModuleList(make_block(config, n, width) for n in inputs)
         count = config.extra[level] if level < len(config.extra) else 0
-        self.extra = nn.ModuleList(ResidualBlock(config, width, width, scale=1.0) for _ in range(count))
+        self.extra = nn.ModuleList(make_block(config, width, width, scale=1.0) for _ in range(count))
         self.attention = make_attention(config, width, level, 1)
         self.grow = Resample(config.fir_kernel, "up") if config.pyramid else None
         self.give = (
@@ -225,7 +245,7 @@ class UpLevel(nn.Module):
             if config.pyramid
             else None
         )
-        self.upsample = ResidualBlock(config, width, width, resample="up") if level > 0 else None
+        self.upsample = make_block(config, width, width, resample="up") if level > 0 else None
 
     def forward(
         self, h: Tensor, embedding: Tensor | None, skips: list[Tensor], total: Tensor | None
@@ -257,6 +277,7 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
+        self.activation = make_activation(config)
         self.norm1 = make_norm(config, channels)
         self.resample = Resample(config.fir_kernel, resample) if resample else nn.Identity()
         self.conv1 = conv3x3(channels, width)
@@ -269,10 +290,10 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width or resample else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        h = self.conv1(self.resample(self.activation(self.norm1(x))))
         if self.embed is not None:
             h = h + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(self.activation(self.norm2(h))))
         return (self.shortcut(self.resample(x)) + h) * self.scale
 
 
@@ -292,48 +313,31 @@ class SelfAttention(nn.Module):
         return (x + self.project(h)) * math.sqrt(0.5)
 
 
-class NoiseLevelEmbedding(nn.Module):
-    """Gaussian Fourier features of the noise level (Tancik et al. 2020), then two linear layers: (B,) -> (B, 4
-    width), SiLU applied.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, scale: float) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.randn(width) * scale)
-        self.first = nn.Linear(2 * width, 4 * width)
-        self.second = nn.Linear(4 * width, 4 * width)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follows every move and cast of the module, except that the frequencies stay in float32: rounded to bfloat16
-        they are off by a part of a radian at high frequencies.
-        """
-        exact = self.frequencies
-        super()._apply(fn, recurse)
-        self.frequencies = exact.to(self.frequencies.device)
-        return self
-
-    def forward(self, noise_level: Tensor) -> Tensor:
-        phase = 2 * math.pi * noise_level[:, None].float() * self.frequencies
-        features = torch.cat([phase.sin(), phase.cos()], dim=1).to(self.first.weight.dtype)
-        return F.silu(self.second(F.silu(self.first(features))))
-
-
-class PixelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel: no statistics cross from one place of the image to another."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 def make_norm(config: NetworkConfig, channels: int) -> nn.Module:
     """The normalisation that the config names."""
+    if config.norm == "none":
+        return nn.Identity()
     return PixelNorm(channels) if config.norm == "pixel" else nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+
+
+def make_activation(config: NetworkConfig) -> nn.Module:
+    """What the config names."""
+    return nn.ReLU() if config.activation == "relu" else nn.SiLU()
+
+
+def make_block(
+    config: NetworkConfig,
+    channels: int,
+    width: int,
+    resample: Literal["up", "down"] | None = None,
+    scale: float = math.sqrt(0.5),
+) -> nn.Module:
+    """The block that the config names. `scale` is of the BigGAN's; a gated one's sums are as they are."""
+    if config.block == "biggan":
+        return ResidualBlock(config, channels, width, resample, scale)
+    embedding = 4 * config.width if config.conditional else 0
+    filter_ = Resample(config.fir_kernel, resample) if resample else None
+    return GatedBlock(make_norm(config, channels), channels, width, embedding, filter_)
 
 
 def make_attention(config: NetworkConfig, channels: int, level: int, count: int) -> nn.ModuleList:
@@ -345,6 +349,12 @@ def make_attention(config: NetworkConfig, channels: int, level: int, count: int)
 def conv3x3(channels: int, width: int) -> nn.Conv2d:
     """(B, channels, H, W) -> (B, width, H, W)."""
     return nn.Conv2d(channels, width, 3, padding=1)
+
+
+def tiled(grid: Tensor, height: int, width: int) -> Tensor:
+    """(C, side, side) repeated from the corner on -> (C, height, width)."""
+    rows, columns = (-(-length // grid.shape[-1]) for length in (height, width))
+    return grid.repeat(1, rows, columns)[:, :height, :width]
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -46,13 +46,14 @@ def test_loss_falls() -> None:
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
-def test_resumed_run_equals_the_unbroken_one(tmp_path: Path) -> None:
-    unbroken, first = make_learner(), make_learner()
+@pytest.mark.parametrize("muon", [False, True], ids=["adamw", "muon"])
+def test_resumed_run_equals_the_unbroken_one(tmp_path: Path, muon: bool) -> None:
+    unbroken, first = make_learner(muon=muon), make_learner(muon=muon)
     expected = [unbroken.step(*batch(i)) for i in range(8)]
     for i in range(4):
         first.step(*batch(i))
     first.save(tmp_path / "state", {"epoch": 3})
-    second = make_learner()
+    second = make_learner(muon=muon)
     assert second.load(tmp_path / "state") == {"epoch": 3}
     assert [second.step(*batch(i)) for i in range(4, 8)] == expected[4:]
     for name, value in unbroken.denoiser.state_dict().items():

@@ -9,6 +9,14 @@ from driftrec.network import NCSNpp, NetworkConfig, config_from_dict, parameter_
 from driftrec.resample import Resample
 
 SMALL = replace(NetworkConfig.paper(), width=8, multipliers=(1, 2), attention_levels=(1,))
+NARROW = replace(NetworkConfig.tiny(), width=8)
+HINTED = replace(NARROW, estimates=(12, 30), grid=True)
+KINDS = {  # what may be chosen of a small network
+    "pixel": NARROW,
+    "estimates and grid": HINTED,
+    "no norm": replace(NARROW, norm="none", activation="relu"),
+    "gated": replace(HINTED, block="gated"),
+}
 
 
 def randomised(config: NetworkConfig) -> NCSNpp:
@@ -31,8 +39,8 @@ def test_paper_network_has_the_published_size() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, replace(NetworkConfig.tiny(), width=8), replace(SMALL, pad_input=False, multipliers=(1, 1, 2))],
-    ids=["group", "pixel", "unpadded"],
+    [SMALL, *KINDS.values(), replace(SMALL, pad_input=False, multipliers=(1, 1, 2))],
+    ids=["group", *KINDS, "unpadded"],
 )
 @pytest.mark.parametrize("size", [(1, 1), (7, 33), (32, 32), (30, 17)])
 @torch.inference_mode()
@@ -41,7 +49,7 @@ def test_any_size_in_same_size_out(config: NetworkConfig, size: tuple[int, int])
     assert randomised(config)(x, x, torch.tensor(0.5)).shape == x.shape
 
 
-@pytest.mark.parametrize("config", [SMALL, replace(NetworkConfig.tiny(), width=8)], ids=["group", "pixel"])
+@pytest.mark.parametrize("config", [SMALL, *KINDS.values()], ids=["group", *KINDS])
 @torch.inference_mode()
 def test_batch_of_one_equals_batch_of_five(config: NetworkConfig) -> None:
     network = randomised(config)
@@ -60,6 +68,39 @@ def test_new_extra_blocks_change_nothing_in_a_trained_network() -> None:
     assert torch.equal(grown(x, y, level), trained(x, y, level))
 
 
+@torch.inference_mode()
+def test_the_estimates_and_the_place_count_and_the_place_returns_every_16_pixels() -> None:
+    network = randomised(HINTED)
+    y, level = torch.rand(1, 3, 64, 64), torch.tensor(0.3)
+    out = network(y, y, level)
+    network.estimates.limits = [0.0, 0.0]  # nothing is small
+    assert (network(y, y, level) - out).abs().max() > 1e-3
+    flat = torch.full((1, 3, 256, 256), 0.4)
+    before = network(flat, flat, level)[..., 112:144, 112:144]
+    network.grid.normal_()
+    after = network(flat, flat, level)[..., 112:144, 112:144]
+    assert after.std() > before.std()
+    torch.testing.assert_close(after[..., :16, :16], after[..., 16:, 16:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"estimates": (0,)}, "estimates"),
+        ({"estimates": (30,) * 9}, "estimates"),
+        ({"grid": 1}, "grid"),
+        ({"block": "residual"}, "block must be one of biggan, gated"),
+        ({"activation": "gelu"}, "activation must be one of silu, relu"),
+        ({"norm": "batch"}, "norm must be one of group, pixel, none"),
+        ({"grid": True, "stem": 3}, "stem must divide 16"),
+        ({"estimates": (30,), "stem": 1, "multipliers": (1,)}, "sides of even length"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        config_from_dict({"stem": 2, **wrong})
+
+
 @pytest.mark.parametrize("extra", [(1, 1, 1), (-1,)])
 def test_extra_blocks_need_a_level(extra: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"extra (needs a number a level, of 2 at most|must be a whole number)"):
@@ -75,10 +116,11 @@ def test_output_depends_on_every_input() -> None:
         assert (other - out).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 @torch.inference_mode()
-def test_tiny_network_sees_a_bounded_neighbourhood() -> None:
+def test_small_networks_see_a_bounded_neighbourhood(config: NetworkConfig) -> None:
     """No statistics or attention over the whole image: what is far away changes nothing, so that tiles can be exact."""
-    network = randomised(replace(NetworkConfig.tiny(), width=8))
+    network = randomised(config)
     x = torch.rand(1, 3, 64, 512)
     changed = x.clone()
     changed[..., 480:] += 1.0

@@ -1,0 +1,1 @@
+"""Makes the embedded model from photographs, in one process: no Ray, no store."""

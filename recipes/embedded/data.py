@@ -1,0 +1,93 @@
+"""Batches of training pairs from the tiles that `recipes.photos` leaves. A batch is a function of its number alone, so
+that a run goes on where it was, whoever draws: this process, or workers beside it. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from driftrec.patches import PatchConfig, draw_patches, generator_for
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+Batch = tuple[Tensor, Tensor]  # clean, damaged: (B, 3, size, size) uint8
+
+HELD_OUT = 8  # tiles that no batch draws from: scores along the way are of these
+AHEAD = 4  # batches that each worker draws in advance
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Tiles by name."""
+
+    train: dict[str, Pixels]
+    held_out: dict[str, Pixels]
+
+
+def read_photographs(data: Path) -> Photographs:
+    """The tiles under DATA/train. Those held out are of photographs whose other tiles are left out too.
+
+    Raises FileNotFoundError naming the folder where there are too few.
+    """
+    found = dict(_tiles(data / "train"))
+    photographs = sorted({photograph_of(name) for name in found})
+    aside = [photographs[i] for i in generator_for("held out").permutation(len(photographs))[:HELD_OUT]]
+    held_out = {name: min(n for n in found if photograph_of(n) == name) for name in aside}
+    train = {name: pixels for name, pixels in found.items() if photograph_of(name) not in aside}
+    if not train:
+        raise FileNotFoundError(
+            f"{data}/train: tars of more than {HELD_OUT} photographs are needed, found "
+            f"{len(photographs)}; make them with: python -m recipes.photos {data}"
+        )
+    return Photographs(train, {name: found[tile] for name, tile in sorted(held_out.items())})
+
+
+def photograph_of(tile: str) -> str:
+    """A tile's name without its factor and its place: NAME-2x-0000-0512.png."""
+    return tile.rsplit("-", 3)[0]
+
+
+def _tiles(folder: Path) -> Iterator[tuple[str, Pixels]]:
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None:
+                    yield member.name, np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
+
+
+class Batches(Dataset[Batch]):
+    """Batch number n, for any n: `size` patches, each of another tile, in an order of its own every epoch."""
+
+    def __init__(self, tiles: dict[str, Pixels], patches: PatchConfig, size: int, seed: int = 0) -> None:
+        self.tiles = {name: pixels for name, pixels in sorted(tiles.items()) if patches.fits(*pixels.shape[:2])}
+        self.names = list(self.tiles)
+        self.patches, self.size, self.seed = patches, size, seed
+
+    def __getitem__(self, number: int) -> Batch:
+        pairs = [self._pair(number * self.size + i) for i in range(self.size)]
+        clean, damaged = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True))
+        return clean, damaged
+
+    def _pair(self, item: int) -> tuple[Pixels, Pixels]:
+        epoch, place = divmod(item, len(self.names))
+        name = self.names[int(generator_for("order", self.seed, epoch).permutation(len(self.names))[place])]
+        clean, damaged = draw_patches(self.tiles[name], self.patches, self.seed, epoch, name)
+        return clean[0], damaged[0]
+
+    def since(self, number: int, workers: int) -> Iterator[Batch]:
+        """Batches from this number on, without end, drawn by so many processes beside this one."""
+        ahead = AHEAD if workers else None
+        numbers = range(number, sys.maxsize)
+        return iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=ahead))

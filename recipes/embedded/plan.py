@@ -1,0 +1,74 @@
+"""What the embedded model is, and how its training goes over its minutes. All that a reader would tune is here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from driftrec.denoiser import Denoiser
+from driftrec.learner import Optimisation
+from driftrec.network import NetworkConfig
+from driftrec.objective import TimeDensity
+from driftrec.patches import PatchConfig
+from driftrec.sde import OUVE
+
+NETWORK = replace(NetworkConfig.tiny(), estimates=(12, 30, 60), grid=True)
+PATCHES = PatchConfig(
+    size=96, per_image=1, quality_min=3, quality_max=100, quality_power=2.0, share_444=0.4, share_reduced=0.2
+)
+BLOCKING = 0.05
+SEED = 0
+WARMUP = 0.01  # share of the minutes over which the learning rate rises
+RECOMMENDED = {"start": 0.15, "steps": 4, "fidelity": 0.0}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training."""
+
+    name: str
+    until: float  # share of the minutes at which it ends
+    density: TimeDensity
+
+
+STAGES = (
+    Stage("mean", 0.6, TimeDensity(power=2.5, share_at_one=0.75)),
+    Stage("mean and samples", 1.0, TimeDensity(power=2.5, share_at_one=0.5)),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What follows from the device."""
+
+    batch: int
+    lr: float  # at its peak
+    ema_decay: float
+
+
+def sizes(device: str, fresh: bool) -> Sizes:
+    """A large GPU takes larger batches; weights that were trained before are moved less."""
+    gentle = 1.0 if fresh else 0.5
+    if device == "cuda":
+        return Sizes(batch=128, lr=1.2e-3 * gentle, ema_decay=0.998)
+    return Sizes(batch=8, lr=8e-4 * gentle, ema_decay=0.999)
+
+
+def optimisation(of: Sizes) -> Optimisation:
+    """The learner's settings; its rate is set step by step, by `rate`."""
+    return Optimisation(steps=10**9, lr=of.lr, warmup=0, decay_steps=0, ema_decay=of.ema_decay)
+
+
+def stage_at(share: float) -> Stage:
+    """The stage after this share of the minutes."""
+    return next(stage for stage in STAGES if share < stage.until or stage is STAGES[-1])
+
+
+def rate(peak: float, share: float) -> float:
+    """Learning rate after this share of the minutes: a short rise, then half a cosine down to a thousandth."""
+    return peak * min(1.0, (share + 1e-3) / WARMUP) * max(1e-3, (1 + math.cos(math.pi * min(1.0, share))) / 2)
+
+
+def denoiser(network: NetworkConfig) -> Denoiser:
+    """A new one of this shape."""
+    return Denoiser.create(network, OUVE(), form="x0", residual_std=0.05)

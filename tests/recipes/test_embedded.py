@@ -1,0 +1,222 @@
+"""The recipe of the embedded model: batches by number, a run that may be killed at any step, errors with a remedy."""
+
+import io
+import itertools
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from driftrec import Restorer, checkpoint
+from driftrec.learner import Learner, StepResult
+from driftrec.network import NetworkConfig
+from driftrec.patches import PatchConfig
+from driftrec.restoration import Sampling
+from recipes.embedded import pack, plan, recommend
+from recipes.embedded import run as runs
+from recipes.embedded.__main__ import main
+from recipes.embedded.data import HELD_OUT, Batches, photograph_of, read_photographs
+from recipes.embedded.run import LOG, MODEL, STATE, Run, take_over
+
+SMALL = replace(NetworkConfig.tiny(), width=8, extra=())
+PATCHES = PatchConfig(size=32, per_image=1, quality_max=20)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tiles of each of eleven photographs, as `recipes.photos` leaves them."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "train").mkdir()
+    generator = np.random.default_rng(0)
+    with tarfile.open(folder / "train" / "photos-00000.tar", "w") as archive:
+        for number, place in itertools.product(range(HELD_OUT + 3), ("0000", "0512")):
+            coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            buffer = io.BytesIO()
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(buffer, "PNG")
+            info = tarfile.TarInfo(f"photo-{number}-2x-0000-{place}.png")
+            info.size = buffer.tell()
+            archive.addfile(info, io.BytesIO(buffer.getvalue()))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network and small batches; a state after every step; a second a step, whatever the machine does."""
+    monkeypatch.setattr(plan, "NETWORK", SMALL)
+    monkeypatch.setattr(plan, "PATCHES", PATCHES)
+    monkeypatch.setattr(plan, "sizes", lambda device, fresh: plan.Sizes(batch=2, lr=1e-3, ema_decay=0.9))
+    monkeypatch.setattr(runs, "SAVE_S", 0.0)
+    monkeypatch.setattr(Run, "clock", lambda self: float(next(ticks)))
+    ticks = itertools.count()
+
+
+def train(data: Path, out: Path, steps: int) -> int:
+    return main([str(data), str(out), "--device", "cpu", "--minutes", str(steps / 60), "--workers", "0"])
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+
+
+def test_photographs_held_out_give_no_batch_a_tile(data: Path) -> None:
+    photographs = read_photographs(data)
+    assert len(photographs.held_out) == HELD_OUT
+    assert len(photographs.train) == 6
+    assert not {photograph_of(name) for name in photographs.train} & set(photographs.held_out)
+
+
+def test_batches_are_the_same_whoever_draws_and_wherever_one_begins(data: Path) -> None:
+    batches = Batches(read_photographs(data).train, PATCHES, size=4)
+    alone = list(itertools.islice(batches.since(0, 0), 6))
+    beside = list(itertools.islice(batches.since(2, 1), 4))
+    for one, other in zip(alone[2:], beside, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+    assert alone[0][0].shape == (4, 3, 32, 32)
+    assert not torch.equal(alone[0][0], alone[3][0])  # another epoch, other patches
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_a_run_that_is_killed_ends_as_one_that_is_not(data: Path, tmp_path: Path, killed_at: int) -> None:
+    assert train(data, tmp_path / "whole", 5) == 0
+    step = Learner.step
+
+    def dying(learner: Learner, clean: torch.Tensor, damaged: torch.Tensor) -> StepResult:
+        if learner.step_count == killed_at:
+            raise KeyboardInterrupt
+        return step(learner, clean, damaged)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", dying)
+        assert train(data, tmp_path / "killed", 5) == 130
+    assert curve(tmp_path / "killed")[-1]["step"] == killed_at
+    assert train(data, tmp_path / "killed", 5) == 0
+    whole, killed = (load_file(tmp_path / name / STATE) for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+
+
+def test_what_it_leaves_restores_and_says_how_it_was_made(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path, 3) == 0
+    found = checkpoint.load(tmp_path / MODEL)
+    assert found.card["pixels"] == 3 * 2 * 32 * 32
+    assert found.card["steps"] == 3
+    assert len(found.card["tried"]) == 1 + len(recommend.STARTS) * len(recommend.STEPS)
+    assert found.sampling.keys() == plan.RECOMMENDED.keys()
+    assert Restorer.from_pretrained(str(tmp_path / MODEL))(np.zeros((40, 40, 3), np.uint8), fidelity=1.0).shape == (
+        40,
+        40,
+        3,
+    )
+    assert [line["step"] for line in curve(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_what_is_recommended_is_as_rough_as_the_clean_image_and_not_far_below_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fake(restorer: Restorer, sampling: Sampling, tiles: object) -> dict[str, float]:
+        start = 0.0 if sampling.fidelity else sampling.start
+        return {"psnr": 27 - 2 * start, "flat": 0.8 + 1.5 * start}
+
+    monkeypatch.setattr(recommend, "scores", fake)
+    chosen, _ = recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})
+    assert chosen == {"start": 0.15, "steps": 1, "fidelity": 0.0}
+    monkeypatch.setattr(recommend, "BELOW", 0.25)
+    assert recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})[0] == {"start": 0.1, "steps": 1, "fidelity": 0.0}
+    monkeypatch.setattr(recommend, "BELOW", 0.0)
+    assert recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})[0] is None
+
+
+def test_flat_places_of_the_clean_image_deviate_as_they_do() -> None:
+    generator = np.random.default_rng(0)
+    tiles = {"grain": (128 + generator.normal(0, 2, (64, 72, 3))).clip(0, 255).astype(np.uint8)}
+    assert recommend.scores(Restorer.identity(), recommend.MEAN, tiles)["flat"] < 0.5  # a JPEG of quality 10 is smooth
+
+
+def test_a_finished_run_goes_on_with_more_minutes(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path, 2) == train(data, tmp_path, 4) == 0
+    assert curve(tmp_path)[-1]["step"] == 4
+
+
+@torch.inference_mode()
+def test_new_inputs_of_a_network_change_nothing_at_first() -> None:
+    torch.manual_seed(0)
+    trained, grown = plan.denoiser(SMALL), plan.denoiser(replace(SMALL, estimates=(12, 30), grid=True))
+    for parameter in trained.parameters():
+        parameter.normal_(std=0.1)
+    take_over(grown, trained)
+    x, y = torch.rand(2, 1, 3, 32, 32)
+    torch.testing.assert_close(grown(x, y, 0.5), trained(x, y, 0.5))
+    with pytest.raises(ValueError, match="no place for"):
+        take_over(trained, grown)
+
+
+def test_errors_say_what_to_do(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert train(tmp_path, tmp_path / "out", 1) == 1
+    assert "python -m recipes.photos" in caplog.text
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit) as ended:
+            main([str(data), str(tmp_path / "out"), "--device", "cuda"])
+        assert ended.value.code == 2
+    (tmp_path / "out" / STATE).write_bytes(b"cut")
+    assert train(data, tmp_path / "out", 1) == 1
+    assert "not a training state" in caplog.text
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(data, tmp_path, 2) == 0
+    before = (tmp_path / STATE).read_bytes()
+    monkeypatch.setattr(Learner, "step", lambda *_: StepResult(3, float("nan"), float("nan"), 0.0))
+    assert train(data, tmp_path, 4) == 1
+    assert "step 3: the loss is nan" in caplog.text
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+def test_a_pack_is_whole_or_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pack, "LARGEST", 12_000_000)  # the embedded weights fill one file
+    packed, unpacked = tmp_path / "packed", tmp_path / "unpacked"
+    assert main([str(data), str(packed), "--pack", "--init", "tiny"]) == 0
+    tars = sorted(packed.glob("*.tar"))
+    assert len(tars) > 1
+    assert max(path.stat().st_size for path in tars) <= 12_000_000
+    for path in tars:
+        with tarfile.open(path) as tar:
+            tar.extractall(unpacked, filter="data")
+    assert checkpoint.load(unpacked / "init.safetensors").sha256 == checkpoint.load("tiny").sha256
+    before, after = read_photographs(data), read_photographs(unpacked)
+    assert [Path(name).stem for name in after.train] == [Path(name).stem for name in before.train]
+    assert train(unpacked, tmp_path / "out", 1) == 0
+    shard = unpacked / "train" / "photos-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert train(unpacked, tmp_path / "out", 2) == 1
+    assert f"{shard}: not as it was packed" in caplog.text
+    monkeypatch.setattr(pack, "VERSION", 2)
+    assert train(unpacked, tmp_path / "out", 2) == 1
+    assert "a pack of version 1, this code reads 2" in caplog.text
+
+
+def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inside: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "train", lambda self, photographs, workers: inside.append(train(data, tmp_path, 1)))
+        assert train(data, tmp_path, 1) == 0
+    assert inside == [1]
+    assert "another run works in this folder" in caplog.text
+
+
+def test_the_plan_goes_down_and_ends() -> None:
+    assert plan.rate(1.0, 0.0) < plan.rate(1.0, plan.WARMUP) > plan.rate(1.0, 0.5) > plan.rate(1.0, 1.0) > 0
+    assert [plan.stage_at(share).name for share in (0.0, 0.99, 1.0)] == [
+        plan.STAGES[0].name,
+        plan.STAGES[-1].name,
+        plan.STAGES[-1].name,
+    ]
