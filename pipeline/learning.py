@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from driftrec import checkpoint as inference
-from driftrec.errors import DriftRecError
+from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.learner import Learner
 from driftrec.network import parameter_count
 from pipeline import checkpoints, tracking
@@ -164,8 +164,8 @@ class Worker:
                     self.close_interval(to_score)
                     if error := self.too_many_skipped():
                         return self.outcome("spoilt", error=error)
-                if to_save and (error := self.save()):
-                    return self.outcome("unwritable", error=error)
+                if to_save and (ended := self.save()):
+                    return ended
                 if result.step < steps and self.is_to_halt():
                     return self.halt(saved=to_save)
             if self.group.rank == 0 and not self.store.exists(MODEL):  # taken away since the last step
@@ -182,9 +182,9 @@ class Worker:
 
     def halt(self, saved: bool) -> dict[str, Any]:
         """The outcome after a checkpoint of this step, which may be there already."""
-        error = "" if saved else self.save()
+        ended = None if saved else self.save()
         self.requests.answer()
-        return self.outcome("unwritable", error=error) if error else self.outcome("halted")
+        return ended or self.outcome("halted")
 
     def close_interval(self, to_score: bool) -> None:
         """A line on the steps since the last one, over all workers; worker 0 scores and writes. All must call it."""
@@ -231,23 +231,27 @@ class Worker:
             return Interval()
         return Interval(self.journal.losses, self.journal.seconds, self.feed.waited_s - self.waited_s)
 
-    def save(self) -> str:
-        """Write a checkpoint; the error if it could not be written, the same on all workers."""
+    def save(self) -> dict[str, Any] | None:
+        """Write a checkpoint. The outcome if that ends the run, the same on all workers."""
         position = self.feed.position
         positions = [
             Position(int(item), int(batch)) for item, batch in self.group.gather(position.item, position.batch)
         ]
         counts, intervals = zip(*self.group.gather_objects((self.feed.counts, self.interval)), strict=True)
-        error = ""
+        error, unfit = "", False
         if self.group.rank == 0:
             try:
                 self.journal.write()
                 self.save_model(count_reasons(counts))
                 self.mark = checkpoints.save(self.store, self.learner, positions, self.settings.keep, intervals)
+            except InvalidInput:  # weights that are of no use: the checkpoint before stays the last one
+                unfit = True
             except (DriftRecError, OSError) as failure:  # the store's, or the temporary folder's
                 error = str(failure)
-        failed = any(flag for (flag,) in self.group.gather(float(bool(error))))
-        return error or ("worker 0 could not write" if failed else "")
+        unwritable, diverged = map(any, zip(*self.group.gather(float(bool(error)), float(unfit)), strict=True))
+        if diverged:
+            return self.outcome("diverged", loss=self.journal.last.loss if self.journal.last else math.nan)
+        return self.outcome("unwritable", error=error or "worker 0 could not write") if unwritable else None
 
     def save_model(self, skipped: Mapping[str, int]) -> None:
         """The averaged weights as a file for inference, and its card."""

@@ -60,7 +60,7 @@ def test_what_a_look_at_a_gpu_waits_for_is_told(
     with caplog.at_level(logging.WARNING):
         assert not cluster.has_cuda()
     assert "waiting for a GPU" in caplog.text
-    assert "0 of its 0 GPUs are free" in caplog.text
+    assert "0 of 0 GPUs are free" in caplog.text
 
 
 def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

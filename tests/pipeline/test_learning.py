@@ -316,3 +316,14 @@ def test_a_small_image_is_reflected_if_so_set(tmp_path: Path):
         (tmp_path / f"data/{i}.jpg").write_bytes(made.jpeg(i, 9 + i, 40))
     outcome = work(small(tmp_path / "data", tmp_path / "o", patches={"size": 32, "per_image": 3, "small": "reflect"}))
     assert (outcome["state"], outcome["skipped"]) == ("done", {})
+
+
+@pytest.mark.parametrize("lr", [10.0, 1e30])
+def test_weights_that_no_model_may_have_are_a_divergence(lr: float, data: Path, tmp_path: Path) -> None:
+    """Whether the loss shows it or the weights do; the checkpoint before stays."""
+    optimizer = SMALL["optimizer"] | {"lr": lr, "clip": 1e30, "warmup": 0}
+    outcome = work(small(data, tmp_path, optimizer=optimizer, checkpoint_every=1))
+    last = tmp_path / f"checkpoints/step-{outcome['step'] - 1:08d}.safetensors"
+    assert outcome["state"] == "diverged"
+    assert outcome["checkpoint"] == (str(last) if outcome["step"] > 1 else None)
+    assert last.exists() == (outcome["step"] > 1)
