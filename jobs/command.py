@@ -8,11 +8,15 @@ import os
 import pkgutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
+
+AGAIN_S = 0.1  # until a signal that came at a bad moment comes again
 
 
 class Parts(NamedTuple):
@@ -83,17 +87,34 @@ def tell() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """Whether something is being imported where a signal came."""
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
 def execute(job: Callable[[], dict[str, Any]]) -> int:
     """Run `job`, print its result, give the exit code: `exit_code` of the result, or the one that fits what it raised.
 
-    SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual.
+    SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
+    which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
     """
     from driftrec.errors import DriftRecError, InvalidInput
-    from pipeline.ends import Exit, Interrupted
+    from pipeline.ends import Exit, Interrupted, begun
 
-    def interrupt(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise Interrupted
+    early = {"state": "interrupted", "exit_code": Exit.INTERRUPTED, "error": "interrupted before the start"}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not _imports(frame):
+            signal.signal(number, signal.SIG_DFL)
+            raise Interrupted
+        if begun.is_set():
+            threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()
+            return
+        print(early["error"], file=sys.__stderr__, flush=True)
+        print(json.dumps(early), file=sys.__stdout__, flush=True)
+        os._exit(Exit.INTERRUPTED)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -107,7 +128,7 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
     except DriftRecError as error:
         result = {"state": "failed", "exit_code": Exit.FAILED, "error": str(error)}
     except Interrupted:
-        result = {"state": "interrupted", "exit_code": Exit.INTERRUPTED, "error": "interrupted before the start"}
+        result = early
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """How a command may end. Imports nothing heavy: a signal may come before anything else is loaded."""
 
+import threading
 from enum import IntEnum
 
 
@@ -12,6 +13,9 @@ class Exit(IntEnum):
     TOO_MANY_FAILED = 3  # done, but more images failed than max_failed
     INCOMPLETE = 3  # done, but what was done is not there any more, or was changed
     INTERRUPTED = 130
+
+
+begun = threading.Event()  # whether OUTPUT is this run's: what ends it from then on is written there
 
 
 class Interrupted(BaseException):

@@ -21,7 +21,7 @@ import pyarrow as pa
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.effort import Effort
-from pipeline.ends import Exit, Interrupted
+from pipeline.ends import Exit, Interrupted, begun
 from pipeline.integrity import CHANGED, EXTRA, MISSING
 from pipeline.ledger import (
     FAILED,
@@ -199,6 +199,7 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
 
     What an older run's identity lacks counts as having been the value in `defaults`, if it stands there.
     """
+    begun.set()
     try:
         text = store.read(RUN)  # not `exists`: a refusal of S3 says why only to those who read
     except NotFound:

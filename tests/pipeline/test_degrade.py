@@ -58,6 +58,7 @@ def test_copies_and_their_rows(tmp_path: Path) -> None:
     assert len(list((output / "images").rglob("*.jpg"))) == 80
 
 
+@pytest.mark.slow
 def test_one_condition_needs_no_folder_and_resume_makes_what_is_missing(tmp_path: Path) -> None:
     source, output = clean(tmp_path / "in", 32), tmp_path / "out"
     run(source, output, quality="10")

@@ -100,6 +100,7 @@ def test_an_evaluation_from_start_to_end(tmp_path: Path, small_model: Path) -> N
     assert files(output) == before
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_computed(tmp_path: Path, small_model: Path, mobilenet: str) -> None:
     source, output = clean(tmp_path / "in", 8), tmp_path / "out"
     given = {"model": [str(small_model)], "metrics": "psnr,fid_mobilenet,kid_mobilenet", "weights": [mobilenet]}

@@ -43,7 +43,7 @@ def test_restore_and_evaluate(tmp_path: Path, small_model: Path) -> None:
         ["evaluate", source, tmp_path / "scores", "--model", f"m={small_model}", "--quality", "10,30"],
     )
     assert [result["status"]["ok"] for result in restored] == [6, 6]
-    assert [result["workers"] for result in restored] == [1, 2]
+    assert restored[0]["workers"] == 1 <= restored[1]["workers"] <= 2  # of two, one may have done all
     assert evaluated["status"]["ok"] == 3
     assert all(one["failed"] == 0 for each in evaluated["conditions"] for one in each["candidates"])
     files = [sorted((tmp_path / name / "images").rglob("*.png")) for name in ("one", "half")]
