@@ -196,7 +196,7 @@ def _plain(error: Exception) -> DriftRecError:
     the same command helps.
     """
     if isinstance(error, DIED):
-        what = f"a worker died {DEATHS + 1} times on the same shard: out of memory, or killed from outside"
+        what = "workers died time and again on the same shard: out of memory, or killed from outside"
     elif isinstance(error, LOST):
         what = f"Ray lost a part of the cluster: {_words(error)}"
     else:

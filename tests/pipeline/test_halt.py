@@ -4,64 +4,42 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 
 from driftrec.learner import Learner, StepResult
 from pipeline import halt, ingest
 from pipeline.checkpoints import Mark
-from pipeline.ingest import DRAW_CPUS, Item, drawers, read_items
+from pipeline.ingest import DRAW_CPUS, drawers, read_items
 from pipeline.journal import Interval
-from pipeline.learning import Group, Task, Worker, open_interval
+from pipeline.learning import open_interval
 from pipeline.store import LocalStore, Store
-from pipeline.train import list_data, open_output
-from pipeline.train_settings import TrainSettings
-from pipeline.validation import list_validation
-from pipeline.windows import Drawing, PatchConfig, draw_shard
+from pipeline.windows import Drawing, PatchConfig
 from tests import made
+from tests.pipeline import trainings
+from tests.pipeline.trainings import SMALL, draw_here, small
 
 STEPS = 9
-SMALL: dict[str, Any] = {
-    "network": {"preset": "tiny", "width": 8},
-    "optimizer": {"steps": STEPS, "lr": 1e-3, "warmup": 2},
-    "patches": {"size": 16, "per_image": 3},
-    "batch_size": 4,
-    "shuffle_buffer": 12,
-    "checkpoint_every": 6,
-    "log_every": 4,
-    "validate_every": 3,
-    "validation_images": 1,
-    "recommend": {"steps": 2, "fidelity": 0.5},
-}
+EVERY = {"checkpoint_every": 6, "log_every": 4, "validate_every": 3, "validation_images": 1}
 TIMINGS = {"images_per_s", "waiting_for_data", "seconds", "time"}
 
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches are drawn in this process."""
-
-    def drawn(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
-        return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
-
-    monkeypatch.setattr(ingest, "read_items", drawn)
+    monkeypatch.setattr(ingest, "read_items", draw_here)
     monkeypatch.setattr(halt, "LOOK_S", 0.0)
 
 
 def work(data: Path, output: Path) -> dict[str, Any]:
-    """The outcome of a run of one worker."""
-    torch.set_num_threads(1)
-    told = SMALL | {"data": str(data), "output": str(output), "validation": str(data)}
-    settings = TrainSettings.model_validate(told)
-    listed = list_data(settings)
-    store = open_output(settings, listed, None)
-    values, scored = settings.model_dump(mode="json"), list_validation(settings)
-    return Worker(settings, Task(values, store, listed.clean.shards, listed.pairings, scored), Group()).run()
+    """The outcome of a run of one worker that is scored now and then."""
+    optimizer = SMALL["optimizer"] | {"steps": STEPS}
+    return trainings.work(small(data, output, optimizer=optimizer, validation=str(data), **EVERY))
 
 
 def told(output: Path) -> list[dict[str, Any]]:

@@ -5,12 +5,11 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -24,58 +23,25 @@ from driftrec.jpeg import degrade
 from driftrec.learner import Learner, StepResult
 from driftrec.metrics import PAIR_METRICS
 from pipeline import ingest, journal
-from pipeline.ingest import Item, too_many_skipped
-from pipeline.learning import Group, Task, Worker
+from pipeline.ingest import too_many_skipped
 from pipeline.store import LocalStore
 from pipeline.tracking import TENSORBOARD
-from pipeline.train import check, list_data, open_output
-from pipeline.train_settings import TrainSettings
-from pipeline.validation import list_validation
-from pipeline.windows import Drawing, draw_shard
+from pipeline.train import check
 from tests import made
-
-STEPS = 6
-SMALL: dict[str, Any] = {
-    "network": {"preset": "tiny", "width": 8},
-    "optimizer": {"steps": STEPS, "lr": 1e-3, "warmup": 2},
-    "patches": {"size": 16, "per_image": 3},
-    "batch_size": 4,
-    "shuffle_buffer": 12,
-    "checkpoint_every": 3,
-    "log_every": 2,
-    "weights_dtype": "float32",
-    "recommend": {"steps": 2, "fidelity": 0.5},
-}
+from tests.pipeline.trainings import SMALL, STEPS, draw_here, small, work
 
 
 @pytest.fixture(autouse=True, scope="module")
 def without_ray() -> Iterator[None]:
     """Patches are drawn in this process."""
-
-    def read_items(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
-        return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest, "read_items", read_items)
+        patch.setattr(ingest, "read_items", draw_here)
         yield
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.folder(tmp_path_factory.mktemp("data"), 9)
-
-
-def small(data: Path, output: Path, **changes: Any) -> TrainSettings:
-    return TrainSettings.model_validate(SMALL | {"data": str(data), "output": str(output)} | changes)
-
-
-def work(settings: TrainSettings) -> dict[str, Any]:
-    """The outcome of a run of one worker."""
-    torch.set_num_threads(1)
-    listed = list_data(settings)
-    store = open_output(settings, listed, None)
-    values, scored = settings.model_dump(mode="json"), list_validation(settings)
-    return Worker(settings, Task(values, store, listed.clean.shards, listed.pairings, scored), Group()).run()
 
 
 def lines(output: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""What the tests of trainings share: a small run of one worker, in this process and without Ray."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from pipeline.ingest import Item
+from pipeline.learning import Group, Task, Worker
+from pipeline.train import list_data, open_output
+from pipeline.train_settings import TrainSettings
+from pipeline.validation import list_validation
+from pipeline.windows import Drawing, draw_shard
+
+STEPS = 6
+SMALL: dict[str, Any] = {
+    "network": {"preset": "tiny", "width": 8},
+    "optimizer": {"steps": STEPS, "lr": 1e-3, "warmup": 2},
+    "patches": {"size": 16, "per_image": 3},
+    "batch_size": 4,
+    "shuffle_buffer": 12,
+    "checkpoint_every": 3,
+    "log_every": 2,
+    "weights_dtype": "float32",
+    "recommend": {"steps": 2, "fidelity": 0.5},
+}
+
+
+def draw_here(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
+    """In place of `ingest.read_items`."""
+    return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
+
+
+def small(data: Path, output: Path, **changes: Any) -> TrainSettings:
+    return TrainSettings.model_validate(SMALL | {"data": str(data), "output": str(output)} | changes)
+
+
+def work(settings: TrainSettings) -> dict[str, Any]:
+    """The outcome of a run of one worker."""
+    torch.set_num_threads(1)
+    listed = list_data(settings)
+    store = open_output(settings, listed, None)
+    values, scored = settings.model_dump(mode="json"), list_validation(settings)
+    return Worker(settings, Task(values, store, listed.clean.shards, listed.pairings, scored), Group()).run()
