@@ -60,6 +60,12 @@ ARMS = {
     "first level 96 wide": Arm(replace(SMALL, width=96, multipliers=(1, 1, 1))),
     "estimates, place, Muon": Arm(replace(SMALL, estimates=THRESHOLDS, grid=True), muon=True),
     "estimates, place, no norm, Muon": Arm(replace(PLAIN, estimates=THRESHOLDS, grid=True), muon=True),
+    "estimates, place, NAFNet's blocks, Muon": Arm(
+        replace(SMALL, estimates=THRESHOLDS, grid=True, block="gated", blocks=2), muon=True
+    ),
+    "estimates, place, NAFNet's blocks, three a level, Muon": Arm(
+        replace(SMALL, estimates=THRESHOLDS, grid=True, block="gated", blocks=3), muon=True
+    ),
 }
 
 

@@ -51,12 +51,12 @@ def sizes(device: str, fresh: bool) -> Sizes:
     gentle = 1.0 if fresh else 0.5
     if device == "cuda":
         return Sizes(batch=128, lr=1.2e-3 * gentle, ema_decay=0.998)
-    return Sizes(batch=8, lr=8e-4 * gentle, ema_decay=0.999)
+    return Sizes(batch=16, lr=8e-4 * gentle, ema_decay=0.999)
 
 
 def optimisation(of: Sizes) -> Optimisation:
     """The learner's settings; its rate is set step by step, by `rate`."""
-    return Optimisation(steps=10**9, lr=of.lr, warmup=0, decay_steps=0, ema_decay=of.ema_decay)
+    return Optimisation(steps=10**9, lr=of.lr, muon=True, warmup=0, decay_steps=0, ema_decay=of.ema_decay)
 
 
 def stage_at(share: float) -> Stage:
