@@ -54,7 +54,7 @@ def _init(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return
-    with _held_back_stderr(), contextlib.chdir(code_folder()):
+    with _held_back_stderr(), _forking_into_own_groups(), contextlib.chdir(code_folder()):
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -79,6 +79,22 @@ def code_folder() -> Path:
     import path begins anyway.
     """
     return checkout() or Path(ray_workers.__file__).parent
+
+
+@contextmanager
+def _forking_into_own_groups() -> Iterator[None]:
+    """A signal to this process and all of its group, as `timeout` and a shell's kill send it, is for this process to
+    answer: Ray's processes, which end when this one does, must not be ended under its hands.
+    """
+    _own_groups.set()
+    try:
+        yield
+    finally:
+        _own_groups.clear()
+
+
+_own_groups = threading.Event()
+os.register_at_fork(after_in_child=lambda: os.setpgid(0, 0) if _own_groups.is_set() else None)
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 
-def start(*arguments: object, job: str = "restore") -> subprocess.Popen[str]:
-    """`python -m jobs.<job> ...` in a process of its own."""
+def start(*arguments: object, job: str = "restore", group: bool = False) -> subprocess.Popen[str]:
+    """`python -m jobs.<job> ...` in a process of its own, or in a process group of its own."""
     command = [sys.executable, "-m", f"jobs.{job}", *(str(argument) for argument in arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    group_of = 0 if group else None
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=group_of)
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:

@@ -123,20 +123,39 @@ def test_a_restore_without_flags_takes_the_gpus_that_may_come(home: Path, tmp_pa
     assert result["workers"] == 3, told
 
 
-def test_a_lost_node_loses_no_image(home: Path, tmp_path: Path, small_model: Path) -> None:
+def test_the_other_jobs_without_flags(home: Path, tmp_path: Path, small_model: Path) -> None:
+    source = made.folder(tmp_path / "in", 48, 128, 128)
+    evaluated, told = run(
+        *("evaluate", source, tmp_path / "scores", "--model", small_model, "--quality", "10", "--allow-local")
+    )
+    assert (evaluated["exit_code"], evaluated["status"]["ok"]) == (0, 48), told
+    assert "1 GPU" in told
+    degraded, told = run("degrade", source, tmp_path / "degraded", "--quality", "10", "--allow-local")
+    assert (degraded["exit_code"], degraded["status"]["ok"]) == (0, 48), told
+    surveyed, told = run("survey", source, tmp_path / "survey", "--pixels", "all", "--allow-local")
+    assert (surveyed["exit_code"], surveyed["status"]["ok"]) == (0, 48), told
+    settings = ("network.width=8", "patches.size=32", "batch_size=2", "optimizer.steps=4", "shuffle_buffer=8")
+    flags = [word for setting in settings for word in ("--set", setting)]
+    trained, told = run("train", source, tmp_path / "run", "--allow-local", *flags)
+    assert trained["steps"] == 4, told
+
+
+@pytest.mark.parametrize("job", ["restore", "evaluate"])
+def test_a_lost_node_loses_no_image(home: Path, tmp_path: Path, small_model: Path, job: str) -> None:
     source, output = made.folder(tmp_path / "in", 480, 256, 256), tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.cli", "restore", source, output, "--model", small_model, "--allow-local"]
-    job = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "jobs.cli", job, source, output, "--model", small_model, "--allow-local"]
+    command += ["--quality", "10"] if job == "evaluate" else []
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 200
         while len(nodes := gpu_nodes(home)) < 3 or not any((output / "ledger").glob("*.parquet")):
-            assert time.monotonic() < deadline and job.poll() is None, nodes
+            assert time.monotonic() < deadline and process.poll() is None, nodes
             time.sleep(0.2)
         os.kill(nodes[0], signal.SIGKILL)
-        assert job.poll() is None
-        stdout, told = job.communicate(timeout=200)
+        assert process.poll() is None
+        stdout, told = process.communicate(timeout=200)
     finally:
-        job.kill()
+        process.kill()
     result = json.loads(stdout.splitlines()[-1])
     assert (result["exit_code"], result["status"]["ok"]) == (0, 480), told
     assert result["workers"] >= 3, told

@@ -108,9 +108,7 @@ def test_workers_killed_while_the_run_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(
-    source: Path, flags: list[str], undisturbed: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_interrupted(source: Path, flags: list[str], undisturbed: Path, tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "out"
     process = start(source, output, *flags)
     until(lambda: len(parts(output)) >= 3, process)

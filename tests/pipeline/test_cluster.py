@@ -40,6 +40,12 @@ def test_a_local_cluster_listens_on_loopback_only() -> None:
     assert found <= LOOPBACK
 
 
+def test_what_signals_our_group_does_not_signal_rays_processes() -> None:
+    titles = {title.split(" ")[0].rpartition("/")[2]: child for child, title in descendants(os.getpid())}
+    for name in ("gcs_server", "raylet"):
+        assert os.getpgid(titles[name]) != os.getpgrp()
+
+
 def test_the_signal_handler_is_not_rays() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
