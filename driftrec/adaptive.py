@@ -25,8 +25,8 @@ from typing import cast
 from scipy.optimize import brentq
 
 from driftrec.double import earlier
+from driftrec.image.picture import Picture
 from driftrec.jpeg import damage, standard_tables
-from driftrec.picture import Picture
 from driftrec.process import Process
 from driftrec.projection import Older, middle, older_damage
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from driftrec.image.picture import ROWS, Pixels
 from driftrec.jpeg import standard_tables
-from driftrec.picture import ROWS, Pixels
 from driftrec.projection import TO_YCC
 
 Array = NDArray[np.float64]

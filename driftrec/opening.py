@@ -20,12 +20,12 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from driftrec.decoding import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.encoding import to_pil
 from driftrec.errors import BadImage
+from driftrec.image.decode import MAX_PIXELS, Frames, decode, from_pil
+from driftrec.image.encode import to_pil
+from driftrec.image.metadata import joined
+from driftrec.image.picture import Picture
 from driftrec.jpeg import estimate_quality
-from driftrec.metadata import joined
-from driftrec.picture import Picture
 from driftrec.projection import Constraint, constraint
 
 File = str | Path | bytes  # a path, or the bytes themselves

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from typing import Literal, cast
 
-from driftrec.formats import EXTENSIONS
+from driftrec.image.sniff import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
 IMAGE_SUFFIXES = frozenset(EXTENSIONS)

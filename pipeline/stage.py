@@ -17,12 +17,12 @@ import torch
 
 from driftrec import adaptive
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
-from driftrec.headers import read_header
 from driftrec.image import Picture, encode, not_kept
-from driftrec.metadata import joined
+from driftrec.image.metadata import joined
+from driftrec.image.picture import to_8_bits
+from driftrec.image.probe import read_header
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.opening import open_picture
-from driftrec.picture import to_8_bits
 from driftrec.projection import Older
 from driftrec.restoration import Restored, Sampling
 from pipeline.ledger import FAILED, OK, SKIPPED

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from driftrec.double import earlier_in
 from driftrec.errors import DriftRecError, Reason, StorageFull
-from driftrec.headers import Header, read_header
 from driftrec.image import decode
+from driftrec.image.probe import Header, read_header
 from pipeline.containers import Row
 from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
 from pipeline.names import printable, unsafe

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from driftrec import colour
+from driftrec.image import cmyk
 from tests.corpus.made import (
     ALPHA,
     ANY,
@@ -67,7 +67,7 @@ def cmyks() -> Iterator[Odd]:
     plain = np.array(inks.convert("RGB"))
     flat = np.broadcast_to(np.array((255, 0, 255, 0), np.uint8), (16, 24, 4))
     press = np.broadcast_to(srgb(np.array((1.0, 0.0, 1.0, 0.0))).round().astype(np.uint8), (16, 24, 3))
-    icc = colour.srgb_profile()
+    icc = cmyk.srgb_profile()
     formula, used, broken = "converted by formula", "converted to sRGB by its ICC profile", "cannot be used"
     for name, transform in (("cmyk", 0), ("ycck", 2)):
         yield Odd(f"{name}.jpg", "cmyk", cmyk_jpeg(CMYK, transform), words=formula, rgb=plain, within=9)
@@ -232,7 +232,7 @@ def refused_tiffs() -> Iterator[Odd]:
 
 def animations() -> Iterator[Odd]:
     """Several frames."""
-    frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (16, 12), fill) for fill in ("red", "blue", "lime")]
     red = np.array(frames[0])
     for kind, options in {"gif": {}, "png": {}, "webp": {"lossless": True}, "avif": {"quality": 100}}.items():
         data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=90, **options)

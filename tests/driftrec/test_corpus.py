@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode, not_kept
-from driftrec.png import TEXTS
+from driftrec.image.png import TEXTS
 from tests.corpus.made import ANY, Odd
 from tests.corpus.make import main, odd_files
 

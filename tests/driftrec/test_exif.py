@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from driftrec import exif
+from driftrec.image import exif
 
 
 def written(order: str, orientation: int, kind: int = 3) -> bytes:

@@ -3,7 +3,7 @@
 import pytest
 
 from driftrec.errors import BadImage, Reason
-from driftrec.formats import identify, is_cut, looks_like
+from driftrec.image.sniff import identify, is_cut, looks_like
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from driftrec.errors import BadImage
-from driftrec.headers import HEAD, header_of, read_header
 from driftrec.image import MAX_PIXELS, Picture, decode
+from driftrec.image.probe import HEAD, header_of, read_header
 from driftrec.jpeg import SUBSAMPLINGS, encode_jpeg
 from tests.corpus.made import ICC, XMP, Odd
 from tests.corpus.make import odd_files

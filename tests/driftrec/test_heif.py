@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import features
 
-from driftrec import heif
 from driftrec.errors import BadImage
+from driftrec.image import isobmff
 from tests.corpus.make import odd_files
 from tests.driftrec.pictures import refused
 
@@ -30,33 +30,33 @@ def described(*properties: bytes) -> bytes:
 def test_the_depth_of_an_avif(flags, bits):
     data = described(box(b"ispe", bytes(12)), box(b"av1C", bytes([0x81, 0, flags, 0])), box(b"av1C", b"\x81\0\0\0"))
     if bits == 8:
-        heif.check_depth(data, "AVIF")
+        isobmff.check_depth(data, "AVIF")
     else:
         with pytest.raises(BadImage, match=f"unsupported: AVIF of {bits} bits"):
-            heif.check_depth(data, "AVIF")
+            isobmff.check_depth(data, "AVIF")
 
 
 def test_a_whole_file_ends_with_its_last_box():
     whole = described() + box(b"mdat", bytes(50))
-    assert not heif.is_cut(whole)
-    assert not heif.is_cut(whole + box(b"free", b"", size=0))  # 0: to the end
-    assert not heif.is_cut(whole + struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4))  # 1: the size follows, 64 bits
+    assert not isobmff.is_cut(whole)
+    assert not isobmff.is_cut(whole + box(b"free", b"", size=0))  # 0: to the end
+    assert not isobmff.is_cut(whole + struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4))  # 1: the size follows, 64 bits
     for length in (len(whole) - 1, len(whole) - 57, len(whole) + 3):
-        assert heif.is_cut((whole + b"\0\0\0")[:length])
+        assert isobmff.is_cut((whole + b"\0\0\0")[:length])
 
 
 @given(st.binary(max_size=200))
 def test_boxes_of_any_content(noise):
     for data in (noise, described(noise), described() + noise, box(b"ftyp", b"mif1\0\0\0\0" + noise)):
-        heif.identify(data)
-        heif.is_cut(data)
+        isobmff.identify(data)
+        isobmff.is_cut(data)
         with contextlib.suppress(BadImage):
-            heif.check_depth(data, "HEIC")
+            isobmff.check_depth(data, "HEIC")
 
 
 def test_many_boxes_take_no_time():
     endless = box(b"iprp", b"", size=1 << 30)  # were it believed, each of them would be looked through to the end
-    heif.check_depth(box(b"meta", bytes(4) + endless) * 50_000, "HEIC")
+    isobmff.check_depth(box(b"meta", bytes(4) + endless) * 50_000, "HEIC")
 
 
 def test_a_missing_reader_is_named(monkeypatch):

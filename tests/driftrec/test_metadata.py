@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from driftrec import exif, xmp
 from driftrec.errors import BadImage, Reason
-from driftrec.image import Picture, decode, encode, from_pil, not_kept, to_pil
+from driftrec.image import Picture, decode, encode, exif, from_pil, not_kept, to_pil, xmp
 from driftrec.jpeg import inspect
 from tests.corpus.made import ICC, PHOTO, XMP, exif_with_thumbnail
 from tests.corpus.make import odd_files

@@ -14,8 +14,8 @@ from skimage import data as photographs
 from driftrec import Restorer
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture, decode, from_pil
+from driftrec.image.picture import UPRIGHT
 from driftrec.opening import opened
-from driftrec.picture import UPRIGHT
 from tests.pipeline import offline
 
 README = Path(__file__).parents[2] / "README.md"

@@ -12,8 +12,8 @@ from PIL import Image
 from skimage.data import astronaut, coffee
 
 from driftrec.image import decode
+from driftrec.image.picture import STORED
 from driftrec.jpeg import degrade, encode_jpeg, shift
-from driftrec.picture import STORED
 from driftrec.projection import Constraint, Older, Unconstrained, constraint, older_damage, project
 
 # Small JPEG files, and their levels as libjpeg reads them from the entropy-coded data.

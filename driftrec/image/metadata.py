@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from driftrec import exif, xmp
+from driftrec.image import exif, xmp
 
 MORE_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"  # XMP part 3, 1.1.3.1
 IPTC_RESOURCE = 0x0404  # of Photoshop

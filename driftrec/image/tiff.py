@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from driftrec import exif, formats
 from driftrec.errors import BadImage, Reason
-from driftrec.picture import Picture
+from driftrec.image import exif, sniff
+from driftrec.image.picture import Picture
 
 # 1024x768 crops of two photographs, one core: level 1 gives 0.88 MB in 0.02 s, 4 0.82 MB in 0.03 s,
 # 6 0.77 MB in 0.10 s.
@@ -47,7 +47,7 @@ LOW = {"L": "B", "B": "L", "N": OTHER}  # what makes Pillow's decoders take the 
 
 def check(image: TiffImageFile, data: bytes) -> None:
     """Refuse what Pillow would bend without a word, and a file in which pixels are missing."""
-    check_tags(image, len(data), lambda: formats.is_cut(data, "TIFF"))
+    check_tags(image, len(data), lambda: sniff.is_cut(data, "TIFF"))
 
 
 def check_tags(image: TiffImageFile, size: int, is_cut: Callable[[], bool]) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from driftrec import colour
 from driftrec.errors import BadImage, Reason
-from driftrec.picture import ROWS, Mode, Pixels
+from driftrec.image import cmyk
+from driftrec.image.picture import ROWS, Mode, Pixels
 
 UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,7 +64,7 @@ def reading(image: Image.Image, icc: bytes | None) -> Reading:
         case "La":
             return Reading(_converted("LA"), "", icc)
         case "CMYK":
-            srgb = colour.to_srgb(icc)
+            srgb = cmyk.to_srgb(icc)
             return Reading(partial(_read_through, srgb.convert), srgb.note, srgb.icc)
         case "I;16" | "I;16B" | "I;16L":
             return Reading(deep_grey, "", icc)

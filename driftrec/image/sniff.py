@@ -5,8 +5,8 @@ Everything here looks at headers and frames only; `driftrec.image` decodes.
 
 import struct
 
-from driftrec import exif, heif, png
 from driftrec.errors import BadImage, Reason
+from driftrec.image import exif, isobmff, png
 
 MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -70,7 +70,7 @@ def identify(data: bytes) -> str:
         raise BadImage(Reason.truncated, f"only the first {len(data)} bytes of a RIFF file")
     if data.startswith(b"BM") and (len(data) < 18 or int.from_bytes(data[14:18], "little") in BMP_HEADERS):
         return "BMP"
-    if name := heif.identify(data):
+    if name := isobmff.identify(data):
         return name
     for offset, magic, name in OTHER_IMAGES:
         if data.startswith(magic, offset):
@@ -107,7 +107,7 @@ def check_header(data: bytes, name: str, max_pixels: int) -> None:
         case "WEBP":
             check_size(*webp_size(data), max_pixels)
         case "AVIF" | "HEIC":
-            heif.check_depth(data, name)
+            isobmff.check_depth(data, name)
         case _:
             pass
 
@@ -150,9 +150,9 @@ def is_cut(data: bytes, name: str) -> bool:
         case "TIFF":
             return _tiff_is_cut(data)
         case "AVIF" | "HEIC":
-            return heif.is_cut(data)
+            return isobmff.is_cut(data)
         case _:
-            return False  # PNG: driftrec.png has already told
+            return False  # PNG: driftrec.image.png has already told
 
 
 def _tiff_is_cut(data: bytes) -> bool:

@@ -24,11 +24,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from driftrec import formats, heif, pixels, png, tiff
 from driftrec.errors import BadImage, Reason
+from driftrec.image import isobmff, pixels, png, sniff, tiff
+from driftrec.image.metadata import Metadata, joined, left_out, metadata, one_line
+from driftrec.image.picture import Mode, Picture
 from driftrec.jpeg import inspect
-from driftrec.metadata import Metadata, joined, left_out, metadata, one_line
-from driftrec.picture import Mode, Picture
 
 Frames = Literal["first", "skip"]
 
@@ -42,8 +42,8 @@ PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
-    "AVIF": heif.avif,
-    "HEIC": heif.heic,
+    "AVIF": isobmff.avif,
+    "HEIC": isobmff.heic,
 }
 
 
@@ -60,7 +60,7 @@ def decode(data: bytes, name: str = "", max_pixels: int = MAX_PIXELS, frames: Fr
         BadImage: `empty`, `not_an_image`, `truncated`, `corrupt`, `too_large`, `unsupported`, `animated` or
             `out_of_memory`; nothing else.
     """
-    source_format = formats.identify(data)
+    source_format = sniff.identify(data)
     try:
         return _decode(data, source_format, name, max_pixels, frames)
     except BadImage:
@@ -85,10 +85,10 @@ def from_pil(image: Image.Image) -> Picture:
 
 def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames: Frames) -> Picture:
     """The picture, or whatever its decoder raises."""
-    formats.check_header(data, source_format, max_pixels)
+    sniff.check_header(data, source_format, max_pixels)
     chunks, dropped = png.kept(data) if source_format == "PNG" else ((), "")
     image = PLUGINS[source_format](io.BytesIO(data))
-    formats.check_size(*image.size, max_pixels)
+    sniff.check_size(*image.size, max_pixels)
     if frames == "skip" and _has_frames(PLUGINS[source_format](io.BytesIO(data))):
         raise BadImage(Reason.animated, f"{source_format} of several frames or pages, which this run skips")
     turned, packet, notes = 1, None, [dropped]
@@ -172,7 +172,7 @@ def _has_frames(image: ImageFile.ImageFile) -> bool:
 def _lie(name: str, source_format: str) -> str:
     """A note if the name's extension promises another format."""
     extension = PurePosixPath(name).suffix.lower()
-    honest = formats.EXTENSIONS.get(extension, source_format) == source_format
+    honest = sniff.EXTENSIONS.get(extension, source_format) == source_format
     return "" if honest else f"named {extension}, holds {source_format}"
 
 
@@ -182,7 +182,7 @@ def reason_of(error: Exception, data: bytes, source_format: str) -> Reason:
     bombs = Image.DecompressionBombError | Image.DecompressionBombWarning
     if isinstance(error, bombs) or "too large" in words or "too much memory" in words:
         return Reason.too_large
-    if formats.is_cut(data, source_format):
+    if sniff.is_cut(data, source_format):
         return Reason.truncated
     known = ("cannot handle", "unsupported", "not yet supported", "unknown pixel mode")
     return Reason.unsupported if any(phrase in words for phrase in known) else Reason.corrupt

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from driftrec import exif, png, tiff, xmp
 from driftrec.errors import BadImage, InvalidInput, Reason
-from driftrec.formats import EXTENSIONS
+from driftrec.image import exif, png, tiff, xmp
+from driftrec.image.metadata import joined, one_line
+from driftrec.image.picture import Picture
+from driftrec.image.sniff import EXTENSIONS
 from driftrec.jpeg import subsampling_code
-from driftrec.metadata import joined, one_line
-from driftrec.picture import Picture
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from driftrec import exif
 from driftrec.errors import BadImage, Reason
-from driftrec.picture import Chunk, Picture
+from driftrec.image import exif
+from driftrec.image.picture import Chunk, Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 33  # bytes: signature and IHDR

@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from driftrec import exif, formats, heif, jpeg, png, tiff
-from driftrec.decoding import reason_of
+from driftrec import jpeg
 from driftrec.errors import BadImage, Reason
-from driftrec.metadata import one_line
+from driftrec.image import exif, isobmff, png, sniff, tiff
+from driftrec.image.decode import reason_of
+from driftrec.image.metadata import one_line
 
 HEAD, GROWTH, MOST_HEAD = 4096, 8, 1 << 25  # bytes: read first; so many times more where needed; at most
 TAIL = 64  # bytes at the end that are looked at for the mark of a whole file
@@ -63,12 +64,12 @@ def read_header(file: BinaryIO, size: int, max_pixels: int) -> Header:
     found: dict[str, Any] = {}
     source = _Source(file, size, file.read(HEAD))
     try:
-        found["format"] = formats.identify(source.head)
+        found["format"] = sniff.identify(source.head)
         READERS[found["format"]](source, found)
-        formats.check_size(found["width"], found["height"], max_pixels)
+        sniff.check_size(found["width"], found["height"], max_pixels)
     except BadImage as error:
         known = error.reason != Reason.not_an_image  # whose words count the bytes they were given
-        detail = error.detail if known else f"{size} bytes of {formats.looks_like(source.head)}"
+        detail = error.detail if known else f"{size} bytes of {sniff.looks_like(source.head)}"
         return Header(**found, reason=error.reason, detail=detail)
     except (struct.error, OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError) as error:
         reason = reason_of(error, source.whole(), found["format"])
@@ -130,7 +131,7 @@ def _jpeg(source: _Source, found: dict[str, Any]) -> None:
         raise BadImage(Reason.unsupported, f"JPEG of {info.precision}-bit samples: convert it to a 16-bit PNG")
     if not info.tables:
         raise BadImage(Reason.corrupt, "JPEG without the quantisation tables that it names")
-    if formats.is_cut(source.tail(), "JPEG") and b"\xff\xd9" not in source.whole()[scan:]:
+    if sniff.is_cut(source.tail(), "JPEG") and b"\xff\xd9" not in source.whole()[scan:]:
         raise BadImage(Reason.truncated, "JPEG without its end marker")  # in a scan such bytes never stand
 
 
@@ -166,7 +167,7 @@ def _png(source: _Source, found: dict[str, Any]) -> None:
 
 
 def _webp(source: _Source, found: dict[str, Any]) -> None:
-    found["width"], found["height"] = formats.webp_size(source.head)
+    found["width"], found["height"] = sniff.webp_size(source.head)
     kind, flags = source.head[12:16], source.head[20]
     alpha = bool(flags & 0x10) if kind == b"VP8X" else kind == b"VP8L" and bool(source.head[24] & 0x10)  # RFC 9649
     found |= {"mode": "RGBA" if alpha else "RGB", "components": 4 if alpha else 3, "depth": 8}
@@ -196,7 +197,7 @@ def _webp_exif(file: BinaryIO) -> bytes | None:
 def _gif(source: _Source, found: dict[str, Any]) -> None:
     found["width"], found["height"] = struct.unpack_from("<HH", source.head, 6)
     found |= {"mode": "P", "components": 1, "depth": 8}
-    if formats.is_cut(source.tail(), "GIF") and formats.is_cut(source.whole(), "GIF"):
+    if sniff.is_cut(source.tail(), "GIF") and sniff.is_cut(source.whole(), "GIF"):
         raise BadImage(Reason.truncated, "GIF without its end mark")
 
 
@@ -229,21 +230,21 @@ def _tiff(source: _Source, found: dict[str, Any]) -> None:
         "xmp": tiff.XMP in tags,
         "icc": tiff.ICC in tags,
     }
-    tiff.check_tags(image, source.size, lambda: formats.is_cut(source.whole(), "TIFF"))
+    tiff.check_tags(image, source.size, lambda: sniff.is_cut(source.whole(), "TIFF"))
 
 
 def _heif(source: _Source, found: dict[str, Any]) -> None:
     source.more(GROWTH**2 * HEAD)  # where all pictures are described, before their data
     head, name = source.head, found["format"]
-    width, height = heif.size(head)
+    width, height = isobmff.size(head)
     if not width * height:
         reason = Reason.truncated if source.size <= len(head) else Reason.corrupt
         raise BadImage(reason, f"{name} in which no picture is described")
-    found |= {"width": width, "height": height, "mode": "RGB", "components": 3, "depth": heif.depth(head)}
-    found |= {"exif": b"Exif" in head, "xmp": b"application/rdf+xml" in head, "icc": heif.has_profile(head)}
-    if heif.end(source.file, source.size) != source.size:
+    found |= {"width": width, "height": height, "mode": "RGB", "components": 3, "depth": isobmff.depth(head)}
+    found |= {"exif": b"Exif" in head, "xmp": b"application/rdf+xml" in head, "icc": isobmff.has_profile(head)}
+    if isobmff.end(source.file, source.size) != source.size:
         raise BadImage(Reason.truncated, f"{name} of {source.size} bytes that should have more")
-    heif.check_depth(head, name)
+    isobmff.check_depth(head, name)
 
 
 READERS: dict[str, Callable[[_Source, dict[str, Any]], None]] = {

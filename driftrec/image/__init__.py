@@ -3,9 +3,9 @@
 What becomes of every kind of file stands in docs/formats.md, one line each.
 """
 
-from driftrec.decoding import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.encoding import Format, encode, format_of, not_kept, to_pil
-from driftrec.picture import Mode, Picture, Pixels
+from driftrec.image.decode import MAX_PIXELS, Frames, decode, from_pil
+from driftrec.image.encode import Format, encode, format_of, not_kept, to_pil
+from driftrec.image.picture import Mode, Picture, Pixels
 
 __all__ = [
     "MAX_PIXELS",
