@@ -21,7 +21,7 @@ import pyarrow as pa
 from PIL import Image
 
 from driftrec.image import decode
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from pipeline.settings import RestoreSettings
 from pipeline.shards import list_shards, read_shard
 from pipeline.stage import RestoreShard

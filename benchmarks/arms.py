@@ -27,7 +27,7 @@ from driftrec.bridge import I2SB, IRSDE, Conditional, InDI, Regression
 from driftrec.checkpoint import save
 from driftrec.denoiser import Denoiser, Form
 from driftrec.image import from_pil
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner, Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import TimeDensity

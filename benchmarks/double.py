@@ -1,10 +1,10 @@
-"""How often `driftrec.double.earlier` sees an earlier compression, and how often it sees one that never was.
+"""How often `double_compression.earlier` sees an earlier compression, and how often it sees one that never was.
 
     python benchmarks/double.py data/photos/devtest [--images 100]
 
 Every photograph is compressed once at a pair's second quality, and twice: on the same grid, and with 1 to 4 rows and
 columns cut off in between, as many as its number in the folder says. Precision is that of as many files of one kind as
-of the other. Beside it `driftrec.projection.older_damage`, on the same files.
+of the other. Beside it `driftrec.jpeg.older_blocks.older_damage`, on the same files.
 """
 
 import argparse
@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from PIL import Image
 
-from driftrec.double import earlier_in
 from driftrec.image import decode
-from driftrec.jpeg import degrade, encode_jpeg, shift
-from driftrec.projection import older_damage
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.jpeg.double_compression import earlier_in
+from driftrec.jpeg.older_blocks import older_damage
 
 # The first five are the paper's (Table IV).
 PAIRS = ((30, 10), (10, 30), (30, 30), (50, 30), (30, 50), (10, 10), (75, 90), (90, 75), (60, 95), (50, 75), (80, 70))

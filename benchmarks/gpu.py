@@ -24,7 +24,7 @@ from PIL import Image
 
 from driftrec import Restorer
 from driftrec.image import decode, from_pil
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.learner import Learner
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.noise import gaussian

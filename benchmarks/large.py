@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 
 ASPECT = 4 / 3
 QUALITY = 30

@@ -24,7 +24,7 @@ from PIL import Image
 
 from driftrec import Restorer
 from driftrec.image import decode
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.metrics import pair_scores
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid

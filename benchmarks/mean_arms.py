@@ -27,7 +27,7 @@ from arms import batches
 from scores import Set, clean_images
 
 from driftrec.denoiser import Denoiser
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.muon import Muon
 from driftrec.network import NetworkConfig, parameter_count

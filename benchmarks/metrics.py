@@ -23,7 +23,7 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.metrics import pair_scores
 
 NAMES = ("psnr", "ssim", "bef", "psnrb")

@@ -23,7 +23,7 @@ from scores import Scores, Set, cells, clean_images, header
 
 from driftrec import Restorer
 from driftrec.image import decode
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 

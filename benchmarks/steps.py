@@ -21,7 +21,7 @@ from scores import HIGHER_IS_BETTER, Scores, Set, cells, clean_images, header
 
 from driftrec import Restorer
 from driftrec.image import from_pil
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.restoration import Sampling
 
 EVALUATIONS = (1, 2, 3, 5, 8, 10, 20, 50, 100)

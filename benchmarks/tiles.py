@@ -21,7 +21,7 @@ from PIL import Image
 
 from driftrec import Restorer
 from driftrec.image import Picture
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 from driftrec.tiling import spans

@@ -10,7 +10,7 @@ import numpy as np
 from driftrec.errors import BadImage, Reason
 from driftrec.guard import Change
 from driftrec.image.picture import ROWS, STORED, Picture
-from driftrec.projection import project_band
+from driftrec.jpeg.constraint import project_band
 from driftrec.tiling import Canvas
 
 if TYPE_CHECKING:

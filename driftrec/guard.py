@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 
 from driftrec.image.picture import ROWS, Pixels
-from driftrec.jpeg import standard_tables
-from driftrec.projection import TO_YCC
+from driftrec.jpeg.codec import TO_YCC
+from driftrec.jpeg.headers import standard_tables
 
 Array = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from driftrec.image.decode import MAX_PIXELS, Frames, decode, from_pil
 from driftrec.image.encode import to_pil
 from driftrec.image.metadata import joined
 from driftrec.image.picture import Picture
-from driftrec.jpeg import estimate_quality
-from driftrec.projection import Constraint, constraint
+from driftrec.jpeg.constraint import Constraint, constraint
+from driftrec.jpeg.headers import estimate_quality
 
 File = str | Path | bytes  # a path, or the bytes themselves
 Array = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16 (H, W, 3)

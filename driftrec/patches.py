@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 
 Pixels = NDArray[np.uint8]
 

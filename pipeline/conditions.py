@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
-from driftrec.jpeg import degrade, encode_jpeg, shift
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.patches import generator_for
 from pipeline.evaluate_settings import DamageSettings
 

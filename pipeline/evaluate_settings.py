@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from driftrec.jpeg import SUBSAMPLINGS
+from driftrec.jpeg.codec import SUBSAMPLINGS
 from pipeline.settings import MIB, Allowance, Settings
 
 

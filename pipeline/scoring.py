@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from driftrec.errors import BadImage, DriftRecError, Failed, Reason
 from driftrec.image import Picture, decode
-from driftrec.jpeg import inspect
+from driftrec.jpeg.headers import inspect
 from pipeline.candidates import JPEG, Candidates, Files
 from pipeline.conditions import Condition, crop_of, damage, reference_of
 from pipeline.evaluate_settings import EvaluateSettings

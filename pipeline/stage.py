@@ -21,9 +21,9 @@ from driftrec.image import Picture, encode, not_kept
 from driftrec.image.metadata import joined
 from driftrec.image.picture import to_8_bits
 from driftrec.image.probe import read_header
+from driftrec.jpeg.older_blocks import Older
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.opening import open_picture
-from driftrec.projection import Older
 from driftrec.restoration import Restored, Sampling
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.names import copy_name, output_format, output_name

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from driftrec.double import earlier_in
 from driftrec.errors import DriftRecError, Reason, StorageFull
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
+from driftrec.jpeg.double_compression import earlier_in
 from pipeline.containers import Row
 from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
 from pipeline.names import printable, unsafe

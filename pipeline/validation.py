@@ -20,7 +20,7 @@ from driftrec.checkpoint import Checkpoint
 from driftrec.denoiser import Denoiser
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
 from driftrec.restoration import Restorer, Sampling

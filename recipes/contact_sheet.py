@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.rivals import spp
 from driftrec import Restorer
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.opening import open_picture
 from driftrec.restoration import Sampling
 

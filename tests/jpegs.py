@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 from scipy.fft import dctn
 
-from driftrec.jpeg import ZIGZAG, standard_tables
+from driftrec.jpeg.headers import ZIGZAG, standard_tables
 
 YCC = np.array([[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]])
 Scan = tuple[tuple[int, ...], int, int]  # components, first and last coefficient

@@ -28,7 +28,7 @@ from driftrec.errors import BadImage, Reason
 from driftrec.image import isobmff, pixels, png, sniff, tiff
 from driftrec.image.metadata import Metadata, joined, left_out, metadata, one_line
 from driftrec.image.picture import Mode, Picture
-from driftrec.jpeg import inspect
+from driftrec.jpeg.headers import inspect
 
 Frames = Literal["first", "skip"]
 

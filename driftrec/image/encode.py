@@ -15,7 +15,7 @@ from driftrec.image import exif, png, tiff, xmp
 from driftrec.image.metadata import joined, one_line
 from driftrec.image.picture import Picture
 from driftrec.image.sniff import EXTENSIONS
-from driftrec.jpeg import subsampling_code
+from driftrec.jpeg.codec import subsampling_code
 
 Format = Literal["png", "jpeg", "webp", "tiff"]
 

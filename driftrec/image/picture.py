@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from driftrec.projection import Constraint
+from driftrec.jpeg.constraint import Constraint
 
 Pixels = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 Mode = Literal["L", "LA", "RGB", "RGBA"]

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from driftrec import jpeg
 from driftrec.errors import BadImage, Reason
 from driftrec.image import exif, isobmff, png, sniff, tiff
 from driftrec.image.decode import reason_of
 from driftrec.image.metadata import one_line
+from driftrec.jpeg import headers
 
 HEAD, GROWTH, MOST_HEAD = 4096, 8, 1 << 25  # bytes: read first; so many times more where needed; at most
 TAIL = 64  # bytes at the end that are looked at for the mark of a whole file
@@ -105,13 +105,13 @@ class _Source:
 def _jpeg(source: _Source, found: dict[str, Any]) -> None:
     while True:
         try:
-            segments, scan = jpeg.segments(source.head)
+            segments, scan = headers.segments(source.head)
             break
         except BadImage:
             if len(source.head) >= min(source.size, MOST_HEAD):
                 raise
             source.more((GROWTH - 1) * len(source.head))
-    info = jpeg.info_of(segments)
+    info = headers.info_of(segments)
     found |= {
         "width": info.width,
         "height": info.height,

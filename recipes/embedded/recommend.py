@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from driftrec import Restorer
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.metrics import pair_scores
 from driftrec.opening import open_picture
 from driftrec.restoration import Sampling

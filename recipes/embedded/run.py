@@ -22,7 +22,7 @@ from driftrec import checkpoint
 from driftrec.checkpoint import Checkpoint
 from driftrec.denoiser import Denoiser
 from driftrec.errors import DriftRecError
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
 from driftrec.network import NetworkConfig, parameter_count

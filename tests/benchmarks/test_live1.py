@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.live1 import LIVE1, PUBLISHED, as_decoded, published, read, row
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 
 
 def test_a_row_is_the_mean_over_the_images() -> None:

@@ -13,10 +13,10 @@ from skimage.data import astronaut
 from driftrec import Restorer, adaptive
 from driftrec.bridge import I2SB, InDI
 from driftrec.image import Picture
-from driftrec.jpeg import degrade, encode_jpeg, shift
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.jpeg.older_blocks import Older
 from driftrec.opening import open_picture
 from driftrec.process import Process
-from driftrec.projection import Older
 from driftrec.restoration import Sampling
 from driftrec.sde import OUVE, CosVE
 

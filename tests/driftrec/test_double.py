@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut, coffee
 
-from driftrec.double import Earlier, _best_likelihoods, _shapes, earlier, earlier_in
-from driftrec.jpeg import degrade, encode_jpeg, shift, standard_tables
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.jpeg.double_compression import Earlier, _best_likelihoods, _shapes, earlier, earlier_in
+from driftrec.jpeg.headers import standard_tables
 
 PHOTOS = {
     "astronaut": np.ascontiguousarray(astronaut()[20:277, 100:353]),  # no multiple of 8

@@ -14,7 +14,7 @@ from driftrec import Restorer
 from driftrec.denoiser import Denoiser, Form, check
 from driftrec.guard import implausible
 from driftrec.image import Picture, decode
-from driftrec.jpeg import encode_jpeg
+from driftrec.jpeg.codec import encode_jpeg
 from driftrec.opening import open_picture
 from driftrec.process import Process
 from driftrec.restoration import Sampling

@@ -10,7 +10,7 @@ from PIL import Image
 from driftrec.errors import BadImage
 from driftrec.image import MAX_PIXELS, Picture, decode
 from driftrec.image.probe import HEAD, header_of, read_header
-from driftrec.jpeg import SUBSAMPLINGS, encode_jpeg
+from driftrec.jpeg.codec import SUBSAMPLINGS, encode_jpeg
 from tests.corpus.made import ICC, XMP, Odd
 from tests.corpus.make import odd_files
 from tests.driftrec.pictures import exif_bytes, photo, saved

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from driftrec.errors import BadImage, InvalidInput, Reason
-from driftrec.jpeg import SUBSAMPLINGS, degrade, encode_jpeg, estimate_quality, inspect, shift, standard_tables
+from driftrec.jpeg.codec import SUBSAMPLINGS, degrade, encode_jpeg, shift
+from driftrec.jpeg.headers import estimate_quality, inspect, standard_tables
 
 
 def photo(height: int = 61, width: int = 85) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import Picture, decode, encode, exif, from_pil, not_kept, to_pil, xmp
-from driftrec.jpeg import inspect
+from driftrec.jpeg.headers import inspect
 from tests.corpus.made import ICC, PHOTO, XMP, exif_with_thumbnail
 from tests.corpus.make import odd_files
 from tests.driftrec.pictures import RGB, RGBA, exif_bytes, png_chunk, png_with, refused, saved

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.patches import PatchConfig, draw_paired, draw_patches
 from tests import made
 

@@ -13,8 +13,9 @@ from skimage.data import astronaut, coffee
 
 from driftrec.image import decode
 from driftrec.image.picture import STORED
-from driftrec.jpeg import degrade, encode_jpeg, shift
-from driftrec.projection import Constraint, Older, Unconstrained, constraint, older_damage, project
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.jpeg.constraint import Constraint, Unconstrained, constraint, project
+from driftrec.jpeg.older_blocks import Older, older_damage
 
 # Small JPEG files, and their levels as libjpeg reads them from the entropy-coded data.
 REFERENCE = json.loads((Path(__file__).parent / "fixtures" / "levels.json").read_text())["files"]

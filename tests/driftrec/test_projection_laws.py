@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from driftrec.image import decode
-from driftrec.projection import Constraint, Unconstrained, constraint, project
+from driftrec.jpeg.constraint import Constraint, Unconstrained, constraint, project
 from tests.jpegs import SCRIPTS, Made, encode
 
 PHOTO = np.asarray(Image.fromarray(astronaut()[80:420, 80:420]).resize((128, 128)))

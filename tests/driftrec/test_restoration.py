@@ -10,7 +10,7 @@ from PIL import Image
 from driftrec import Restorer
 from driftrec.checkpoint import load
 from driftrec.image import Picture, decode, from_pil
-from driftrec.projection import constraint, project
+from driftrec.jpeg.constraint import constraint, project
 from driftrec.restoration import Sampling
 from tests.made import jpeg
 

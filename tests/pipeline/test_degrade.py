@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from driftrec.errors import InvalidInput
-from driftrec.jpeg import degrade, inspect
+from driftrec.jpeg.codec import degrade
+from driftrec.jpeg.headers import inspect
 from pipeline.degrade import run_degrade
 from pipeline.evaluate_settings import DegradeSettings
 from pipeline.settings import load

@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 from driftrec import Restorer
 from driftrec.checkpoint import load as load_model
 from driftrec.errors import DriftRecError, StorageFull, TrainingDiverged
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner, StepResult
 from driftrec.metrics import PAIR_METRICS
 from pipeline import ingest, journal

@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import decode, encode
-from driftrec.jpeg import inspect
+from driftrec.jpeg.headers import inspect
 from driftrec.metrics.blockiness import bef_u8
 from pipeline.ledger import Ledger
 from pipeline.names import output_name

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from driftrec.errors import DriftRecError, InvalidInput
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.metrics import LABELS, PAIR_METRICS, SET_METRICS
 from pipeline.scores import METRICS, Plan, column_of, describe, plan_metrics
 from tests import made

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from driftrec.image import decode
-from driftrec.jpeg import degrade
+from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from pipeline.conditions import damage
 from pipeline.degrade import DegradeShard

@@ -16,8 +16,8 @@ from driftrec.checkpoint import save
 from driftrec.denoiser import Denoiser
 from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
+from driftrec.jpeg.constraint import constraint, project
 from driftrec.network import NetworkConfig
-from driftrec.projection import constraint, project
 from driftrec.restoration import Restored, Restorer
 from pipeline.blocks import from_one_row
 from pipeline.ledger import SCHEMA, Ledger

@@ -11,7 +11,7 @@ from skimage.data import astronaut
 
 from driftrec import __version__
 from driftrec.checkpoint import load
-from driftrec.jpeg import degrade, encode_jpeg
+from driftrec.jpeg.codec import degrade, encode_jpeg
 from driftrec.metrics.blockiness import bef_u8
 from pipeline.names import copy_name, output_name
 from tests.driftrec.pictures import RGB, exif_bytes, saved

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from driftrec.errors import InvalidInput
-from driftrec.jpeg import degrade, encode_jpeg
+from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline import survey_stage
 from pipeline.settings import load
 from pipeline.shards import list_input

@@ -30,7 +30,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from scipy.fft import dctn
 from scipy.special import ndtr
 
-from driftrec.jpeg import ZIGZAG, Table, inspect, standard_tables
+from driftrec.jpeg.headers import ZIGZAG, Table, inspect, standard_tables
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]

@@ -1,28 +1,13 @@
-"""The JPEG degradation, and what a JPEG file tells about itself without being decoded.
+"""What a JPEG file says of itself without being decoded: quantisation tables, quality, subsampling, segments."""
 
-Compression goes through Pillow's encoder (libjpeg-turbo). The `imagecodecs` encoder gives the same bytes in
-half the time, but training degrades some 100 patches of 64x64 a second, 0.17 ms each: not worth a dependency.
-
-Double compression is composition: `degrade(shift(degrade(image, 30), 4, 4), 10)` compresses twice, the second
-8x8 grid 4 pixels off the first (compare the result with `shift(image, 4, 4)`).
-"""
-
-import io
 import struct
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
-from driftrec.errors import BadImage, InvalidInput, Reason
+from driftrec.errors import BadImage, Reason
 
-ImageOrArray = TypeVar("ImageOrArray", Image.Image, NDArray[np.uint8])
 Table = tuple[int, ...]  # 64 quantisation steps in row order (DC first), not in zigzag order
-
-SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # those Pillow can write
 # Names of the (horizontal, vertical) ratio of luma to chroma samples.
 RATIOS = {
     (1, 1): "4:4:4",
@@ -67,62 +52,6 @@ class JpegInfo:
     tables: tuple[Table, ...]  # one quantisation table a component; empty for lossless JPEG
     quality: int | None  # libjpeg quality, 1 to 100, of these tables or the nearest luma table; None without
     exact: bool  # whether all the tables are those of `quality`
-
-
-def degrade(image: ImageOrArray, quality: int, subsampling: str = "4:2:0") -> ImageOrArray:
-    """Compress to JPEG and decode again.
-
-    Args:
-        image: PIL image of mode RGB or L, or uint8 array (H, W, 3) or (H, W).
-        quality: 0 to 100 on libjpeg's scale; 0 equals 1.
-        subsampling: "4:4:4", "4:2:2" or "4:2:0"; without effect on grey.
-
-    Returns:
-        The same kind, shape and mode, without metadata.
-
-    Raises:
-        InvalidInput: quality or subsampling out of range.
-    """
-    pixels = np.array(JpegImageFile(io.BytesIO(encode_jpeg(image, quality, subsampling))))
-    if isinstance(image, Image.Image):
-        return Image.fromarray(pixels)
-    return pixels
-
-
-def shift(image: ImageOrArray, dy: int, dx: int) -> ImageOrArray:
-    """Cut dy rows off the top and dx columns off the left: the next JPEG's 8x8 grid lies that far off."""
-    if isinstance(image, Image.Image):
-        return image.crop((dx, dy, image.width, image.height))
-    return image[dy:, dx:]
-
-
-def encode_jpeg(
-    image: Image.Image | NDArray[np.uint8],
-    quality: int = 95,
-    subsampling: str = "4:4:4",
-    progressive: bool = False,
-) -> bytes:
-    """JPEG bytes of the pixels alone, no metadata. Arguments and errors as in `degrade`."""
-    if not 0 <= quality <= 100:
-        raise InvalidInput(f"JPEG quality {quality} is out of range: give 0 to 100")
-    pixels = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    out = io.BytesIO()
-    pixels.save(
-        out,
-        "JPEG",
-        quality=int(quality),
-        subsampling=subsampling_code(subsampling),
-        progressive=progressive,
-        comment=None,  # Pillow would take it from the image
-    )
-    return out.getvalue()
-
-
-def subsampling_code(name: str) -> int:
-    """Pillow's number of a chroma subsampling (given the name 4:1:1, it would write 4:2:0 without a word)."""
-    if name not in SUBSAMPLINGS:
-        raise InvalidInput(f"unknown chroma subsampling {name!r}: give one of {', '.join(SUBSAMPLINGS)}")
-    return SUBSAMPLINGS[name]
 
 
 def standard_tables(quality: int, limit: int = 255) -> tuple[Table, Table]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,38 +31,21 @@ from PIL.JpegImagePlugin import JpegImageFile
 from scipy.fft import dctn, idctn
 
 from driftrec.errors import BadImage
-from driftrec.jpeg import JpegInfo, info_of, segments
+from driftrec.jpeg.codec import TO_RGB, TO_YCC
+from driftrec.jpeg.headers import JpegInfo, info_of, segments
+from driftrec.jpeg.older_blocks import older_damage
 
 Array = NDArray[np.float32]
 Samples = NDArray[np.uint8]
 Pixels = TypeVar("Pixels", NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64])
 
 REDUCTION = {"4:0:0": (1, 1), "4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # luma samples a chroma sample: y, x
-TO_YCC = np.array(  # JFIF 1.02: Y, Cb and Cr, the latter two without their offset of 128
-    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
-)
-TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)
 ROUNDS = 20  # of filling in what libjpeg clipped
 # Root mean square between decoded samples and what their levels decode to: at most 0.55 where the steps are the file's
 # own (900 files of the tests' encoder), for roundings and the upsampling of 4:2:2.
 ROUNDING = 1.0
 CHECKED = 16  # rows of blocks of each plane whose levels are decoded again
 BAND = 64  # rows projected at a time: small arrays stay in the cache
-
-# Limits of `older_damage`; what they let through and what not is in its docstring.
-WINDOW, LEAST = 1024, 64  # pixels: side of the window that is looked at, and what a grid needs to show
-LEAST_QUALITY = 50
-PHASE_LIMIT = 9.0  # standard deviations
-PERIOD_LIMIT, PLAIN_PERIOD = 8.0, 18.0  # times the mean power of a frequency
-OWN_LIMIT, PLAIN_OWN = 0.2, 0.25  # share of rows, at quality 90 and more
-
-
-class Older(IntEnum):
-    """Whether an older compression shows in a JPEG file."""
-
-    unseen = 0
-    suspected = 1
-    plain = 2
 
 
 class Unconstrained(StrEnum):
@@ -175,57 +158,6 @@ def constraint(data: bytes) -> Constraint | Unconstrained:
     if planes[0].shape != (info.height, info.width) or not known.agrees():
         return Unconstrained.unclear
     return Unconstrained.older if older_damage(planes[0], info.quality or 1) else known
-
-
-def older_damage(stored: NDArray[Any], quality: int) -> Older:
-    """Whether the blocks of an earlier compression show that the file's own quality does not explain.
-
-    Looks at where the jump between two columns (rows) is larger than both beside it: too often on the file's own grid,
-    on one of its phases, or at a period that is none of the grid's. Below quality 50 the intervals are so wide that
-    nothing is lost, and nothing is suspected.
-
-    Of 100 photographs of 256x256 pixels, compressed once at 95, 90, 75 or 50, it suspects 9, 0, 5 and 7. Compressed at
-    10 before 90: 96 in place, 99 shifted, 100 enlarged by half, 38 reduced to 3/4; at 30 before 90: 85 in place, 91
-    shifted. Plain are 90 and 72 of those in place and 63 of those enlarged, no shifted one, and none compressed once,
-    at 50 to 100. A suspicion costs the guard rail; its lack costs up to 0.4 dB, of the 0.5 that a small model gained.
-
-    Args:
-        stored: luma (H, W) or RGB (H, W, 3), as stored. Below 64 pixels a side nothing is suspected.
-        quality: of the file.
-    """
-    if quality < LEAST_QUALITY or min(stored.shape[:2]) < LEAST:
-        return Older.unseen
-    luma = middle(stored)
-    own, phase, period = np.mean([_grid(luma), _grid(luma.T)], axis=0)
-    own -= 0.008 * max(0, 90 - quality)
-    if own > PLAIN_OWN or period > PLAIN_PERIOD:
-        return Older.plain
-    suspected = own > OWN_LIMIT or phase > PHASE_LIMIT or period > PERIOD_LIMIT
-    return Older.suspected if suspected else Older.unseen
-
-
-def middle(stored: NDArray[Any]) -> Array:
-    """Luma of what `older_damage` looks at: at most 1024 pixels a side, beginning at a corner of the grid."""
-    top, left = (max(0, side - WINDOW) // 16 * 8 for side in stored.shape[:2])
-    window = stored[top : top + WINDOW, left : left + WINDOW].astype(np.float32)
-    return window if window.ndim == 2 else window @ TO_YCC[0]
-
-
-def _grid(plane: Array) -> tuple[float, float, float]:
-    """How much vertical edges stand on the 8-pixel grid (share of rows), on one of its other phases (standard
-    deviations), and at any other period of 4 to 20 pixels (times the mean power).
-    """
-    jumps = np.abs(np.diff(plane, axis=1))
-    edges = (jumps[:, 1:-1] > np.maximum(jumps[:, :-2], jumps[:, 2:])).mean(axis=0)
-    edges -= edges.mean()
-    count, phase = len(edges), np.arange(2, len(edges) + 2) % 8  # the first jump with two beside it is left of column 2
-    of_phase = np.array([edges[phase == k].mean() for k in range(8)])
-    rest = edges - of_phase[phase]
-    spread = max(float(rest.std()), 1e-6)
-    other = (of_phase[1:].max() - np.median(of_phase)) / spread * (count / 8) ** 0.5
-    frequency = np.fft.rfftfreq(4 * count)
-    power = np.abs(np.fft.rfft(rest, 4 * count)) ** 2 / (count * spread**2)
-    return float(of_phase[0]), float(other), float(power[(frequency > 1 / 20) & (frequency < 1 / 4)].max())
 
 
 def _is_usual(info: JpegInfo) -> bool:
