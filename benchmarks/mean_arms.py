@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).parent))  # the benchmarks that run as scr
 from arms import batches
 from scores import Set, clean_images
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.muon import Muon
 from driftrec.network import NetworkConfig, parameter_count
 from driftrec.objective import Objective, TimeDensity
 from driftrec.patches import PatchConfig
-from driftrec.sde import OUVE
 
 THRESHOLDS = (12, 30, 60)
 LR, WARMUP = 8e-4, 40  # of AdamW and Muon alike; steps

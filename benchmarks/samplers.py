@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from driftrec.process import Process
+from driftrec.diffusion.drift import PROCESSES
+from driftrec.diffusion.process import Process
 from driftrec.restoration import Sampling
-from driftrec.sde import PROCESSES
 
 SCALES = torch.tensor([0.01, 0.02, 0.04, 0.08, 0.15], dtype=torch.float64)
 SAMPLES = 50_000

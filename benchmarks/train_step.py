@@ -18,11 +18,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.learner import Learner, Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import Objective, TimeDensity
-from driftrec.sde import OUVE
 
 WANTED = 2.5  # times as fast as the plain step
 NETWORKS = {  # config, patches in a batch, side of a patch: as in configs/tiny.yaml; so large that not AdamW decides

@@ -24,11 +24,11 @@ from typing import cast
 
 from scipy.optimize import brentq
 
+from driftrec.diffusion.process import Process
 from driftrec.image.picture import Picture
 from driftrec.jpeg.double_compression import earlier
 from driftrec.jpeg.headers import damage, standard_tables
 from driftrec.jpeg.older_blocks import Older, middle, older_damage
-from driftrec.process import Process
 
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
 MEAN_ONLY = 0.42  # of the damage of quality 10: from quality 73 on

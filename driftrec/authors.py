@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from driftrec import bounds
-from driftrec.bridge import Regression
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.baselines import Regression
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
+from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.pickles import check_file, check_tensors
-from driftrec.process import Process
-from driftrec.sde import OUVE, TSDVE, CosVE
 from driftrec.weights import LARGEST, check_shapes, check_weights
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names

@@ -21,11 +21,11 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from driftrec import authors, bounds, download
-from driftrec.denoiser import Denoiser, Form
+from driftrec.diffusion.denoiser import Denoiser, Form
+from driftrec.diffusion.drift import PROCESSES
+from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.network import NCSNpp, NetworkConfig, config_from_dict, parameter_count
-from driftrec.process import Process
-from driftrec.sde import PROCESSES
 from driftrec.weights import LARGEST, check_shapes, check_weights
 
 FORMAT = 1

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.ema import EMA
 from driftrec.errors import InvalidInput
 from driftrec.muon import Muon

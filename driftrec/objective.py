@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.metrics.blockiness import boundary_excess
 
 

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from driftrec import __version__, adaptive, fbcnn, opening
 from driftrec.checkpoint import Checkpoint, load
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.grids import GRIDS
+from driftrec.diffusion.process import Process
+from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.finishing import Restored as Restored
 from driftrec.finishing import finish
-from driftrec.grids import GRIDS
 from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.noise import gaussian
 from driftrec.opening import Array, File, Source
-from driftrec.process import Process
-from driftrec.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.tiling import Canvas, Tile, check_side, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it

@@ -6,15 +6,15 @@ from typing import Any, ClassVar, Literal, get_type_hints
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
-from driftrec.denoiser import Denoiser, Form
-from driftrec.denoiser import check as check_denoiser
+from driftrec.diffusion.denoiser import Denoiser, Form
+from driftrec.diffusion.denoiser import check as check_denoiser
+from driftrec.diffusion.drift import PROCESSES
+from driftrec.diffusion.process import Process
 from driftrec.learner import Optimisation
 from driftrec.network import NCSNpp, NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig
-from driftrec.process import Process
 from driftrec.restoration import DEFAULTS, Sampling
-from driftrec.sde import PROCESSES
 from pipeline.settings import MIB, Allowance, Settings
 from pipeline.store import redact
 
@@ -75,7 +75,7 @@ class TrainSettings(Settings):
     # These determine the weights: another value needs another output.
     network: NetworkSettings = NetworkSettings()  # also by name: {preset: tiny, width: 48}
     process: dict[str, Any] = Field({"name": "ouve"})  # and the settings of that process
-    form: Form = "x0"  # what the network says, see driftrec.denoiser; the paper's is noise
+    form: Form = "x0"  # what the network says, see driftrec.diffusion.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # of clean minus JPEG over the training data, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
     blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image has not

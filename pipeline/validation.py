@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from driftrec.bridge import Regression
 from driftrec.checkpoint import Checkpoint
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.baselines import Regression
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade

@@ -14,7 +14,7 @@ from driftrec.urls import split
 from pipeline.store import StorageError, Store, redact
 
 if TYPE_CHECKING:
-    from driftrec.process import Process
+    from driftrec.diffusion.process import Process
     from driftrec.restoration import Restorer, Sampling
 
 IDENTITY = "identity"

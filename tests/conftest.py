@@ -30,9 +30,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from driftrec.checkpoint import save
-    from driftrec.denoiser import Denoiser
+    from driftrec.diffusion.denoiser import Denoiser
+    from driftrec.diffusion.drift import OUVE
     from driftrec.network import NetworkConfig
-    from driftrec.sde import OUVE
 
     torch.manual_seed(0)
     denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE())

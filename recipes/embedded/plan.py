@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.learner import Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig
-from driftrec.sde import OUVE
 
 NETWORK = replace(NetworkConfig.tiny(), estimates=(12, 30, 60), grid=True)
 PATCHES = PatchConfig(

@@ -20,7 +20,7 @@ import torch
 
 from driftrec import checkpoint
 from driftrec.checkpoint import Checkpoint
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import DriftRecError
 from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner

@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 
 from driftrec import Restorer
-from driftrec.bridge import I2SB, IRSDE, Conditional, InDI, Regression
 from driftrec.checkpoint import save
-from driftrec.denoiser import Denoiser, Form
+from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
+from driftrec.diffusion.denoiser import Denoiser, Form
+from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
+from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.learner import Learner, Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig, draw_patches
-from driftrec.process import Process
 from driftrec.restoration import Sampling
-from driftrec.sde import OUVE, TSDVE, CosVE
 
 ARMS: list[tuple[Process, Form]] = [
     (OUVE(), "noise"),  # the paper's

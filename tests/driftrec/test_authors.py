@@ -24,11 +24,11 @@ from torch import Tensor
 
 import driftrec.errors
 from driftrec import authors
-from driftrec.bridge import Regression
 from driftrec.checkpoint import import_authors, load
+from driftrec.diffusion.baselines import Regression
+from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.errors import InvalidInput
 from driftrec.network import NCSNpp, NetworkConfig
-from driftrec.sde import OUVE, TSDVE, CosVE
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors.json").read_text())
 SMALL = replace(NetworkConfig.paper(), width=16, blocks=1, pad_input=False)

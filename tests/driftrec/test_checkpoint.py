@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from driftrec.checkpoint import load, save
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import CosVE
 from driftrec.errors import InvalidInput
 from driftrec.network import NetworkConfig
-from driftrec.sde import CosVE
 
 
 @pytest.fixture

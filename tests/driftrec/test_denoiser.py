@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from driftrec.denoiser import Denoiser, Form, score_from_x0
+from driftrec.diffusion.denoiser import Denoiser, Form, score_from_x0
+from driftrec.diffusion.drift import OUVE
 from driftrec.metrics.blockiness import boundary_excess
 from driftrec.network import NetworkConfig
 from driftrec.objective import Objective, TimeDensity, added_blocks
-from driftrec.sde import OUVE
 
 CONFIG = replace(NetworkConfig.tiny(), width=8)
 

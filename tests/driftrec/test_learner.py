@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
 from driftrec.learner import Learner, Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import TimeDensity
-from driftrec.sde import OUVE
 
 OPTIMISATION = Optimisation(steps=60, lr=2e-3, warmup=5, ema_decay=0.9, bf16=False)
 NETWORK = replace(NetworkConfig.tiny(), width=8)

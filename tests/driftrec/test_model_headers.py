@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from driftrec.checkpoint import load, save
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
 from driftrec.network import NetworkConfig
-from driftrec.sde import OUVE
 
 LONG = "x" * 10_000
 DEEP = "[" * 5000 + "]" * 5000

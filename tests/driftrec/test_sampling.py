@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from driftrec.bridge import I2SB, IRSDE, Conditional, InDI
-from driftrec.grids import GRIDS
-from driftrec.process import Diffusion, Process
+from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI
+from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
+from driftrec.diffusion.grids import GRIDS
+from driftrec.diffusion.process import Diffusion, Process
+from driftrec.diffusion.sampling import SAMPLERS, dormand_prince, multistep
 from driftrec.restoration import Sampling
-from driftrec.sampling import SAMPLERS, dormand_prince, multistep
-from driftrec.sde import OUVE, TSDVE, CosVE
 
 SCALES = torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)  # standard deviation of x0 - y, one a channel
 FAMILY = [OUVE(), TSDVE(), CosVE()]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from driftrec.bridge import I2SB, IRSDE, Conditional, InDI, Regression
-from driftrec.process import Diffusion, Process
-from driftrec.sde import OUVE, PROCESSES, TSDVE, CosVE, DriftProcess
+from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
+from driftrec.diffusion.drift import OUVE, PROCESSES, TSDVE, CosVE, DriftProcess
+from driftrec.diffusion.process import Diffusion, Process
 
 POINTS = {  # t: (a, sigma) for each process, from quadrature of eqs. 7-9 at 30 digits
     "ouve": {0.01: (0.99005, 0.003410), 0.03: (0.97045, 0.006136), 0.5: (0.60653, 0.099816), 0.9: (0.40657, 0.630944)},

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.errors import DriftRecError, StorageFull
 from driftrec.learner import Learner, Optimisation
 from driftrec.network import NetworkConfig
 from driftrec.objective import TimeDensity
-from driftrec.sde import OUVE
 from pipeline import checkpoints
 from pipeline.store import LocalStore
 from pipeline.windows import Position

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from driftrec.bridge import I2SB
 from driftrec.checkpoint import load, save
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.baselines import I2SB
+from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.drift import OUVE
 from driftrec.errors import Failed, InvalidInput, Reason
 from driftrec.network import NetworkConfig
 from driftrec.restoration import Sampling
-from driftrec.sde import OUVE
 from pipeline.candidates import Model
 from pipeline.restoring import Output, Restoring
 from pipeline.train_settings import TrainSettings

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from driftrec.bridge import I2SB
 from driftrec.checkpoint import save
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.baselines import I2SB
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
 from driftrec.jpeg.constraint import constraint, project

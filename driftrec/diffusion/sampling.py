@@ -3,7 +3,7 @@
     sampler(denoise, process, y, noise, times) -> image        y and image: (B, 3, H, W) in [0, 1]
 
 `denoise(x, y, t)` estimates x0; `noise(step)` gives standard normal noise like y; `times` fall from the start (at
-most 1) to t_eps and come from a grid (`driftrec.grids`). A start below 1 wants a `guess` of x0, say the posterior
+most 1) to t_eps and come from a grid (`driftrec.diffusion.grids`). A start below 1 wants a `guess` of x0, say the posterior
 mean.
 """
 
@@ -17,8 +17,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from driftrec.denoiser import score_from_x0
-from driftrec.process import Diffusion, Process, per_image
+from driftrec.diffusion.denoiser import score_from_x0
+from driftrec.diffusion.process import Diffusion, Process, per_image
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Callable[[int], Tensor]

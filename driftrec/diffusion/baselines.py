@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from driftrec.process import Array, Diffusion, MeanReverting, Process, Time, as_array, as_tensor, per_image
+from driftrec.diffusion.process import Array, Diffusion, MeanReverting, Process, Time, as_array, as_tensor, per_image
 
 
 @dataclass(frozen=True)

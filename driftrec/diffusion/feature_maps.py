@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from driftrec.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.network import DownLevel, NCSNpp, ResidualBlock, UpLevel
 
 Way = Literal["down", "up"]

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from driftrec.process import Process
+from driftrec.diffusion.process import Process
 
 Grid = Callable[[Process, int, float, float], Tensor]  # (process, points, t_eps, start) -> (points,)
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from driftrec import bounds
+from driftrec.diffusion.process import Process, Time, per_image
 from driftrec.network import NCSNpp, NetworkConfig
-from driftrec.process import Process, Time, per_image
 
 Form = Literal["noise", "x0", "residual", "direct"]
 ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come

@@ -18,8 +18,8 @@ from scipy.interpolate import CubicSpline
 from scipy.special import dawsn
 from torch import Tensor
 
-from driftrec.bridge import I2SB, IRSDE, Conditional, InDI, Regression
-from driftrec.process import Array, MeanReverting, Process, Time, as_array, as_tensor
+from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
+from driftrec.diffusion.process import Array, MeanReverting, Process, Time, as_array, as_tensor
 
 
 @dataclass(frozen=True)
