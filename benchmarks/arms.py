@@ -31,7 +31,7 @@ from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner, Optimisation
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig, draw_patches, generator_for
 from driftrec.restoration import Sampling

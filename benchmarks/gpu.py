@@ -26,7 +26,7 @@ from driftrec import Restorer
 from driftrec.image import decode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.learner import Learner
-from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 from driftrec.noise import gaussian
 from driftrec.restoration import Sampling
 from recipes.embedded import plan

@@ -31,7 +31,7 @@ from driftrec.diffusion.drift import OUVE
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.muon import Muon
-from driftrec.network import NetworkConfig, parameter_count
+from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
 from driftrec.objective import Objective, TimeDensity
 from driftrec.patches import PatchConfig
 

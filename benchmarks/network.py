@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from driftrec import authors
-from driftrec.network import NCSNpp, NetworkConfig
-from driftrec.resample import Resample
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.resample import Resample
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, y, sigma) -> the estimated noise
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.learner import Learner, Optimisation
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import Objective, TimeDensity
 
 WANTED = 2.5  # times as fast as the plain step

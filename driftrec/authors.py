@@ -26,7 +26,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
-from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 from driftrec.pickles import check_file, check_tensors
 from driftrec.weights import LARGEST, check_shapes, check_weights
 

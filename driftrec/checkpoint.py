@@ -25,7 +25,7 @@ from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
-from driftrec.network import NCSNpp, NetworkConfig, config_from_dict, parameter_count
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
 from driftrec.weights import LARGEST, check_shapes, check_weights
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from driftrec.checkpoint import PICKLE_MAGIC, file_sha256
 from driftrec.errors import InvalidInput
-from driftrec.network import conv3x3, pad_to_multiple
+from driftrec.networks.ncsnpp import conv3x3, pad_to_multiple
 from driftrec.pickles import check_file, check_tensors
 from driftrec.weights import check_shapes, check_weights
 

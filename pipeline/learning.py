@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from driftrec import checkpoint as inference
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.learner import Learner
-from driftrec.network import parameter_count
+from driftrec.networks.ncsnpp import parameter_count
 from pipeline import checkpoints, tracking
 from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark

@@ -11,7 +11,7 @@ from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.learner import Optimisation
-from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig
 from driftrec.restoration import DEFAULTS, Sampling

@@ -32,7 +32,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from driftrec.checkpoint import save
     from driftrec.diffusion.denoiser import Denoiser
     from driftrec.diffusion.drift import OUVE
-    from driftrec.network import NetworkConfig
+    from driftrec.networks.ncsnpp import NetworkConfig
 
     torch.manual_seed(0)
     denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE())

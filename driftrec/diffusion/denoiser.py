@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from driftrec import bounds
 from driftrec.diffusion.process import Process, Time, per_image
-from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 
 Form = Literal["noise", "x0", "residual", "direct"]
 ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come

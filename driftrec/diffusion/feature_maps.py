@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from driftrec.diffusion.denoiser import Denoiser
-from driftrec.network import DownLevel, NCSNpp, ResidualBlock, UpLevel
+from driftrec.networks.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
 
 Way = Literal["down", "up"]
 GAP = 4  # pixels between the images of a grid

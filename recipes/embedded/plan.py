@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.learner import Optimisation
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig
 

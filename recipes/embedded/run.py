@@ -25,7 +25,7 @@ from driftrec.errors import DriftRecError
 from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
-from driftrec.network import NetworkConfig, parameter_count
+from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels
 from recipes.embedded.recommend import recommend

@@ -16,7 +16,7 @@ from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.learner import Learner, Optimisation
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig, draw_patches
 from driftrec.restoration import Sampling

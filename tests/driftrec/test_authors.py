@@ -28,7 +28,7 @@ from driftrec.checkpoint import import_authors, load
 from driftrec.diffusion.baselines import Regression
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.errors import InvalidInput
-from driftrec.network import NCSNpp, NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors.json").read_text())
 SMALL = replace(NetworkConfig.paper(), width=16, blocks=1, pad_input=False)

@@ -16,7 +16,7 @@ from driftrec.checkpoint import load, save
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import CosVE
 from driftrec.errors import InvalidInput
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.fft import dctn, idctn
 
-from driftrec.estimates import GAIN, LUMA, SmallCoefficients, dct_blocks
+from driftrec.networks.estimates import GAIN, LUMA, SmallCoefficients, dct_blocks
 
 LEVEL = 1 / 127.5
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from driftrec.network import NCSNpp, NetworkConfig, config_from_dict, parameter_count
-from driftrec.resample import Resample
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
+from driftrec.networks.resample import Resample
 
 SMALL = replace(NetworkConfig.paper(), width=8, multipliers=(1, 2), attention_levels=(1,))
 NARROW = replace(NetworkConfig.tiny(), width=8)

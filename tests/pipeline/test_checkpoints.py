@@ -13,7 +13,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import DriftRecError, StorageFull
 from driftrec.learner import Learner, Optimisation
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import TimeDensity
 from pipeline import checkpoints
 from pipeline.store import LocalStore

@@ -11,7 +11,7 @@ from driftrec.diffusion.baselines import I2SB
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import Failed, InvalidInput, Reason
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration import Sampling
 from pipeline.candidates import Model
 from pipeline.restoring import Output, Restoring

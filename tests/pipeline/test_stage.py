@@ -17,7 +17,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
 from driftrec.jpeg.constraint import constraint, project
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration import Restored, Restorer
 from pipeline.blocks import from_one_row
 from pipeline.ledger import SCHEMA, Ledger

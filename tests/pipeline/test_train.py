@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from driftrec.errors import InvalidInput, TrainingDiverged
-from driftrec.network import NCSNpp, NetworkConfig, parameter_count
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
 from jobs import train as job
 from pipeline import cluster, train
 from pipeline.checkpoints import Mark

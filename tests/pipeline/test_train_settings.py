@@ -10,7 +10,7 @@ from driftrec.diffusion.drift import OUVE, PROCESSES, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.learner import Optimisation
-from driftrec.network import NCSNpp, NetworkConfig, parameter_count
+from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
 from pipeline.learning import make_learner
 from pipeline.settings import load
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat

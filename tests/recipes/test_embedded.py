@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from driftrec import Restorer, checkpoint
 from driftrec.learner import Learner, StepResult
-from driftrec.network import NetworkConfig
+from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.patches import PatchConfig
 from driftrec.restoration import Sampling
 from recipes.embedded import pack, plan, recommend

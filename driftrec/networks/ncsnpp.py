@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from driftrec import bounds
-from driftrec.estimates import SmallCoefficients
-from driftrec.gated import GatedBlock
-from driftrec.layers import NoiseLevelEmbedding, PixelNorm
-from driftrec.resample import Resample
+from driftrec.networks.estimates import SmallCoefficients
+from driftrec.networks.gated import GatedBlock
+from driftrec.networks.layers import NoiseLevelEmbedding, PixelNorm
+from driftrec.networks.resample import Resample
 
 COLOURS = 3
 # lowest, highest, and how many at most: far above every network that is of use, far below what a machine cannot hold
