@@ -22,7 +22,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from driftrec import authors
+from driftrec.models import lightning
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 from driftrec.networks.resample import Resample
 
@@ -66,7 +66,7 @@ def candidates(checkout: Path | None) -> dict[str, Evaluate]:
     if checkout is not None:
         theirs = their_network(checkout)
         randomise(theirs)
-        ours.load_state_dict(authors.convert(checkout, theirs.state_dict(), ours))
+        ours.load_state_dict(lightning.convert(checkout, theirs.state_dict(), ours))
         arms["authors', as shipped"] = lambda x, y, sigma: -sigma * theirs(torch.cat([x, y], dim=1), None, sigma)
     general, fast = deepcopy(ours), deepcopy(ours)
     for module in general.modules():

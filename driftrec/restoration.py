@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from driftrec import __version__, adaptive, fbcnn, opening
-from driftrec.checkpoint import Checkpoint, load
+from driftrec import __version__, adaptive, opening
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
@@ -28,6 +27,8 @@ from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, chec
 from driftrec.finishing import Restored as Restored
 from driftrec.finishing import finish
 from driftrec.image import Picture, Pixels, encode, format_of
+from driftrec.models import fbcnn
+from driftrec.models.checkpoint import Checkpoint, load
 from driftrec.noise import gaussian
 from driftrec.opening import Array, File, Source
 from driftrec.tiling import Canvas, Tile, check_side, tiles

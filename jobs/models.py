@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(argv)
 
     def job() -> dict[str, Any]:
-        from driftrec.checkpoint import describe, embedded, import_authors
+        from driftrec.models.checkpoint import describe, embedded, import_authors
 
         if asked.action == "list":
             return {"models": [describe(name) for name in embedded()]}

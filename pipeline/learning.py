@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from driftrec import checkpoint as inference
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.learner import Learner
+from driftrec.models import checkpoint as inference
 from driftrec.networks.ncsnpp import parameter_count
 from pipeline import checkpoints, tracking
 from pipeline.card import make_card, render

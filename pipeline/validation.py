@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from driftrec.checkpoint import Checkpoint
 from driftrec.diffusion.baselines import Regression
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import BadImage, InvalidInput, Reason
@@ -23,6 +22,7 @@ from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
+from driftrec.models.checkpoint import Checkpoint
 from driftrec.restoration import Restorer, Sampling
 from pipeline.containers import Row
 from pipeline.pairing import Pairing, join, rows_of

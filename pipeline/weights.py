@@ -66,7 +66,7 @@ def find(source: str) -> Weights:
 
 def _absolute(source: str) -> str:
     """A path that means the same file to workers, which have another current folder; a name stays a name."""
-    from driftrec.checkpoint import embedded
+    from driftrec.models.checkpoint import embedded
 
     if source in (IDENTITY, *embedded()):
         return source

@@ -29,9 +29,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small network in which every weight matters: nonsense, but as deterministic as good ones."""
     import torch
 
-    from driftrec.checkpoint import save
     from driftrec.diffusion.denoiser import Denoiser
     from driftrec.diffusion.drift import OUVE
+    from driftrec.models.checkpoint import save
     from driftrec.networks.ncsnpp import NetworkConfig
 
     torch.manual_seed(0)

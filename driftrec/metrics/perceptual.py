@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from driftrec.metrics.planes import check_pair
 from driftrec.metrics.weights import read_weights
-from driftrec.weights import check_weights
+from driftrec.models.tensors import check_weights
 
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from driftrec.errors import InvalidInput
-from driftrec.weights import check_weights
+from driftrec.models.tensors import check_weights
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from driftrec import checkpoint
 from driftrec.errors import DriftRecError
+from driftrec.models import checkpoint
 from recipes.embedded import plan
 from recipes.embedded.data import read_photographs
 from recipes.embedded.pack import check_pack, write_pack

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from driftrec import checkpoint
-from driftrec.checkpoint import Checkpoint
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import DriftRecError
 from driftrec.jpeg.codec import degrade
 from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
+from driftrec.models import checkpoint
+from driftrec.models.checkpoint import Checkpoint
 from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels

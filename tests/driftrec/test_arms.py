@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from driftrec import Restorer
-from driftrec.checkpoint import save
 from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
 from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.learner import Learner, Optimisation
+from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.objective import TimeDensity
 from driftrec.patches import PatchConfig, draw_patches

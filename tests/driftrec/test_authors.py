@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 import driftrec.errors
-from driftrec import authors
-from driftrec.checkpoint import import_authors, load
 from driftrec.diffusion.baselines import Regression
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.errors import InvalidInput
+from driftrec.models import lightning
+from driftrec.models.checkpoint import import_authors, load
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors.json").read_text())
@@ -53,7 +53,7 @@ def uniform(name: str, shape: tuple[int, ...]) -> Tensor:
 def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
     """A weight of their network, of a size that keeps the signal's."""
     unit = uniform(name, shape)
-    if name == authors.FREQUENCIES:
+    if name == lightning.FREQUENCIES:
         return 16 * unit
     if len(shape) == 1:
         return 0.2 * unit + (1.0 if name.endswith("weight") else 0.0)
@@ -65,7 +65,7 @@ def their_weights(conditional: bool = True) -> dict[str, Tensor]:
     with torch.device("meta"):
         ours = NCSNpp(replace(SMALL, conditional=conditional)).state_dict()
     weights = {}
-    for theirs, name in authors.names(replace(SMALL, conditional=conditional)):
+    for theirs, name in lightning.names(replace(SMALL, conditional=conditional)):
         if name in ours:
             shape = tuple(ours[name].shape)
             weights[theirs] = drawn(theirs, shape[1::-1] if ".NIN_" in theirs and theirs.endswith(".W") else shape)
@@ -78,7 +78,7 @@ def lightning(path: Path, weights: dict[str, Any], settings: Any = SCORE, **more
         "epoch": 7,
         "global_step": 1234,
         "pytorch-lightning_version": "1.6.5",
-        "state_dict": OrderedDict((authors.PREFIX + name, value) for name, value in weights.items()),
+        "state_dict": OrderedDict((lightning.PREFIX + name, value) for name, value in weights.items()),
         "callbacks": {"ModelCheckpoint{'monitor': 'valid_loss'}": {"best_model_score": torch.tensor(0.1)}},
         "optimizer_states": [{"state": {0: {"step": 3}}, "param_groups": [{"lr": 1e-4}]}],
         "hyper_parameters": settings,
@@ -87,13 +87,13 @@ def lightning(path: Path, weights: dict[str, Any], settings: Any = SCORE, **more
     return path
 
 
-def imported(path: Path) -> authors.Imported:
+def imported(path: Path) -> lightning.Imported:
     """By way of the file that is written."""
     target = path.with_suffix(".safetensors")
     sha256 = import_authors(path, target)
     found = load(target)
     assert found.sha256 == sha256
-    return authors.Imported(found.denoiser, found.sampling, found.card)
+    return lightning.Imported(found.denoiser, found.sampling, found.card)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_names_and_shapes_are_theirs_in_their_order(conditional: bool) -> None:
 @pytest.mark.parametrize("without_frequencies", [False, True])
 def test_moving_averages_are_taken(tmp_path: Path, without_frequencies: bool) -> None:
     weights = their_weights()
-    last = {name: value if name == authors.FREQUENCIES else value + 1 for name, value in weights.items()}
-    averages = [value for name, value in weights.items() if not (without_frequencies and name == authors.FREQUENCIES)]
+    last = {name: value if name == lightning.FREQUENCIES else value + 1 for name, value in weights.items()}
+    averages = [value for name, value in weights.items() if not (without_frequencies and name == lightning.FREQUENCIES)]
     ema = {"decay": 0.999, "num_updates": 1234, "shadow_params": averages, "collected_params": None}
     plain = imported(lightning(tmp_path / "plain.ckpt", weights))
     averaged = imported(lightning(tmp_path / "averaged.ckpt", last, ema=ema))

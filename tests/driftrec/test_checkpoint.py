@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from driftrec.checkpoint import load, save
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import CosVE
 from driftrec.errors import InvalidInput
+from driftrec.models.checkpoint import load, save
 from driftrec.networks.ncsnpp import NetworkConfig
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 
 from driftrec import Restorer
-from driftrec.download import cache, fetch
 from driftrec.errors import InvalidInput
+from driftrec.models.download import cache, fetch
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from driftrec import Restorer
 from driftrec.errors import InvalidInput
-from driftrec.fbcnn import FBCNN, load
 from driftrec.image import from_pil, to_pil
+from driftrec.models.fbcnn import FBCNN, load
 from driftrec.restoration import Sampling
 
 # Names, shapes and outputs of the public implementation, run on the weights and images drawn here.

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from driftrec.checkpoint import load, save
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
+from driftrec.models.checkpoint import load, save
 from driftrec.networks.ncsnpp import NetworkConfig
 
 LONG = "x" * 10_000

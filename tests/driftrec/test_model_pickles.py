@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from driftrec import authors, fbcnn
 from driftrec.errors import InvalidInput
+from driftrec.models import fbcnn, lightning
 
 MANY = 10**6
 HANG_S = 8.0  # far above what a case takes on a busy machine
@@ -112,7 +112,7 @@ def findings(folder: Path, rounds: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for what, data in everything:
         (folder / "case.ckpt").write_bytes(data)
-        for read in (authors.read, fbcnn.load):
+        for read in (lightning.read, fbcnn.load):
             start = perf_counter()
             try:
                 read(folder / "case.ckpt")

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from driftrec import Restorer
-from driftrec.checkpoint import load
 from driftrec.image import Picture, decode, from_pil
 from driftrec.jpeg.constraint import constraint, project
+from driftrec.models.checkpoint import load
 from driftrec.restoration import Sampling
 from tests.made import jpeg
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from driftrec.checkpoint import load, save
 from driftrec.diffusion.baselines import I2SB
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import Failed, InvalidInput, Reason
+from driftrec.models.checkpoint import load, save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration import Sampling
 from pipeline.candidates import Model

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from driftrec.checkpoint import save
 from driftrec.diffusion.baselines import I2SB
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
 from driftrec.jpeg.constraint import constraint, project
+from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration import Restored, Restorer
 from pipeline.blocks import from_one_row

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from driftrec import Restorer, checkpoint
+from driftrec import Restorer
 from driftrec.learner import Learner, StepResult
+from driftrec.models import checkpoint
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.patches import PatchConfig
 from driftrec.restoration import Sampling

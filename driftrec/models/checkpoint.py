@@ -20,13 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from driftrec import authors, bounds, download
+from driftrec import bounds
 from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
+from driftrec.models import download, lightning
+from driftrec.models.tensors import LARGEST, check_shapes, check_weights
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
-from driftrec.weights import LARGEST, check_shapes, check_weights
 
 FORMAT = 1
 HEADER = "driftrec"
@@ -121,7 +122,7 @@ def import_authors(source: str | Path, target: str | Path) -> str:
     target = Path(target)
     if target.suffix != ".safetensors" or not target.absolute().parent.is_dir():
         raise InvalidInput(f"{target}: the output must be a .safetensors file in a folder that exists")
-    found = authors.read(source)
+    found = lightning.read(source)
     return save(target, found.denoiser, sampling=found.sampling, card=found.card)
 
 

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from driftrec.checkpoint import PICKLE_MAGIC, file_sha256
 from driftrec.errors import InvalidInput
+from driftrec.models.checkpoint import PICKLE_MAGIC, file_sha256
+from driftrec.models.pickles import check_file, check_tensors
+from driftrec.models.tensors import check_shapes, check_weights
 from driftrec.networks.ncsnpp import conv3x3, pad_to_multiple
-from driftrec.pickles import check_file, check_tensors
-from driftrec.weights import check_shapes, check_weights
 
 WIDTHS = (64, 128, 256, 512)  # channels at 1, 1/2, 1/4 and 1/8 of the resolution
 BLOCKS = 4  # residual blocks a stage

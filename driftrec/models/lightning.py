@@ -26,9 +26,9 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
+from driftrec.models.pickles import check_file, check_tensors
+from driftrec.models.tensors import LARGEST, check_shapes, check_weights
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
-from driftrec.pickles import check_file, check_tensors
-from driftrec.weights import LARGEST, check_shapes, check_weights
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names
 PREFIX = "backbone."
