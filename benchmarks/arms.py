@@ -29,12 +29,12 @@ from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade
-from driftrec.learner import Learner, Optimisation
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import TimeDensity
-from driftrec.patches import PatchConfig, draw_patches, generator_for
 from driftrec.restoration import Sampling
+from driftrec.training.learner import Learner, Optimisation
+from driftrec.training.loss import TimeDensity
+from driftrec.training.patches import PatchConfig, draw_patches, generator_for
 
 
 @dataclass(frozen=True)

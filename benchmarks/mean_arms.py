@@ -30,10 +30,10 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
-from driftrec.muon import Muon
 from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
-from driftrec.objective import Objective, TimeDensity
-from driftrec.patches import PatchConfig
+from driftrec.training.loss import Objective, TimeDensity
+from driftrec.training.muon import Muon
+from driftrec.training.patches import PatchConfig
 
 THRESHOLDS = (12, 30, 60)
 LR, WARMUP = 8e-4, 40  # of AdamW and Muon alike; steps

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
-from driftrec.learner import Learner, Optimisation
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import Objective, TimeDensity
+from driftrec.training.learner import Learner, Optimisation
+from driftrec.training.loss import Objective, TimeDensity
 
 WANTED = 2.5  # times as fast as the plain step
 NETWORKS = {  # config, patches in a batch, side of a patch: as in configs/tiny.yaml; so large that not AdamW decides

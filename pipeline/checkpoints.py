@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from driftrec.errors import DriftRecError, StorageFull
-from driftrec.learner import Learner
+from driftrec.training.learner import Learner
 from pipeline.journal import Interval
 from pipeline.store import Store
 from pipeline.windows import Position

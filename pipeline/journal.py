@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from driftrec.errors import DriftRecError
-from driftrec.learner import StepResult
+from driftrec.training.learner import StepResult
 from pipeline.store import Store
 
 log = logging.getLogger(__name__)

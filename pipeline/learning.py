@@ -25,9 +25,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from driftrec.errors import DriftRecError, InvalidInput
-from driftrec.learner import Learner
 from driftrec.models import checkpoint as inference
 from driftrec.networks.ncsnpp import parameter_count
+from driftrec.training.learner import Learner
 from pipeline import checkpoints, tracking
 from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark

@@ -10,11 +10,11 @@ from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
-from driftrec.learner import Optimisation
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
-from driftrec.objective import TimeDensity
-from driftrec.patches import PatchConfig
 from driftrec.restoration import DEFAULTS, Sampling
+from driftrec.training.learner import Optimisation
+from driftrec.training.loss import TimeDensity
+from driftrec.training.patches import PatchConfig
 from pipeline.settings import MIB, Allowance, Settings
 from pipeline.store import redact
 

@@ -20,10 +20,10 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade
-from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.restoration import Restorer, Sampling
+from driftrec.training.learner import Learner
 from pipeline.containers import Row
 from pipeline.pairing import Pairing, join, rows_of
 from pipeline.shards import Shard, list_input, read_shard

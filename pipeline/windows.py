@@ -21,7 +21,7 @@ from torch import Tensor
 
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
-from driftrec.patches import PatchConfig, draw_paired, draw_patches, generator_for
+from driftrec.training.patches import PatchConfig, draw_paired, draw_patches, generator_for
 from pipeline.containers import Row
 from pipeline.pairing import Pairing, rows_of
 from pipeline.shards import Shard, read_shard

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
-from driftrec.learner import Optimisation
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import TimeDensity
-from driftrec.patches import PatchConfig
+from driftrec.training.learner import Optimisation
+from driftrec.training.loss import TimeDensity
+from driftrec.training.patches import PatchConfig
 
 NETWORK = replace(NetworkConfig.tiny(), estimates=(12, 30, 60), grid=True)
 PATCHES = PatchConfig(

@@ -21,11 +21,11 @@ import torch
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import DriftRecError
 from driftrec.jpeg.codec import degrade
-from driftrec.learner import Learner
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models import checkpoint
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
+from driftrec.training.learner import Learner
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels
 from recipes.embedded.recommend import recommend

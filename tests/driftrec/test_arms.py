@@ -14,12 +14,12 @@ from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
-from driftrec.learner import Learner, Optimisation
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import TimeDensity
-from driftrec.patches import PatchConfig, draw_patches
 from driftrec.restoration import Sampling
+from driftrec.training.learner import Learner, Optimisation
+from driftrec.training.loss import TimeDensity
+from driftrec.training.patches import PatchConfig, draw_patches
 
 ARMS: list[tuple[Process, Form]] = [
     (OUVE(), "noise"),  # the paper's

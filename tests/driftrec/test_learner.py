@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
-from driftrec.learner import Learner, Optimisation
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import TimeDensity
+from driftrec.training.learner import Learner, Optimisation
+from driftrec.training.loss import TimeDensity
 
 OPTIMISATION = Optimisation(steps=60, lr=2e-3, warmup=5, ema_decay=0.9, bf16=False)
 NETWORK = replace(NetworkConfig.tiny(), width=8)

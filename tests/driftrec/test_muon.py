@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from driftrec.muon import Muon, orthogonal
+from driftrec.training.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 72), (72, 16)])

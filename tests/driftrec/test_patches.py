@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from driftrec.jpeg.codec import degrade
-from driftrec.patches import PatchConfig, draw_paired, draw_patches
+from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
 from tests import made
 
 PLAIN = PatchConfig(size=32, per_image=40, share_444=0.0, share_grey=0.0, share_double=0.0, turn=False)

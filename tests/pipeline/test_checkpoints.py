@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import DriftRecError, StorageFull
-from driftrec.learner import Learner, Optimisation
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.objective import TimeDensity
+from driftrec.training.learner import Learner, Optimisation
+from driftrec.training.loss import TimeDensity
 from pipeline import checkpoints
 from pipeline.store import LocalStore
 from pipeline.windows import Position

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from driftrec.learner import Learner, StepResult
+from driftrec.training.learner import Learner, StepResult
 from pipeline import halt, ingest
 from pipeline.checkpoints import Mark
 from pipeline.ingest import DRAW_CPUS, drawers, read_items

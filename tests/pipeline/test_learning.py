@@ -19,9 +19,9 @@ from tensorboardX.proto.event_pb2 import Event
 from driftrec import Restorer
 from driftrec.errors import DriftRecError, StorageFull, TrainingDiverged
 from driftrec.jpeg.codec import degrade
-from driftrec.learner import Learner, StepResult
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import load as load_model
+from driftrec.training.learner import Learner, StepResult
 from pipeline import ingest, journal
 from pipeline.ingest import too_many_skipped
 from pipeline.store import LocalStore

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
-from driftrec.patches import PatchConfig
+from driftrec.training.patches import PatchConfig
 from jobs import restore, train
 from pipeline.pairing import join
 from pipeline.shards import list_input

@@ -9,8 +9,8 @@ import torch
 from driftrec.diffusion.drift import OUVE, PROCESSES, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
-from driftrec.learner import Optimisation
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
+from driftrec.training.learner import Optimisation
 from pipeline.learning import make_learner
 from pipeline.settings import load
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from driftrec import Restorer
-from driftrec.learner import Learner, StepResult
 from driftrec.models import checkpoint
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.patches import PatchConfig
 from driftrec.restoration import Sampling
+from driftrec.training.learner import Learner, StepResult
+from driftrec.training.patches import PatchConfig
 from recipes.embedded import pack, plan, recommend
 from recipes.embedded import run as runs
 from recipes.embedded.__main__ import main

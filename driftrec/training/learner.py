@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from driftrec.diffusion.denoiser import Denoiser
-from driftrec.ema import EMA
 from driftrec.errors import InvalidInput
-from driftrec.muon import Muon
-from driftrec.objective import Objective, TimeDensity
+from driftrec.training.ema import EMA
+from driftrec.training.loss import Objective, TimeDensity
+from driftrec.training.muon import Muon
 
 
 @dataclass(frozen=True)
