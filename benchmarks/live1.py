@@ -29,8 +29,8 @@ from driftrec.metrics import pair_scores
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
 from driftrec.metrics.perceptual import load_lpips_squeezenet
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 

@@ -24,8 +24,8 @@ from scores import Scores, Set, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 
 AVERAGE = "average of 4 samples"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # of spp

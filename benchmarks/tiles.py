@@ -22,9 +22,9 @@ from PIL import Image
 from driftrec import Restorer
 from driftrec.image import Picture
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
-from driftrec.tiling import spans
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.tiling import spans
 
 QUALITY = 10
 BESIDE = (-16, -8, 8, 16)  # pixels from a line to those that it is compared with

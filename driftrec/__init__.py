@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from driftrec.restoration import Restorer as Restorer
+    from driftrec.restoration.restorer import Restorer as Restorer
 
 __version__ = "0.1.0"
 __all__ = ["Restorer", "__version__"]
@@ -20,7 +20,7 @@ __all__ = ["Restorer", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Restorer":  # loads torch: only when asked for
-        from driftrec.restoration import Restorer
+        from driftrec.restoration.restorer import Restorer
 
         return Restorer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from driftrec.errors import DriftRecError, Failed, Reason, StorageFull
-from driftrec.opening import open_picture
-from driftrec.restoration import Restored, Restorer
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.candidates import Model
 from pipeline.graph import DIED, Pool
 from pipeline.shard_stage import explain

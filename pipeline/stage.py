@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from driftrec import adaptive
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, encode, not_kept
 from driftrec.image.metadata import joined
@@ -23,8 +22,9 @@ from driftrec.image.picture import to_8_bits
 from driftrec.image.probe import read_header
 from driftrec.jpeg.older_blocks import Older
 from driftrec.metrics.blockiness import bef_u8
-from driftrec.opening import open_picture
-from driftrec.restoration import Restored, Sampling
+from driftrec.restoration import adaptive
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Restored, Sampling
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.names import copy_name, output_format, output_name
 from pipeline.outputs import Outputs, Tar, Tree

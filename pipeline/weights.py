@@ -15,7 +15,7 @@ from pipeline.store import StorageError, Store, redact
 
 if TYPE_CHECKING:
     from driftrec.diffusion.process import Process
-    from driftrec.restoration import Restorer, Sampling
+    from driftrec.restoration.restorer import Restorer, Sampling
 
 IDENTITY = "identity"
 FBCNN = "fbcnn:"
@@ -75,7 +75,7 @@ def _absolute(source: str) -> str:
 
 
 def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> "Restorer":
-    from driftrec.restoration import Restorer  # brings PyTorch
+    from driftrec.restoration.restorer import Restorer  # brings PyTorch
 
     if source == IDENTITY:
         return Restorer.identity()

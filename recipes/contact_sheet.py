@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks.rivals import spp
 from driftrec import Restorer
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 
 QUALITY, QP, ROWS, GAP = 10, 20, 12, 4
 

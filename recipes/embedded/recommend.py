@@ -17,8 +17,8 @@ import torch
 from driftrec import Restorer
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.metrics import pair_scores
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 from recipes.embedded.data import Pixels
 
 MEAN = Sampling(fidelity=1.0)

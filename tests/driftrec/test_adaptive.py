@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from driftrec import Restorer, adaptive
+from driftrec import Restorer
 from driftrec.diffusion.baselines import I2SB, InDI
 from driftrec.diffusion.drift import OUVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.older_blocks import Older
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration import adaptive
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 
 PHOTO = np.ascontiguousarray(astronaut()[20:276, 100:356])
 WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)

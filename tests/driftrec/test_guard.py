@@ -14,11 +14,11 @@ from driftrec import Restorer
 from driftrec.diffusion.denoiser import Denoiser, Form, check
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
-from driftrec.guard import implausible
 from driftrec.image import Picture, decode
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.opening import open_picture
-from driftrec.restoration import Sampling
+from driftrec.restoration.guard import implausible
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.restorer import Sampling
 
 QUALITIES = (1, 5, 10, 30, 50, 75, 90, 95, 100)
 PHOTOS = {

@@ -15,7 +15,7 @@ from driftrec import Restorer
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture, decode, from_pil
 from driftrec.image.picture import UPRIGHT
-from driftrec.opening import opened
+from driftrec.restoration.opening import opened
 from tests.pipeline import offline
 
 README = Path(__file__).parents[2] / "README.md"

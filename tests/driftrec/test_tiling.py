@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from driftrec import Restorer
 from driftrec.image import Picture
-from driftrec.restoration import Sampling
-from driftrec.tiling import GRID, SMALLEST, Canvas, overlap, spans, tiles
+from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.tiling import GRID, SMALLEST, Canvas, overlap, spans, tiles
 
 
 @given(length=st.integers(1, 5000), side=st.integers(SMALLEST, 1500))

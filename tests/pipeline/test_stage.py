@@ -18,7 +18,7 @@ from driftrec.image import decode
 from driftrec.jpeg.constraint import constraint, project
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.restoration import Restored, Restorer
+from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.blocks import from_one_row
 from pipeline.ledger import SCHEMA, Ledger
 from pipeline.restore import resolve

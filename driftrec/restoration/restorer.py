@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from driftrec import __version__, adaptive, opening
+from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
 from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
-from driftrec.finishing import Restored as Restored
-from driftrec.finishing import finish
 from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.models import fbcnn
 from driftrec.models.checkpoint import Checkpoint, load
 from driftrec.noise import gaussian
-from driftrec.opening import Array, File, Source
-from driftrec.tiling import Canvas, Tile, check_side, tiles
+from driftrec.restoration import adaptive, opening
+from driftrec.restoration.finishing import Restored as Restored
+from driftrec.restoration.finishing import finish
+from driftrec.restoration.opening import Array, File, Source
+from driftrec.restoration.tiling import Canvas, Tile, check_side, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 
@@ -52,7 +53,7 @@ class Sampling:
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
     tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
-    adaptive: bool = False  # do as much as a JPEG file's quality asks for (driftrec.adaptive)
+    adaptive: bool = False  # do as much as a JPEG file's quality asks for (driftrec.restoration.adaptive)
     start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at
     grid: str | None = None  # a key of GRIDS

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from driftrec.errors import BadImage, Reason
-from driftrec.guard import Change
 from driftrec.image.picture import ROWS, STORED, Picture
 from driftrec.jpeg.constraint import project_band
-from driftrec.tiling import Canvas
+from driftrec.restoration.guard import Change
+from driftrec.restoration.tiling import Canvas
 
 if TYPE_CHECKING:
-    from driftrec.restoration import Sampling
+    from driftrec.restoration.restorer import Sampling
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Restored:
 
     @property
     def fault(self) -> str | None:
-        """Why this is no restoration (`driftrec.guard`), so that it must not be written; None if it may be one."""
+        """Why this is no restoration (`driftrec.restoration.guard`), so that it must not be written; None if it may be one."""
         return self.change.fault if self.change else None
 
     def checked(self, key: str) -> Picture:
