@@ -28,7 +28,7 @@ from driftrec.jpeg.codec import encode_jpeg
 from driftrec.metrics import pair_scores
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
-from driftrec.metrics.perceptual import load_lpips_squeezenet
+from driftrec.metrics.lpips import load_lpips_squeezenet
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.restorer import Sampling
 

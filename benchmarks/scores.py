@@ -18,7 +18,7 @@ from torch import Tensor
 from driftrec.metrics import PAIR_METRICS
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
-from driftrec.metrics.perceptual import load_lpips_squeezenet
+from driftrec.metrics.lpips import load_lpips_squeezenet
 
 Set = NDArray[np.uint8]  # (N, H, W, 3)
 

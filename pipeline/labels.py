@@ -8,7 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
-from driftrec.metrics.accuracy import Classifier
+from driftrec.metrics.classifier import Classifier
 from driftrec.urls import split
 from pipeline.names import stem, suffix
 from pipeline.store import StorageError, Store, redact

@@ -24,7 +24,7 @@ from driftrec.metrics import (
     load_features,
     pair_scores,
 )
-from driftrec.metrics.accuracy import Classifier, load_classifier
+from driftrec.metrics.classifier import Classifier, load_classifier
 from driftrec.metrics.weights import published
 from driftrec.urls import split
 from pipeline.evaluate_settings import EvaluateSettings

@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from driftrec.metrics import eight_bit
+from driftrec.metrics import uint8
 from driftrec.metrics.blockiness import Offset, bef, bef_y, psnrb, psnrb_y
 from driftrec.metrics.features import load_features
+from driftrec.metrics.fid import Moments, fid
 from driftrec.metrics.kid import Reservoir, kid
-from driftrec.metrics.moments import Moments, fid
-from driftrec.metrics.perceptual import PairMetric, load_lpips, load_lpips_squeezenet, load_lpips_vgg
+from driftrec.metrics.lpips import PairMetric, load_lpips, load_lpips_squeezenet, load_lpips_vgg
 from driftrec.metrics.psnr import psnr, psnr_y
 from driftrec.metrics.ssim import ssim, ssim9, ssim_gaussian
 from driftrec.metrics.weights import find_weights
@@ -114,8 +114,8 @@ def pair_scores(
     """
     scores: dict[str, Tensor] = {}
     if reference.dtype == restored.dtype == torch.uint8 and reference.device.type == "cpu":
-        whole = [name for name in names if name in eight_bit.METRICS]
-        scores = eight_bit.scores(reference, restored, whole, offset)
+        whole = [name for name in names if name in uint8.METRICS]
+        scores = uint8.scores(reference, restored, whole, offset)
     rest = [name for name in names if name not in scores]
     if rest:
         x, y = (image.double() / 255 if image.dtype == torch.uint8 else image for image in (reference, restored))

@@ -16,7 +16,7 @@ from torch import nn
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import SET_METRICS, WEIGHTED_PAIR_METRICS, find_weights, load_features
-from driftrec.metrics.accuracy import load_classifier
+from driftrec.metrics.classifier import load_classifier
 from driftrec.metrics.features import FEATURES, fid_inception
 from driftrec.metrics.weights import WEIGHTS, published, read_weights
 
