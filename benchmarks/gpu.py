@@ -27,7 +27,7 @@ from driftrec.image import decode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 from driftrec.noise import gaussian
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner
 from recipes.embedded import plan
 from recipes.embedded.data import Batches, read_photographs

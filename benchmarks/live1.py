@@ -30,7 +30,7 @@ from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
 from driftrec.metrics.lpips import load_lpips_squeezenet
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 

@@ -25,7 +25,7 @@ from driftrec import Restorer
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 AVERAGE = "average of 4 samples"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # of spp

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 SCALES = torch.tensor([0.01, 0.02, 0.04, 0.08, 0.15], dtype=torch.float64)
 SAMPLES = 50_000

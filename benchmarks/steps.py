@@ -22,7 +22,7 @@ from scores import HIGHER_IS_BETTER, Scores, Set, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 EVALUATIONS = (1, 2, 3, 5, 8, 10, 20, 50, 100)
 AVERAGED = (1, 2, 4, 8)

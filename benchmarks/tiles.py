@@ -23,7 +23,7 @@ from driftrec import Restorer
 from driftrec.image import Picture
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from driftrec.restoration.tiling import spans
 
 QUALITY = 10

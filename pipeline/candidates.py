@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from driftrec.errors import InvalidInput
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline.conditions import Condition
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.inputs import Input

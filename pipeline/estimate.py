@@ -9,7 +9,7 @@ import numpy as np
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline.ledger import Ledger
 from pipeline.restore import list_restore, resolve, shown
 from pipeline.run import plan

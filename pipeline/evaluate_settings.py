@@ -65,7 +65,7 @@ class EvaluateSettings(DamageSettings):
     output: str  # folder or URL prefix that this run owns
 
     # These determine the ledger: another value needs another output.
-    model: Specs = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.restorer.Sampling
+    model: Specs = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.options.Sampling
     candidate: Specs = ()  # NAME=URL of files that another tool has restored
     metrics: Texts = ("psnr", "ssim", "psnrb", "bef")
     weights: Specs = ()  # NAME=PATH or NAME=URL of the weights of a metric

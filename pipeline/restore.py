@@ -5,7 +5,7 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
-from driftrec.restoration.restorer import DEFAULTS
+from driftrec.restoration.options import DEFAULTS
 from pipeline import cluster
 from pipeline.choice import choice_of
 from pipeline.graph import Graph, Pool, work

@@ -24,7 +24,8 @@ from driftrec.jpeg.older_blocks import Older
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Restored, Sampling
+from driftrec.restoration.options import Sampling
+from driftrec.restoration.restorer import Restored
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.names import copy_name, output_format, output_name
 from pipeline.outputs import Outputs, Tar, Tree

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from driftrec.errors import DriftRecError
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline import cluster
 from pipeline.graph import work
 from pipeline.inputs import check_apart

@@ -15,7 +15,7 @@ import ray
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline import cluster
 from pipeline.graph import Pool
 from pipeline.restore import resolve

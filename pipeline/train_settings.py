@@ -11,7 +11,7 @@ from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
-from driftrec.restoration.restorer import DEFAULTS, Sampling
+from driftrec.restoration.options import DEFAULTS, Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig

@@ -22,7 +22,8 @@ from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import Checkpoint
-from driftrec.restoration.restorer import Restorer, Sampling
+from driftrec.restoration.options import Sampling
+from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
 from pipeline.containers import Row
 from pipeline.pairing import Pairing, join, rows_of

@@ -15,7 +15,8 @@ from pipeline.store import StorageError, Store, redact
 
 if TYPE_CHECKING:
     from driftrec.diffusion.process import Process
-    from driftrec.restoration.restorer import Restorer, Sampling
+    from driftrec.restoration.options import Sampling
+    from driftrec.restoration.restorer import Restorer
 
 IDENTITY = "identity"
 FBCNN = "fbcnn:"

@@ -14,7 +14,7 @@ from benchmarks.rivals import spp
 from driftrec import Restorer
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 QUALITY, QP, ROWS, GAP = 10, 20, 12, 4
 

@@ -3,8 +3,8 @@
     sampler(denoise, process, y, noise, times) -> image        y and image: (B, 3, H, W) in [0, 1]
 
 `denoise(x, y, t)` estimates x0; `noise(step)` gives standard normal noise like y; `times` fall from the start (at
-most 1) to t_eps and come from a grid (`driftrec.diffusion.grids`). A start below 1 wants a `guess` of x0, say the posterior
-mean.
+most 1) to t_eps and come from a grid (`driftrec.diffusion.grids`). A start below 1 wants a `guess` of x0, say the
+posterior mean.
 """
 
 from __future__ import annotations

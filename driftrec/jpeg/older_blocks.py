@@ -1,4 +1,4 @@
-"""Whether the blocks of an earlier compression show in decoded pixels: edges on a grid, more often than chance has it."""
+"""Whether the blocks of an earlier compression show in decoded pixels: edges on a grid, too often for chance."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ EXACT = "embedding.frequencies"  # always stored in float32: rounded, the highes
 DTYPES = ("F32", "BF16", "F16")
 LONGEST_HEADER = 2**22  # bytes, of the whole safetensors header, the card included
 MOST_STEPS = 10_000
-EMBEDDED = Path(__file__).parent / "models"
+EMBEDDED = Path(__file__).parent
 # torch.save (zip or legacy), plain pickles
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 

@@ -14,7 +14,7 @@ from driftrec.restoration.guard import Change
 from driftrec.restoration.tiling import Canvas
 
 if TYPE_CHECKING:
-    from driftrec.restoration.restorer import Sampling
+    from driftrec.restoration.options import Sampling
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Restored:
 
     @property
     def fault(self) -> str | None:
-        """Why this is no restoration (`driftrec.restoration.guard`), so that it must not be written; None if it may be one."""
+        """Why this is no restoration (see `guard`), so that it must not be written; None if it may be one."""
         return self.change.fault if self.change else None
 
     def checked(self, key: str) -> Picture:

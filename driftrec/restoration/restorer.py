@@ -7,11 +7,11 @@ else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -21,128 +21,21 @@ from torch import Tensor
 
 from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
-from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
-from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.models import fbcnn
 from driftrec.models.checkpoint import Checkpoint, load
 from driftrec.noise import gaussian
-from driftrec.restoration import adaptive, opening
+from driftrec.restoration import opening
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import Array, File, Source
-from driftrec.restoration.tiling import Canvas, Tile, check_side, tiles
+from driftrec.restoration.options import Options, Sampling
+from driftrec.restoration.tiling import Canvas, Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 
 FBCNN = "fbcnn:"  # before the path of FBCNN's weights
-DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How an image is restored. None means what the model's file recommends, or else the sampler's own default."""
-
-    sampler: str = "multistep"  # a key of SAMPLERS
-    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation a step
-    samples: int = 1  # posterior samples that are averaged
-    fidelity: float | None = (
-        None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
-    )
-    color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
-    tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
-    projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
-    adaptive: bool = False  # do as much as a JPEG file's quality asks for (driftrec.restoration.adaptive)
-    start: float | None = None  # time to start from; below 1 from the posterior mean with noise
-    t_eps: float | None = None  # time to end at
-    grid: str | None = None  # a key of GRIDS
-    eta: float = 0.0  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
-    order: int = 2  # multistep: 1 or 2
-    spacing: Spacing = "true"  # Euler-Maruyama: or "authors"
-    corrector_steps: int = 0  # Euler-Maruyama: Langevin steps after each step
-    corrector_ratio: float = 0.5  # Euler-Maruyama: of the corrector's step to sigma
-    tolerance: float = 1e-2  # ode: of one step's error
-    denoise_last: bool = False  # all but multistep: end with x0hat, at one more evaluation
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
-        if self.grid is not None and self.grid not in GRIDS:
-            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(GRIDS)}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
-        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
-            raise ValueError(f"fidelity must be in 0..1, got {self.fidelity}")
-        if not 0 < self._t_eps < self._start <= 1:
-            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._t_eps}, start = {self._start}")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be positive, got {self.tolerance}")
-        if self.corrector_steps < 0 or not self.corrector_ratio > 0:
-            raise ValueError(
-                "corrector_steps must not be negative and corrector_ratio must be positive, "
-                f"got {self.corrector_steps} and {self.corrector_ratio}"
-            )
-        check_multistep(self.eta, self.order)
-        if self.tile is not None:
-            check_side(self.tile)
-
-    @property
-    def _t_eps(self) -> float:
-        return self.t_eps if self.t_eps is not None else SAMPLERS[self.sampler].t_eps
-
-    @property
-    def _start(self) -> float:
-        return DEFAULTS["start"] if self.start is None else self.start
-
-    def resolve(self, recommended: dict[str, Any]) -> Sampling:
-        """Steps, fidelity and start replaced, where None, by the model's recommendation, or else by DEFAULTS."""
-        wanted = {name: recommended.get(name, value) for name, value in DEFAULTS.items() if getattr(self, name) is None}
-        return replace(self, **wanted)
-
-    def adapted(self, picture: Picture, process: Process) -> tuple[Sampling, float]:
-        """What suits a picture: resolved settings, and the share of the network's change that is applied to it."""
-        if not self.adaptive or picture.quality is None:
-            return self, 1.0
-        assert self.steps is not None and self.start is not None, "resolve first"
-        seen, quality = adaptive.history(picture)
-        part, strength = adaptive.share(quality), adaptive.strength(quality)
-        if seen or self.spacing == "authors":  # whose steps fit a start at 1 alone
-            return self, strength
-        if part < adaptive.MEAN_ONLY:
-            return replace(self, fidelity=1.0), strength
-        start = adaptive.start(process, self.start, self._t_eps, part)
-        return replace(self, start=start, steps=max(1, round(self.steps * part))), strength
-
-    def times(self, process: Process) -> Tensor:
-        """The falling times of one sample."""
-        assert self.steps is not None, "resolve first"
-        method = SAMPLERS[self.sampler]
-        points = self.steps if self.spacing == "authors" else method.points(self.steps)
-        return GRIDS[self.grid or method.grid](process, points, self._t_eps, self._start)
-
-    def check(self, process: Process) -> None:
-        """Raises ValueError if this process cannot be sampled so."""
-        if self.sampler != "multistep":
-            check_diffusion(process)
-        self.times(process)
-
-    def draw(self) -> Callable[..., Tensor]:
-        """The sampler with its options."""
-        method = SAMPLERS[self.sampler]
-        return partial(method.sample, **{name: getattr(self, name) for name in method.options})
-
-
-class Options(TypedDict, total=False):
-    """Settings of Sampling that a call takes; `adaptive` and `projection` are on unless told."""
-
-    steps: int | None
-    samples: int
-    fidelity: float | None
-    adaptive: bool
-    projection: bool
 
 
 S = TypeVar("S", Image.Image, Array, Tensor)

@@ -18,7 +18,7 @@ from driftrec import Restorer
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.metrics import pair_scores
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from recipes.embedded.data import Pixels
 
 MEAN = Sampling(fidelity=1.0)

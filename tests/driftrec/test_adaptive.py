@@ -19,7 +19,7 @@ from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.older_blocks import Older
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 PHOTO = np.ascontiguousarray(astronaut()[20:276, 100:356])
 WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)

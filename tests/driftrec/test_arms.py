@@ -16,7 +16,7 @@ from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig, draw_patches

@@ -72,7 +72,7 @@ def their_weights(conditional: bool = True) -> dict[str, Tensor]:
     return weights
 
 
-def lightning(path: Path, weights: dict[str, Any], settings: Any = SCORE, **more: Any) -> Path:
+def their_file(path: Path, weights: dict[str, Any], settings: Any = SCORE, **more: Any) -> Path:
     """A file as their trainer writes it."""
     content = {
         "epoch": 7,
@@ -102,7 +102,7 @@ def imported(path: Path) -> lightning.Imported:
 @torch.inference_mode()
 def test_numbers_of_their_network(case: dict[str, Any], tmp_path: Path) -> None:
     score = case["kind"] == "score"
-    path = lightning(tmp_path / "a.ckpt", their_weights(score), SCORE if score else REGRESSION)
+    path = their_file(tmp_path / "a.ckpt", their_weights(score), SCORE if score else REGRESSION)
     denoiser = imported(path).denoiser
     x, y = ((uniform(name, (1, 3, *case["size"])) / 3**0.5 + 1) / 2 for name in ("x", "y"))
     t = torch.tensor([T])
@@ -125,8 +125,8 @@ def test_moving_averages_are_taken(tmp_path: Path, without_frequencies: bool) ->
     last = {name: value if name == lightning.FREQUENCIES else value + 1 for name, value in weights.items()}
     averages = [value for name, value in weights.items() if not (without_frequencies and name == lightning.FREQUENCIES)]
     ema = {"decay": 0.999, "num_updates": 1234, "shadow_params": averages, "collected_params": None}
-    plain = imported(lightning(tmp_path / "plain.ckpt", weights))
-    averaged = imported(lightning(tmp_path / "averaged.ckpt", last, ema=ema))
+    plain = imported(their_file(tmp_path / "plain.ckpt", weights))
+    averaged = imported(their_file(tmp_path / "averaged.ckpt", last, ema=ema))
     assert (plain.card["weights"], averaged.card["weights"]) == ("last step", "moving average")
     for name, value in plain.denoiser.network.state_dict().items():
         assert torch.equal(averaged.denoiser.network.state_dict()[name], value), name
@@ -139,12 +139,12 @@ def test_hyper_parameters(tmp_path: Path) -> None:
         ("t2ve", TSDVE(1.5, 0.02, 0.5)),
         ("cosve", CosVE(1.5, 0.02, 0.5)),
     ):
-        found = imported(lightning(tmp_path / "a.ckpt", weights, SCORE | {"sde_name": name}))
+        found = imported(their_file(tmp_path / "a.ckpt", weights, SCORE | {"sde_name": name}))
         assert found.denoiser.process == process
     assert found.denoiser.form == "noise"
     assert found.denoiser.network.config == SMALL
     assert found.card["trained"] == {"t_eps": 0.01, "epoch": 7, "global_step": 1234}
-    found = imported(lightning(tmp_path / "a.ckpt", their_weights(False), REGRESSION))
+    found = imported(their_file(tmp_path / "a.ckpt", their_weights(False), REGRESSION))
     assert (found.denoiser.process, found.denoiser.form) == (Regression(), "direct")
     assert found.sampling == {"fidelity": 1.0}
 
@@ -160,8 +160,8 @@ def test_harmless_classes_of_honest_files_are_replaced_and_not_imported(
         while_saving.setitem(sys.modules, trainer.__name__, trainer)
         settings = argparse.Namespace(**SCORE | {"data_dir": PosixPath("/data"), "args": argparse.Namespace(gpus=1)})
         callbacks = {trainer.ModelCheckpoint: trainer.AttributeDict(best_model_path="x")}
-        path = lightning(tmp_path / "a.ckpt", their_weights(), settings, callbacks=callbacks)
-        attributes = lightning(tmp_path / "b.ckpt", their_weights(), trainer.AttributeDict(SCORE))
+        path = their_file(tmp_path / "a.ckpt", their_weights(), settings, callbacks=callbacks)
+        attributes = their_file(tmp_path / "b.ckpt", their_weights(), trainer.AttributeDict(SCORE))
     assert imported(path).denoiser.process == imported(attributes).denoiser.process == OUVE(1.5, 0.02, 0.5)
     assert "pytorch_lightning" not in sys.modules
 
@@ -190,7 +190,7 @@ def test_a_pickle_that_names_anything_else_is_refused_and_never_run(
 ) -> None:
     canary = tmp_path / "canary"
     evil = Canary(function, argument.format(str(canary)) if isinstance(argument, str) else argument(canary))
-    path = lightning(tmp_path / "evil.ckpt", their_weights(), **{place: {"gamma": evil}})
+    path = their_file(tmp_path / "evil.ckpt", their_weights(), **{place: {"gamma": evil}})
     with pytest.raises(InvalidInput, match=rf"evil\.ckpt: refused, because its pickle names {named}, "):
         import_authors(path, tmp_path / "out.safetensors")
     assert not canary.exists()
@@ -206,7 +206,7 @@ def test_a_function_of_a_harmless_package_is_not_run_either(tmp_path: Path, monk
     touch.__module__, touch.__qualname__ = "driftrec.errors", "touch"
     monkeypatch.setattr(driftrec.errors, "touch", touch, raising=False)
     evil = {"a": Canary(touch, str(tmp_path / "canary"))}
-    assert imported(lightning(tmp_path / "a.ckpt", their_weights(), callbacks=evil)).denoiser.form == "noise"
+    assert imported(their_file(tmp_path / "a.ckpt", their_weights(), callbacks=evil)).denoiser.form == "noise"
     assert not (tmp_path / "canary").exists()
 
 
@@ -230,7 +230,7 @@ def renamed(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]
     ],
 )
 def test_wrong_weights_are_named(tmp_path: Path, change: Any, message: str) -> None:
-    path = lightning(tmp_path / "wrong.ckpt", change(their_weights()))
+    path = their_file(tmp_path / "wrong.ckpt", change(their_weights()))
     with pytest.raises(InvalidInput, match=rf"wrong\.ckpt: .*{message}"):
         import_authors(path, tmp_path / "out.safetensors")
 
@@ -254,13 +254,13 @@ def test_wrong_weights_are_named(tmp_path: Path, change: Any, message: str) -> N
     ],
 )
 def test_other_models_are_refused(tmp_path: Path, settings: Any, more: dict[str, Any], message: str) -> None:
-    path = lightning(tmp_path / "other.ckpt", their_weights(), settings, **more)
+    path = their_file(tmp_path / "other.ckpt", their_weights(), settings, **more)
     with pytest.raises(InvalidInput, match=rf"other\.ckpt: .*{re.escape(message)}"):
         import_authors(path, tmp_path / "out.safetensors")
 
 
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
-    whole = lightning(tmp_path / "whole.ckpt", their_weights()).read_bytes()
+    whole = their_file(tmp_path / "whole.ckpt", their_weights()).read_bytes()
     texts = [
         b"",
         b"hello",

@@ -12,7 +12,8 @@ from PIL import Image
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode, from_pil, not_kept, to_pil
-from driftrec.restoration.restorer import Restorer, Sampling
+from driftrec.restoration.options import Sampling
+from driftrec.restoration.restorer import Restorer
 from driftrec.restoration.tiling import Canvas, tiles
 from tests.corpus.made import DEEP, DEEP_ALPHA, PHOTO, png
 from tests.driftrec.pictures import refused, saved

@@ -15,7 +15,7 @@ from driftrec import Restorer
 from driftrec.errors import InvalidInput
 from driftrec.image import from_pil, to_pil
 from driftrec.models.fbcnn import FBCNN, load
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 # Names, shapes and outputs of the public implementation, run on the weights and images drawn here.
 PUBLISHED = json.loads((Path(__file__).parent / "fixtures" / "fbcnn.json").read_text())

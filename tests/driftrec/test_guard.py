@@ -18,7 +18,7 @@ from driftrec.image import Picture, decode
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.guard import implausible
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 QUALITIES = (1, 5, 10, 30, 50, 75, 90, 95, 100)
 PHOTOS = {

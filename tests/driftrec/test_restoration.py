@@ -11,7 +11,7 @@ from driftrec import Restorer
 from driftrec.image import Picture, decode, from_pil
 from driftrec.jpeg.constraint import constraint, project
 from driftrec.models.checkpoint import load
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from tests.made import jpeg
 
 SAMPLING = Sampling(steps=2, fidelity=0.0)

@@ -11,7 +11,7 @@ from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Diffusion, Process
 from driftrec.diffusion.sampling import SAMPLERS, dormand_prince, multistep
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 
 SCALES = torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)  # standard deviation of x0 - y, one a channel
 FAMILY = [OUVE(), TSDVE(), CosVE()]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driftrec import Restorer
 from driftrec.image import Picture
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from driftrec.restoration.tiling import GRID, SMALLEST, Canvas, overlap, spans, tiles
 
 

@@ -12,7 +12,7 @@ from driftrec.diffusion.drift import OUVE
 from driftrec.errors import Failed, InvalidInput, Reason
 from driftrec.models.checkpoint import load, save
 from driftrec.networks.ncsnpp import NetworkConfig
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline.candidates import Model
 from pipeline.restoring import Output, Restoring
 from pipeline.train_settings import TrainSettings

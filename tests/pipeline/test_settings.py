@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput
-from driftrec.restoration.restorer import Sampling
+from driftrec.restoration.options import Sampling
 from pipeline.settings import FREE_FIELDS, RestoreSettings, Settings, allowed_failures, load
 from pipeline.stage import sampling_of
 
