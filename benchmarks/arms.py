@@ -31,10 +31,11 @@ from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.random import generator_for
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
-from driftrec.training.patches import PatchConfig, draw_patches, generator_for
+from driftrec.training.patches import PatchConfig, draw_patches
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
-from driftrec.training.patches import generator_for
+from driftrec.random import generator_for
 from pipeline.evaluate_settings import DamageSettings
 
 NONE = "none"  # the quality that damages nothing

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftrec.metrics import HIGHER_IS_BETTER
-from driftrec.training.patches import generator_for
+from driftrec.random import generator_for
 from pipeline.ledger import FAILED
 from pipeline.scores import Plan
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
-from driftrec.training.patches import PatchConfig, draw_paired, draw_patches, generator_for
+from driftrec.random import generator_for
+from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
 from pipeline.containers import Row
 from pipeline.pairing import Pairing, rows_of
 from pipeline.shards import Shard, read_shard

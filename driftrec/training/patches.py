@@ -4,7 +4,6 @@ generator keyed by (seed, epoch, key).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from driftrec.jpeg.codec import degrade
+from driftrec.random import generator_for
 
 Pixels = NDArray[np.uint8]
 
@@ -61,12 +61,6 @@ class PatchConfig:
     def fits(self, height: int, width: int) -> bool:
         """Whether a photograph of this size gives patches."""
         return self.small == "reflect" or min(height, width) >= self.size
-
-
-def generator_for(*key: str | int) -> np.random.Generator:
-    """The same key gives the same draws, whatever the process, worker or order."""
-    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw_patches(image: Pixels, config: PatchConfig, seed: int, epoch: int, key: str) -> tuple[Pixels, Pixels]:

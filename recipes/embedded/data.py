@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from driftrec.training.patches import PatchConfig, draw_patches, generator_for
+from driftrec.random import generator_for
+from driftrec.training.patches import PatchConfig, draw_patches
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Batch = tuple[Tensor, Tensor]  # clean, damaged: (B, 3, size, size) uint8
