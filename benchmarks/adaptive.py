@@ -25,7 +25,7 @@ from driftrec.jpeg.codec import encode_jpeg
 from pipeline.settings import RestoreSettings
 from pipeline.shards import list_shards, read_shard
 from pipeline.stage import RestoreShard
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.weights import find
 
 SEED = 102405

@@ -55,7 +55,7 @@ def restored(folder: Path, given: dict[str, object]) -> tuple[float, float]:
     from pipeline.settings import RestoreSettings
     from pipeline.shards import list_shards, read_shard
     from pipeline.stage import RestoreShard
-    from pipeline.store import LocalStore
+    from pipeline.storage.base import LocalStore
     from pipeline.weights import find
 
     settings = RestoreSettings.model_validate(given | {"input": str(folder / "in"), "output": str(folder / "out")})

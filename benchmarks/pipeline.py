@@ -31,7 +31,7 @@ from pipeline import cluster
 from pipeline.restore import graph, open_restore
 from pipeline.run import finish
 from pipeline.settings import RestoreSettings
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 
 log = logging.getLogger("benchmark")
 

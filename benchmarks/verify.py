@@ -29,7 +29,7 @@ from PIL import Image
 from pipeline.ledger import OK
 from pipeline.run import Run, earlier_result, finish, open_run
 from pipeline.shards import files_of, list_input
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.verify import verify
 
 

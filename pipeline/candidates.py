@@ -17,7 +17,7 @@ from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.inputs import Input
 from pipeline.names import printable
 from pipeline.partners import Partners, find_partners
-from pipeline.store import redact
+from pipeline.storage.base import redact
 from pipeline.weights import FBCNN, IDENTITY, Weights, find
 
 JPEG = "jpeg"  # the damaged image itself

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from driftrec.errors import DriftRecError, StorageFull
 from driftrec.training.learner import Learner
 from pipeline.journal import Interval
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.windows import Position
 
 log = logging.getLogger(__name__)

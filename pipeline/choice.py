@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from driftrec.errors import InvalidInput
 from pipeline.inputs import glob_regex
 from pipeline.names import printable, suffix
-from pipeline.store import LocalStore, StorageError, Store, redact
+from pipeline.storage.base import LocalStore, StorageError, Store, redact
 
 NAMED = 5  # keys that an error names
 

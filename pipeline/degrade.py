@@ -29,7 +29,7 @@ from pipeline.run import plan as plan_run
 from pipeline.scoring import failure
 from pipeline.shard_stage import ShardStage, explain
 from pipeline.shards import Listing, list_input
-from pipeline.store import Store, redact
+from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)
 

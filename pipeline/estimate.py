@@ -16,7 +16,7 @@ from pipeline.run import plan
 from pipeline.settings import RestoreSettings
 from pipeline.shards import Listing, Shard, read_shard
 from pipeline.stage import sampling_of
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.weights import Weights, find
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded

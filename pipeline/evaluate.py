@@ -28,7 +28,7 @@ from pipeline.run import attempt, earlier_result, fail, finish
 from pipeline.run import plan as plan_run
 from pipeline.scores import plan_metrics
 from pipeline.scoring import ScoreShard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 

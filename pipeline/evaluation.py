@@ -16,7 +16,7 @@ from pipeline.scores import Plan, plan_metrics
 from pipeline.scoring import schema_of
 from pipeline.sets import FOLDER as SETS
 from pipeline.shards import Listing, list_input
-from pipeline.store import Store, redact
+from pipeline.storage.base import Store, redact
 from pipeline.table import SUMMARY, TABLE
 
 # Settings whose content counts, not where or how it was given.

@@ -28,7 +28,7 @@ from pipeline.shard_stage import ShardStage
 from pipeline.shards import Shard
 from pipeline.shared_storage import check_shared
 from pipeline.source import ShardSource
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 

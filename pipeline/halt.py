@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState, TrainControllerState
 
 from driftrec.errors import DriftRecError
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 STOP = "stop"  # the object; removed by worker 0 when the checkpoint is written, or by whoever has put it
 LOOK_S = 1.0  # seconds between two looks for it

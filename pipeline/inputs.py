@@ -9,7 +9,7 @@ from pathlib import Path
 from driftrec.errors import InvalidInput
 from driftrec.urls import split
 from pipeline.names import is_image, printable, suffix
-from pipeline.store import LocalStore, StorageError, Store, redact
+from pipeline.storage.base import LocalStore, StorageError, Store, redact
 
 CONTAINERS = (".tar", ".parquet")
 PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")

@@ -17,8 +17,8 @@ import numpy as np
 from pipeline.ledger import container, member_of, name_digest
 from pipeline.names import stem
 from pipeline.outputs import least_bytes
-from pipeline.store import StorageError, Store, is_of_object
-from pipeline.store_file import StoreFile
+from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.file import StoreFile
 
 CHUNK = 4 * 2**20  # bytes read at once
 MISSING, CHANGED, EXTRA = "missing", "changed", "extra"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from driftrec.errors import DriftRecError
 from driftrec.training.learner import StepResult
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 

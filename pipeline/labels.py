@@ -11,7 +11,7 @@ from driftrec.errors import InvalidInput
 from driftrec.metrics.classifier import Classifier
 from driftrec.urls import split
 from pipeline.names import stem, suffix
-from pipeline.store import StorageError, Store, redact
+from pipeline.storage.base import StorageError, Store, redact
 
 
 def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:

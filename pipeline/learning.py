@@ -37,7 +37,7 @@ from pipeline.journal import Interval, Journal
 from pipeline.ledger import RUN
 from pipeline.pairing import Pairing
 from pipeline.shards import Shard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.train_settings import TrainSettings, flat, shown
 from pipeline.validation import Source, load_samples, validate
 from pipeline.verify import MODEL

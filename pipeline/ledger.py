@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.names import IMAGE_SUFFIXES, suffix
 from pipeline.parts import BrokenPart, ForeignPart, pack, unpack
 from pipeline.pooled import pooled
-from pipeline.store import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
+from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
 RUN, RESULT = "run.json", "_RESULT.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"

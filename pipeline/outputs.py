@@ -14,7 +14,7 @@ from typing import Protocol
 
 from driftrec.errors import StorageFull
 from pipeline.ledger import IMAGES, MEMBER, SHARDS, container, member_of
-from pipeline.store import FREE_ROOM, FULL, NotFound, Store
+from pipeline.storage.base import FREE_ROOM, FULL, NotFound, Store
 from pipeline.tars import BLOCK, TarFile
 
 

@@ -17,7 +17,7 @@ from driftrec.errors import Reason
 from pipeline.containers import Row
 from pipeline.names import is_image, strip_suffix
 from pipeline.shards import READERS, Listing, Shard, keys_of, read_shard
-from pipeline.store import LocalStore, NotFound, StorageError, Store, is_of_object
+from pipeline.storage.base import LocalStore, NotFound, StorageError, Store, is_of_object
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
 from pipeline.outputs import read_output
 from pipeline.shards import Shard, read_shard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 

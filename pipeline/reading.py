@@ -14,7 +14,7 @@ from pipeline.blocks import problem_block, read_block
 from pipeline.collisions import OutputName
 from pipeline.containers import Row
 from pipeline.shards import Shard, pieces, stored_rows
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.trial import Trial
 
 READING = "-read"  # of the name of a note

@@ -18,7 +18,7 @@ from pipeline.pairs import Piece, load_pieces
 from pipeline.pooled import pooled
 from pipeline.run import RESULT, RUN
 from pipeline.shards import Shard, list_input
-from pipeline.store import NotFound, Store
+from pipeline.storage.base import NotFound, Store
 from pipeline.summary import QUALITY_BAND, Band, Summary
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.settings import FREE_FIELDS, RestoreSettings
 from pipeline.shards import Listing, Shard, list_input
 from pipeline.stage import RestoreShard, sampling_of
-from pipeline.store import Store, redact
+from pipeline.storage.base import Store, redact
 from pipeline.weights import Weights, find
 
 log = logging.getLogger(__name__)

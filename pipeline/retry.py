@@ -12,7 +12,7 @@ import pyarrow as pa
 from driftrec.errors import Reason
 from pipeline.integrity import keys_at_fault
 from pipeline.ledger import FAILED
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 ALL = "all"  # whatever the reason
 

@@ -45,7 +45,7 @@ from pipeline.retry import keys_again
 from pipeline.settings import allowed_failures
 from pipeline.settle import settle
 from pipeline.shards import Listing, Shard, narrowed
-from pipeline.store import NotFound, StorageError, Store
+from pipeline.storage.base import NotFound, StorageError, Store
 from pipeline.trial import forget
 from pipeline.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 

@@ -30,7 +30,7 @@ from driftrec.urls import split
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.labels import read_labels
 from pipeline.names import stem
-from pipeline.store import Store, redact
+from pipeline.storage.base import Store, redact
 
 ACCURACY = "accuracy"
 METRICS = (*PAIR_METRICS, *WEIGHTED_PAIR_METRICS, *SET_METRICS, ACCURACY)

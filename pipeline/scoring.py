@@ -30,7 +30,7 @@ from pipeline.restoring import Output, Outputs, Restores
 from pipeline.scores import Plan
 from pipeline.sets import REFERENCE, SetStates, crop_group
 from pipeline.shard_stage import ShardStage, explain
-from pipeline.store import StorageError, Store, is_of_object
+from pipeline.storage.base import StorageError, Store, is_of_object
 
 PIXELS = 64_000_000  # of uint8 pictures that a scorer holds at once; one image alone may hold more
 FIXED = [

@@ -18,8 +18,8 @@ from driftrec.errors import DriftRecError
 from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
 from pipeline.conditions import Condition
 from pipeline.scores import Plan
-from pipeline.store import Store
-from pipeline.store_file import StoreFile
+from pipeline.storage.base import Store
+from pipeline.storage.file import StoreFile
 
 FOLDER = "sets"
 REFERENCE = ""  # stands where a candidate's name would

@@ -17,7 +17,7 @@ from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.blocks import unreadable
 from pipeline.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
 from pipeline.retry import keys_again, only, renewed
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.trial import Trial
 from pipeline.watchdog import Watchdog
 

@@ -24,8 +24,8 @@ from pipeline.collisions import OutputName, Taken
 from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs import Input, nothing_found, open_input
 from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
-from pipeline.store import LocalStore, StorageError, Store, is_of_object
-from pipeline.store_file import StoreFile
+from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
+from pipeline.storage.file import StoreFile
 from pipeline.tars import TarFile, tar_rows
 
 log = logging.getLogger(__name__)

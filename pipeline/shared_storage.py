@@ -16,7 +16,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline import cluster
 from pipeline.ledger import FOLDER
 from pipeline.shards import Listing, files_of
-from pipeline.store import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
+from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
 PATIENCE_S = 60.0  # for the answers of all nodes
 PROBE = b"written to see whether all nodes reach this place\n"

@@ -9,7 +9,7 @@ from pipeline.blocks import ONE_ROW, as_one_row
 from pipeline.collisions import OutputName
 from pipeline.reading import read_in_trial
 from pipeline.shards import Shard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 
 class ShardSource(Datasource):

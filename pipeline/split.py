@@ -14,7 +14,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate_settings import SplitSettings
 from pipeline.names import printable
 from pipeline.shards import Listing, keys_of, list_input
-from pipeline.store import StorageError, Store, redact
+from pipeline.storage.base import StorageError, Store, redact
 
 SHARES = {"train": 80, "validation": 5, "test": 15}  # percent
 RECIPE = "split.json"

@@ -32,7 +32,7 @@ from pipeline.outputs import Outputs, Tar, Tree
 from pipeline.pooled import pooled
 from pipeline.settings import RestoreSettings
 from pipeline.shard_stage import ShardStage, explain
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.weights import Weights
 
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger

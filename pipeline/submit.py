@@ -15,7 +15,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import redact
 from pipeline import cluster
 from pipeline.run import RESULT
-from pipeline.store import StorageError, Store
+from pipeline.storage.base import StorageError, Store
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pipeline.names import printable
 from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
 from pipeline.shards import Listing, Shard, files_of, list_input, rows_of
-from pipeline.store import Store, redact
+from pipeline.storage.base import Store, redact
 from pipeline.survey_cost import estimate, find_model
 from pipeline.survey_graph import SurveyGraph
 from pipeline.survey_settings import COST_FIELDS, FREE_FIELDS, SurveySettings

@@ -21,7 +21,7 @@ from pipeline.graph import Pool
 from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
 from pipeline.stage import sampling_of
-from pipeline.store import redact
+from pipeline.storage.base import redact
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_summary import GOOD, Survey
 from pipeline.weights import Weights, find

@@ -15,7 +15,7 @@ from ray.data.datasource import Datasource, ReadTask
 from pipeline.graph import DEATHS, Graph, Pool
 from pipeline.shard_stage import SUMMARY, ShardStage
 from pipeline.shards import Shard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 Look = Callable[[Shard], pa.Table]  # gives one row of SUMMARY
 

@@ -27,8 +27,8 @@ from pipeline.names import printable, unsafe
 from pipeline.pooled import pooled
 from pipeline.shard_stage import SUMMARY, explain
 from pipeline.shards import Shard, files_of, rows_of
-from pipeline.store import LocalStore, StorageError, Store, is_of_object
-from pipeline.store_file import StoreFile
+from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
+from pipeline.storage.file import StoreFile
 from pipeline.survey_settings import SurveySettings
 from pipeline.trial import Trial
 

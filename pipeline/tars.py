@@ -13,7 +13,7 @@ from typing import IO, cast
 from driftrec.errors import DriftRecError, Reason
 from pipeline.containers import Row, too_large
 from pipeline.names import is_image
-from pipeline.store import NotFound, Store
+from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record
 LOOK_BACK = 128 * BLOCK  # before a piece: where the headers lie that lengthen the name of its first member

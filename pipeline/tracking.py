@@ -19,7 +19,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from driftrec.errors import InvalidInput
 from pipeline.journal import Line, scalars
-from pipeline.store import Store
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from pipeline.pairing import Pairing, join
 from pipeline.run import Exit, Interrupted
 from pipeline.shards import Listing, list_input
 from pipeline.shared_storage import check_shared
-from pipeline.store import StorageError, Store, redact
+from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
 from pipeline.validation import list_validation
 from pipeline.verify import MODEL, model_fault, read_result

@@ -16,7 +16,7 @@ from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig
 from pipeline.settings import MIB, Allowance, Settings
-from pipeline.store import redact
+from pipeline.storage.base import redact
 
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
 

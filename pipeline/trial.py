@@ -15,7 +15,7 @@ from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
 from pipeline.ledger import FOLDER, TRYING
-from pipeline.store import NotFound, Store
+from pipeline.storage.base import NotFound, Store
 
 ALONE = 4  # attempts in a row in which an image, alone in its worker, did not outlive it: then it is a row
 UNEXPLAINED = 4  # deaths on one shard while no image was alone: they end the run

@@ -37,7 +37,7 @@ from pipeline.ledger import (
 from pipeline.names import printable
 from pipeline.parts import BrokenPart, ForeignPart, rows_of_any
 from pipeline.pooled import pooled
-from pipeline.store import NotFound, StorageError, Store
+from pipeline.storage.base import NotFound, StorageError, Store
 
 log = logging.getLogger(__name__)
 

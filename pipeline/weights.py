@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import split
-from pipeline.store import StorageError, Store, redact
+from pipeline.storage.base import StorageError, Store, redact
 
 if TYPE_CHECKING:
     from driftrec.diffusion.process import Process

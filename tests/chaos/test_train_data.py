@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from tests import made
 from tests.chaos.test_memory import memory_bytes
 

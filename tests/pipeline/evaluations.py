@@ -15,7 +15,7 @@ from pipeline.scores import plan_metrics
 from pipeline.scoring import ScoreShard
 from pipeline.settings import load
 from pipeline.shards import list_shards, read_shard
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from tests import made
 
 Row = dict[str, Any]

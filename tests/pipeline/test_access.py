@@ -22,7 +22,7 @@ from pipeline.evaluate_settings import DegradeSettings
 from pipeline.pairing import join
 from pipeline.settings import load
 from pipeline.shards import Listing, list_input
-from pipeline.store import AccessDenied, LocalStore, NotFound, Store
+from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard
 from pipeline.verify import verify

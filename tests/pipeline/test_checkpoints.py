@@ -16,7 +16,7 @@ from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
 from pipeline import checkpoints
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.windows import Position
 
 NETWORK = NetworkConfig(width=4, multipliers=(1,), blocks=1, stem=2, attention_levels=(), attention_middle=False)

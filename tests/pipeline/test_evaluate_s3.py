@@ -10,7 +10,7 @@ import pytest
 from pipeline.evaluate import run_evaluate
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.settings import load
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from tests.pipeline.evaluations import clean, score
 from tests.s3 import SECRET
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.store import ATTEMPTS, AccessDenied, NotFound, StorageError, Store
+from pipeline.storage.base import ATTEMPTS, AccessDenied, NotFound, StorageError, Store
 from tests import made
 from tests.faults import Fault, Proxy, before
 from tests.pipeline.offline import files, ledger, restore
@@ -33,7 +33,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 def proxy(s3_server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy that this process takes for S3; waits between two attempts are short."""
     Store.open(bucket).put("folder/there", DATA)
-    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.01)
     with before(s3_server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
@@ -83,7 +83,7 @@ def test_a_body_that_is_cut_is_never_taken_for_whole(proxy: Proxy, bucket: str, 
 
 
 def test_a_slow_answer_is_asked_for_again(proxy: Proxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.READ_TIMEOUT_S", 1)
+    monkeypatch.setattr("pipeline.storage.base.READ_TIMEOUT_S", 1)
     store = Store.open(bucket)
     proxy.spoil(slow := Fault("slow", method="GET", seconds=10, times=1))
     begun = time.monotonic()

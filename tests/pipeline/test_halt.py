@@ -18,7 +18,7 @@ from pipeline.checkpoints import Mark
 from pipeline.ingest import DRAW_CPUS, drawers, read_items
 from pipeline.journal import Interval
 from pipeline.learning import open_interval
-from pipeline.store import LocalStore, Store
+from pipeline.storage.base import LocalStore, Store
 from pipeline.windows import Drawing, PatchConfig
 from tests import made
 from tests.pipeline import trainings

@@ -16,7 +16,7 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline import restore as job
 from pipeline.report import write_restore_report
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 from tests.s3 import KEY, SECRET
@@ -140,7 +140,7 @@ def test_secrets_in_urls_are_not_repeated(
     tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
     here = str(made.folder(tmp_path / "in", 1))
     for places in ({"source": url, "output": tmp_path / "out"}, {"source": here, "output": url}):
         with pytest.raises((InvalidInput, DriftRecError)) as caught:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline.offline import ledger, restore

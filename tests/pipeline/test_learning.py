@@ -24,7 +24,7 @@ from driftrec.models.checkpoint import load as load_model
 from driftrec.training.learner import Learner, StepResult
 from pipeline import ingest, journal
 from pipeline.ingest import too_many_skipped
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.tracking import TENSORBOARD
 from pipeline.train import check
 from tests import made

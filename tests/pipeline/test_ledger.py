@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.ledger import FAILED, OK, SCHEMA, Ledger, Tally, sweep
-from pipeline.store import LocalStore, NotFound
+from pipeline.storage.base import LocalStore, NotFound
 
 ONE, TWO = "00000000000000a1", "00000000000000b2"
 

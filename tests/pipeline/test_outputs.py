@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import shards
 from pipeline.outputs import read_output
-from pipeline.store import LocalStore, NotFound
+from pipeline.storage.base import LocalStore, NotFound
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 

@@ -15,7 +15,7 @@ from pipeline.ledger import TRYING
 from pipeline.reading import read_in_trial
 from pipeline.settings import load
 from pipeline.shards import Shard, list_shards
-from pipeline.store import LocalStore, Store
+from pipeline.storage.base import LocalStore, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard
 from pipeline.trial import ALONE, MOST

@@ -32,7 +32,7 @@ from pipeline.report import GREY_LEVELS, MAX_PAIRS, MEANING, write_restore_repor
 from pipeline.run import finish, open_run
 from pipeline.settings import RestoreSettings
 from pipeline.shards import list_input, read_shard
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.summary import MAX_FAILURES, Histogram, Summary
 
 HOSTILE = (

@@ -14,7 +14,7 @@ from driftrec.errors import BadImage, InvalidInput, Reason
 from pipeline import shards, stage
 from pipeline.retry import only, renewed
 from pipeline.settings import RestoreSettings
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
 

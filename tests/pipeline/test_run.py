@@ -12,7 +12,7 @@ from pipeline.inputs import check_apart, open_input
 from pipeline.ledger import FAILED, OK
 from pipeline.run import Exit, Run, earlier_result, finish, open_run, stop
 from pipeline.shards import list_input
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from tests import made
 
 

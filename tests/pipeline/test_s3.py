@@ -13,7 +13,7 @@ from jobs.cli import main
 from pipeline.outputs import read_output
 from pipeline.restore import run_restore
 from pipeline.settings import RestoreSettings
-from pipeline.store import AccessDenied, NotFound, StorageError, Store
+from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
 from pipeline.verify import verify
 from tests import made
 from tests.pipeline import offline
@@ -78,7 +78,7 @@ def test_refusals_name_the_url_and_no_secret(bucket: str, monkeypatch: pytest.Mo
             call(Store.open(bucket))
         assert "not-to-be-seen" not in str(caught.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.01)
     with pytest.raises(StorageError, match=r"could not be reached in 5 attempts.*127\.0\.0\.1:9"):
         list(Store.open(bucket).list())
 

@@ -22,7 +22,7 @@ from pipeline.scoring import Gate
 from pipeline.settings import RestoreSettings
 from pipeline.shards import list_shards, read_shard
 from pipeline.stage import RestoreShard
-from pipeline.store import LocalStore, StorageError
+from pipeline.storage.base import LocalStore, StorageError
 from pipeline.weights import find
 from tests import made
 from tests.pipeline.evaluations import by_place, clean, make, score

@@ -13,7 +13,7 @@ import pytest
 from driftrec.errors import InvalidInput
 from pipeline.names import output_name
 from pipeline.shards import Listing, list_input, list_shards, read_shard
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from tests import made
 
 PNG = partial(output_name, wanted="png")

@@ -13,7 +13,7 @@ from driftrec.errors import InvalidInput
 from pipeline import cluster
 from pipeline.shards import list_input
 from pipeline.shared_storage import PROBE, attempt, check_shared, lacking
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from tests import made
 
 

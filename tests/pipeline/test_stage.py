@@ -26,7 +26,7 @@ from pipeline.settings import RestoreSettings
 from pipeline.shards import list_shards, read_shard
 from pipeline.source import ShardSource
 from pipeline.stage import RestoreShard
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.weights import find
 from tests import made
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput, StorageFull
-from pipeline.store import AccessDenied, LocalStore, NotFound, RemoteStore, StorageError, Store, redact
-from pipeline.store_file import StoreFile
+from pipeline.storage.base import AccessDenied, LocalStore, NotFound, RemoteStore, StorageError, Store, redact
+from pipeline.storage.file import StoreFile
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_only_what_may_pass_is_tried_again(
 
     memory._options = {"secret": "hush"}
     monkeypatch.setattr(memory._fs, "cat_file", fail)
-    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
     with pytest.raises(raised, match="memory://bucket/prefix/x") as caught:
         memory.read("x")
     assert len(calls) == attempts
@@ -181,7 +181,7 @@ def test_a_call_that_comes_back_is_enough(memory: RemoteStore, monkeypatch: pyte
         return read(path, **options)
 
     monkeypatch.setattr(memory._fs, "cat_file", flaky)
-    monkeypatch.setattr("pipeline.store.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
     assert memory.read("x") == b"1"
 
 

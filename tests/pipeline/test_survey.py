@@ -18,7 +18,7 @@ from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline import survey_stage
 from pipeline.settings import load
 from pipeline.shards import list_input
-from pipeline.store import LocalStore, RemoteStore, Store
+from pipeline.storage.base import LocalStore, RemoteStore, Store
 from pipeline.survey import plan_survey, read_files, run_survey
 from pipeline.survey_cost import calibrate, estimate, find_model
 from pipeline.survey_settings import SurveySettings
@@ -149,7 +149,7 @@ def test_of_loose_files_only_ends_are_read(tmp_path: Path, monkeypatch: pytest.M
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     for index in range(5):
         (tmp_path / f"in/{index}.jpg").write_bytes(encode_jpeg(noise, 95))
-    monkeypatch.setattr("pipeline.store.LocalStore", Counting)
+    monkeypatch.setattr("pipeline.storage.base.LocalStore", Counting)
     rows = looked(str(tmp_path / "in"), tmp_path / "out", share=0.0)
     size = sum(row["bytes"] for row in rows)
     assert (len(rows), size > 2_000_000) == (5, True)

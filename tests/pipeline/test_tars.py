@@ -10,7 +10,7 @@ import pytest
 
 from driftrec.errors import DriftRecError
 from pipeline.containers import Row
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.tars import TarFile, tar_rows
 from tests import made
 

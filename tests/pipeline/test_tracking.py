@@ -8,7 +8,7 @@ import pytest
 from driftrec.errors import InvalidInput
 from pipeline import tracking
 from pipeline.journal import Journal, scalars
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.tracking import Cautious, check_trackers
 
 LINES = [

@@ -23,7 +23,7 @@ from pipeline.journal import Journal
 from pipeline.learning import Group, start_position
 from pipeline.settings import load
 from pipeline.shards import list_shards
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.train_settings import TrainSettings
 from pipeline.verify import verify
 from pipeline.windows import Drawing, PatchConfig, Position

@@ -18,7 +18,7 @@ from pipeline.blocks import read_block
 from pipeline.restore import open_restore
 from pipeline.run import finish
 from pipeline.settings import RestoreSettings
-from pipeline.store import LocalStore
+from pipeline.storage.base import LocalStore
 from pipeline.trial import ALONE, MOST, UNEXPLAINED, Trial, forget
 from tests import made
 from tests.pipeline.offline import files, ledger, restore

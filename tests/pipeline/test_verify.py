@@ -25,7 +25,7 @@ from pipeline import shards
 from pipeline.ledger import Ledger
 from pipeline.outputs import read_output
 from pipeline.parts import pack, unpack
-from pipeline.store import Store
+from pipeline.storage.base import Store
 from pipeline.verify import FIRST, verify
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
@@ -257,7 +257,7 @@ def test_no_flipped_byte_of_a_part_passes() -> None:
 def test_a_repair_killed_at_any_put_goes_on(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.store import LocalStore
+    from pipeline.storage.base import LocalStore
 
     output = tmp_path / "out"
     shutil.copytree(runs.tree, output)

@@ -4,7 +4,7 @@ import io
 import os
 from typing import Any
 
-from pipeline.store import NotFound, Store
+from pipeline.storage.base import NotFound, Store
 
 
 class StoreFile(io.RawIOBase):
