@@ -22,8 +22,8 @@ from PIL import Image
 
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
+from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.settings import RestoreSettings
-from pipeline.shards import list_shards, read_shard
 from pipeline.stage import RestoreShard
 from pipeline.storage.base import LocalStore
 from pipeline.weights import find

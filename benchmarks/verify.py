@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from PIL import Image
 
+from pipeline.inputs.shards import files_of, list_input
 from pipeline.ledger import OK
 from pipeline.run import Run, earlier_result, finish, open_run
-from pipeline.shards import files_of, list_input
 from pipeline.storage.base import Store
 from pipeline.verify import verify
 

@@ -75,7 +75,7 @@ class Visible(logging.Formatter):
     """Messages in which no file's name can play with the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from pipeline.names import visible
+        from pipeline.inputs.names import visible
 
         return visible(super().format(record))
 

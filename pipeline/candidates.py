@@ -14,9 +14,9 @@ from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
 from pipeline.conditions import Condition
 from pipeline.evaluate_settings import EvaluateSettings
-from pipeline.inputs import Input
-from pipeline.names import printable
-from pipeline.partners import Partners, find_partners
+from pipeline.inputs.location import Input
+from pipeline.inputs.names import printable
+from pipeline.inputs.partners import Partners, find_partners
 from pipeline.storage.base import redact
 from pipeline.weights import FBCNN, IDENTITY, Weights, find
 

@@ -20,15 +20,15 @@ from pipeline import cluster
 from pipeline.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
 from pipeline.evaluate_settings import FREE_FIELDS, DegradeSettings
 from pipeline.graph import Graph, Pool, work
-from pipeline.inputs import check_apart
+from pipeline.inputs.location import check_apart
+from pipeline.inputs.names import output_name
+from pipeline.inputs.shards import Listing, list_input
 from pipeline.ledger import IMAGES, OK, Ledger
-from pipeline.names import output_name
 from pipeline.pooled import pooled
 from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
 from pipeline.scoring import failure
 from pipeline.shard_stage import ShardStage, explain
-from pipeline.shards import Listing, list_input
 from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)

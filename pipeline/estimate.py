@@ -10,11 +10,11 @@ import numpy as np
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
+from pipeline.inputs.shards import Listing, Shard, read_shard
 from pipeline.ledger import Ledger
 from pipeline.restore import list_restore, resolve, shown
 from pipeline.run import plan
 from pipeline.settings import RestoreSettings
-from pipeline.shards import Listing, Shard, read_shard
 from pipeline.stage import sampling_of
 from pipeline.storage.base import Store
 from pipeline.weights import Weights, find

@@ -20,8 +20,8 @@ from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
 from pipeline.graph import ACTOR_CPU_SHARE, Graph, Pool, work
+from pipeline.inputs.names import output_name
 from pipeline.ledger import Ledger
-from pipeline.names import output_name
 from pipeline.reduction import Reduction
 from pipeline.restoring import RestoringPool, start_pool, stop_pool
 from pipeline.run import attempt, earlier_result, fail, finish

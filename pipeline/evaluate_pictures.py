@@ -14,12 +14,12 @@ from driftrec.image import decode
 from pipeline.candidates import JPEG
 from pipeline.conditions import damage, reference_of
 from pipeline.evaluation import Evaluation
-from pipeline.names import output_name
+from pipeline.inputs.names import output_name
+from pipeline.inputs.shards import read_shard
 from pipeline.pairs import PAGE_BYTES, Piece, cut
 from pipeline.pooled import pooled
 from pipeline.reduction import Extreme
 from pipeline.restoring import Restores
-from pipeline.shards import read_shard
 
 log = logging.getLogger(__name__)
 

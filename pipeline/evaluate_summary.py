@@ -13,9 +13,9 @@ from PIL import features
 
 from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
 from pipeline.evaluation import Evaluation
+from pipeline.inputs.partners import stem_digest
 from pipeline.ledger import OK
 from pipeline.machine import package_versions
-from pipeline.partners import stem_digest
 from pipeline.reduction import COSTS, Reduction
 from pipeline.scores import column_of, describe, score_of
 from pipeline.scoring import schema_of

@@ -8,14 +8,14 @@ from driftrec.errors import InvalidInput
 from pipeline.candidates import JPEG, Candidates, find_candidates, shown_spec
 from pipeline.conditions import Condition, conditions_of
 from pipeline.evaluate_settings import FREE_FIELDS, EvaluateSettings
-from pipeline.inputs import check_apart
+from pipeline.inputs.location import check_apart
+from pipeline.inputs.names import output_name
+from pipeline.inputs.shards import Listing, list_input
 from pipeline.ledger import FOLDER
-from pipeline.names import output_name
 from pipeline.run import Run, open_run
 from pipeline.scores import Plan, plan_metrics
 from pipeline.scoring import schema_of
 from pipeline.sets import FOLDER as SETS
-from pipeline.shards import Listing, list_input
 from pipeline.storage.base import Store, redact
 from pipeline.table import SUMMARY, TABLE
 

@@ -18,14 +18,14 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline import cluster
-from pipeline.blocks import from_one_row
-from pipeline.collisions import OutputName
+from pipeline.inputs.blocks import from_one_row
+from pipeline.inputs.collisions import OutputName
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import FAILED, OK, SKIPPED
 from pipeline.progress import Progress
 from pipeline.run import Run
 from pipeline.settle import settle
 from pipeline.shard_stage import ShardStage
-from pipeline.shards import Shard
 from pipeline.shared_storage import check_shared
 from pipeline.source import ShardSource
 from pipeline.storage.base import Store

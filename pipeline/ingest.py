@@ -18,9 +18,9 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from driftrec.errors import Reason
-from pipeline.pairing import Pairing
+from pipeline.inputs.pairing import Pairing
+from pipeline.inputs.shards import Shard
 from pipeline.settings import allowed_failures
-from pipeline.shards import Shard
 from pipeline.windows import Drawing, Looked, Pair, Position, Window, draw_shard, gather_windows, locate
 
 log = logging.getLogger(__name__)

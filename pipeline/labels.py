@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from driftrec.errors import InvalidInput
 from driftrec.metrics.classifier import Classifier
 from driftrec.urls import split
-from pipeline.names import stem, suffix
+from pipeline.inputs.names import stem, suffix
 from pipeline.storage.base import StorageError, Store, redact
 
 

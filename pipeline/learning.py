@@ -33,10 +33,10 @@ from pipeline.card import make_card, render
 from pipeline.checkpoints import Mark
 from pipeline.halt import Requests
 from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
+from pipeline.inputs.pairing import Pairing
+from pipeline.inputs.shards import Shard
 from pipeline.journal import Interval, Journal
 from pipeline.ledger import RUN
-from pipeline.pairing import Pairing
-from pipeline.shards import Shard
 from pipeline.storage.base import Store
 from pipeline.train_settings import TrainSettings, flat, shown
 from pipeline.validation import Source, load_samples, validate

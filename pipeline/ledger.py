@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.names import IMAGE_SUFFIXES, suffix
+from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
 from pipeline.parts import BrokenPart, ForeignPart, pack, unpack
 from pipeline.pooled import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store

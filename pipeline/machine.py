@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from driftrec import __version__
-from pipeline.names import printable
+from pipeline.inputs.names import printable
 
 log = logging.getLogger(__name__)
 

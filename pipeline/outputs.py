@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from driftrec.errors import StorageFull
+from pipeline.inputs.tars import BLOCK, TarFile
 from pipeline.ledger import IMAGES, MEMBER, SHARDS, container, member_of
 from pipeline.storage.base import FREE_ROOM, FULL, NotFound, Store
-from pipeline.tars import BLOCK, TarFile
 
 
 class Outputs(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.names import printable
+from pipeline.inputs.names import printable
 
 
 def render(template: str, contents: Mapping[str, Any]) -> str:

@@ -10,10 +10,10 @@ from functools import partial
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError
-from pipeline.blocks import problem_block, read_block
-from pipeline.collisions import OutputName
-from pipeline.containers import Row
-from pipeline.shards import Shard, pieces, stored_rows
+from pipeline.inputs.blocks import problem_block, read_block
+from pipeline.inputs.collisions import OutputName
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import Shard, pieces, stored_rows
 from pipeline.storage.base import Store
 from pipeline.trial import Trial
 

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.choice import choice_of
+from pipeline.inputs.selection import choice_of
+from pipeline.inputs.shards import Shard, list_input
 from pipeline.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.page import duration, figure, render, tile, whole
 from pipeline.pairs import Piece, load_pieces
 from pipeline.pooled import pooled
 from pipeline.run import RESULT, RUN
-from pipeline.shards import Shard, list_input
 from pipeline.storage.base import NotFound, Store
 from pipeline.summary import QUALITY_BAND, Band, Summary
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from driftrec.restoration.options import DEFAULTS
 from pipeline import cluster
-from pipeline.choice import choice_of
 from pipeline.graph import Graph, Pool, work
-from pipeline.inputs import check_apart
-from pipeline.names import output_name
+from pipeline.inputs.location import check_apart
+from pipeline.inputs.names import output_name
+from pipeline.inputs.selection import choice_of
+from pipeline.inputs.shards import Listing, Shard, list_input
 from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.settings import FREE_FIELDS, RestoreSettings
-from pipeline.shards import Listing, Shard, list_input
 from pipeline.stage import RestoreShard, sampling_of
 from pipeline.storage.base import Store, redact
 from pipeline.weights import Weights, find

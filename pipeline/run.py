@@ -22,6 +22,7 @@ from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.effort import Effort
 from pipeline.ends import Exit, Interrupted, begun
+from pipeline.inputs.shards import Listing, Shard, narrowed
 from pipeline.integrity import CHANGED, EXTRA, MISSING
 from pipeline.ledger import (
     FAILED,
@@ -44,7 +45,6 @@ from pipeline.pooled import pooled
 from pipeline.retry import keys_again
 from pipeline.settings import allowed_failures
 from pipeline.settle import settle
-from pipeline.shards import Listing, Shard, narrowed
 from pipeline.storage.base import NotFound, StorageError, Store
 from pipeline.trial import forget
 from pipeline.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result

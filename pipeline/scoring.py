@@ -23,8 +23,8 @@ from driftrec.jpeg.headers import inspect
 from pipeline.candidates import JPEG, Candidates, Files
 from pipeline.conditions import Condition, crop_of, damage, reference_of
 from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.inputs.names import output_name
 from pipeline.ledger import FAILED, OK
-from pipeline.names import output_name
 from pipeline.pooled import pooled
 from pipeline.restoring import Output, Outputs, Restores
 from pipeline.scores import Plan

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.inputs.names import collision_id
+from pipeline.inputs.shards import Shard
 from pipeline.ledger import MEMBER, Ledger
-from pipeline.names import collision_id
-from pipeline.shards import Shard
 
 
 def settle(ledger: Ledger, shards: Sequence[Shard]) -> list[Shard]:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
-from pipeline.blocks import unreadable
+from pipeline.inputs.blocks import unreadable
 from pipeline.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
 from pipeline.retry import keys_again, only, renewed
 from pipeline.storage.base import Store
@@ -68,7 +68,7 @@ class ShardStage:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
     def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
-        """The part of one shard (a block of `pipeline.shards`), or of some of its images: after a death they come one
+        """The part of one shard (a block of `pipeline.inputs.shards`), or of some of its images: after a death they come one
         by one. Raises DriftRecError if the run cannot go on.
         """
         raise NotImplementedError

@@ -12,8 +12,8 @@ from typing import Any
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate_settings import SplitSettings
-from pipeline.names import printable
-from pipeline.shards import Listing, keys_of, list_input
+from pipeline.inputs.names import printable
+from pipeline.inputs.shards import Listing, keys_of, list_input
 from pipeline.storage.base import StorageError, Store, redact
 
 SHARES = {"train": 80, "validation": 5, "test": 15}  # percent

@@ -26,8 +26,8 @@ from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restored
+from pipeline.inputs.names import copy_name, output_format, output_name
 from pipeline.ledger import FAILED, OK, SKIPPED
-from pipeline.names import copy_name, output_format, output_name
 from pipeline.outputs import Outputs, Tar, Tree
 from pipeline.pooled import pooled
 from pipeline.settings import RestoreSettings

@@ -13,12 +13,12 @@ from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
 from pipeline import cluster
 from pipeline.graph import work
-from pipeline.inputs import check_apart
+from pipeline.inputs.location import check_apart
+from pipeline.inputs.names import printable
+from pipeline.inputs.shards import Listing, Shard, files_of, list_input, rows_of
 from pipeline.ledger import FOLDER, Ledger
-from pipeline.names import printable
 from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.run import plan as plan_run
-from pipeline.shards import Listing, Shard, files_of, list_input, rows_of
 from pipeline.storage.base import Store, redact
 from pipeline.survey_cost import estimate, find_model
 from pipeline.survey_graph import SurveyGraph

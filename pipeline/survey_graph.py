@@ -13,8 +13,8 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.graph import DEATHS, Graph, Pool
+from pipeline.inputs.shards import Shard
 from pipeline.shard_stage import SUMMARY, ShardStage
-from pipeline.shards import Shard
 from pipeline.storage.base import Store
 
 Look = Callable[[Shard], pa.Table]  # gives one row of SUMMARY

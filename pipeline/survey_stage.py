@@ -21,12 +21,12 @@ from driftrec.errors import DriftRecError, Reason, StorageFull
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.double_compression import earlier_in
-from pipeline.containers import Row
+from pipeline.inputs.names import printable, unsafe
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import Shard, files_of, rows_of
 from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
-from pipeline.names import printable, unsafe
 from pipeline.pooled import pooled
 from pipeline.shard_stage import SUMMARY, explain
-from pipeline.shards import Shard, files_of, rows_of
 from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 from pipeline.survey_settings import SurveySettings

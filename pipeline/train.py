@@ -27,14 +27,14 @@ from driftrec.urls import split
 from pipeline import checkpoints, cluster, run, tracking
 from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.ingest import DRAW_CPUS
-from pipeline.inputs import check_apart
+from pipeline.inputs.location import check_apart
+from pipeline.inputs.pairing import Pairing, join
+from pipeline.inputs.shards import Listing, list_input
 from pipeline.integrity import MISSING, sha256_of
 from pipeline.journal import METRICS
 from pipeline.learning import CARD, Task, drawing_of, make_learner, train_worker
 from pipeline.ledger import RESULT
-from pipeline.pairing import Pairing, join
 from pipeline.run import Exit, Interrupted
-from pipeline.shards import Listing, list_input
 from pipeline.shared_storage import check_shared
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown

@@ -25,9 +25,9 @@ from driftrec.models.checkpoint import Checkpoint
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
-from pipeline.containers import Row
-from pipeline.pairing import Pairing, join, rows_of
-from pipeline.shards import Shard, list_input, read_shard
+from pipeline.inputs.pairing import Pairing, join, rows_of
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import Shard, list_input, read_shard
 from pipeline.train_settings import TrainSettings
 from pipeline.windows import decode_row
 

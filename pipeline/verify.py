@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from driftrec.errors import InvalidInput
 from pipeline.ends import Exit
+from pipeline.inputs.names import printable
 from pipeline.integrity import CHANGED, EXTRA, MISSING, Files, faults, sha256_of
 from pipeline.ledger import (
     FOLDER,
@@ -34,7 +35,6 @@ from pipeline.ledger import (
     name_digests,
     part_name,
 )
-from pipeline.names import printable
 from pipeline.parts import BrokenPart, ForeignPart, rows_of_any
 from pipeline.pooled import pooled
 from pipeline.storage.base import NotFound, StorageError, Store

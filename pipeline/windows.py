@@ -23,9 +23,9 @@ from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
 from driftrec.random import generator_for
 from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
-from pipeline.containers import Row
-from pipeline.pairing import Pairing, rows_of
-from pipeline.shards import Shard, read_shard
+from pipeline.inputs.pairing import Pairing, rows_of
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import Shard, read_shard
 
 READ_ROWS = 16  # of a shard's table that are decoded before the next are looked at
 

@@ -9,12 +9,12 @@ from PIL import Image
 from pipeline.candidates import find_candidates
 from pipeline.conditions import conditions_of
 from pipeline.evaluate_settings import EvaluateSettings
-from pipeline.inputs import open_input
+from pipeline.inputs.location import open_input
+from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.restoring import Restoring
 from pipeline.scores import plan_metrics
 from pipeline.scoring import ScoreShard
 from pipeline.settings import load
-from pipeline.shards import list_shards, read_shard
 from pipeline.storage.base import LocalStore
 from tests import made
 

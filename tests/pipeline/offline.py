@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from driftrec.errors import DriftRecError
-from pipeline.blocks import read_block
-from pipeline.names import output_name
+from pipeline.inputs.blocks import read_block
+from pipeline.inputs.names import output_name
 from pipeline.restore import open_restore
 from pipeline.run import earlier_result, finish
 from pipeline.settings import RestoreSettings

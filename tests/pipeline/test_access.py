@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.blocks import read_block
 from pipeline.conditions import conditions_of
 from pipeline.degrade import DegradeShard
 from pipeline.evaluate_settings import DegradeSettings
-from pipeline.pairing import join
+from pipeline.inputs.blocks import read_block
+from pipeline.inputs.pairing import join
+from pipeline.inputs.shards import Listing, list_input
 from pipeline.settings import load
-from pipeline.shards import Listing, list_input
 from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard

@@ -11,8 +11,8 @@ from driftrec.errors import InvalidInput
 from pipeline.candidates import Candidates, find_candidates
 from pipeline.conditions import conditions_of
 from pipeline.evaluate_settings import EvaluateSettings
-from pipeline.inputs import open_input
-from pipeline.partners import Partners, find_partners, stem_digest
+from pipeline.inputs.location import open_input
+from pipeline.inputs.partners import Partners, find_partners, stem_digest
 from pipeline.settings import load
 from tests import made
 

@@ -13,10 +13,11 @@ import ray
 
 import pipeline
 from driftrec.errors import Failed
-from pipeline import scoring, shards
+from pipeline import scoring
 from pipeline.candidates import Model
+from pipeline.inputs import shards
+from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.restoring import DEATHS, RestoringActor, RestoringPool, stop_pool
-from pipeline.shards import list_shards, read_shard
 from pipeline.trial import ALONE
 from tests.pipeline.evaluations import by_place, clean, make
 from tests.pipeline.test_trial import WAYS

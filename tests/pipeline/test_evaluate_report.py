@@ -16,10 +16,10 @@ from PIL import Image
 from pipeline.evaluate_report import write_evaluate_report
 from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import open_evaluate
+from pipeline.inputs.shards import read_shard
 from pipeline.restoring import Restoring
 from pipeline.run import finish
 from pipeline.scoring import ScoreShard
-from pipeline.shards import read_shard
 from tests import made
 from tests.pipeline.evaluations import clean, settings_of
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.blocks import as_one_row, from_one_row
-from pipeline.shards import MAX_FILE_BYTES, list_input, read_shard
+from pipeline.inputs.blocks import as_one_row, from_one_row
+from pipeline.inputs.shards import MAX_FILE_BYTES, list_input, read_shard
 from tests import made
 from tests.pipeline.offline import ledger, restore
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.names import SUFFIX_OF_FORMAT, collision_id, output_name, printable, unsafe
+from pipeline.inputs.names import SUFFIX_OF_FORMAT, collision_id, output_name, printable, unsafe
 
 ANY = st.text(st.characters(exclude_categories=()))  # lone surrogates too: a file name that is no UTF-8
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import shards
+from pipeline.inputs import shards
 from pipeline.outputs import read_output
 from pipeline.storage.base import LocalStore, NotFound
 from tests import made

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import shards, survey_stage
+from pipeline import survey_stage
+from pipeline.inputs import shards
+from pipeline.inputs.shards import Shard, list_shards
 from pipeline.ledger import TRYING
 from pipeline.reading import read_in_trial
 from pipeline.settings import load
-from pipeline.shards import Shard, list_shards
 from pipeline.storage.base import LocalStore, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from driftrec.errors import BadImage, InvalidInput, Reason
-from pipeline import shards, stage
+from pipeline import stage
+from pipeline.inputs import shards
 from pipeline.retry import only, renewed
 from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline.names import output_name
-from pipeline.shards import Listing, list_input, list_shards, read_shard
+from pipeline.inputs.names import output_name
+from pipeline.inputs.shards import Listing, list_input, list_shards, read_shard
 from pipeline.storage.base import LocalStore
 from tests import made
 

@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 
 from driftrec.errors import InvalidInput
 from pipeline import cluster
-from pipeline.shards import list_input
+from pipeline.inputs.shards import list_input
 from pipeline.shared_storage import PROBE, attempt, check_shared, lacking
 from pipeline.storage.base import LocalStore
 from tests import made

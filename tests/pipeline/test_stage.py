@@ -19,11 +19,11 @@ from driftrec.jpeg.constraint import constraint, project
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
-from pipeline.blocks import from_one_row
+from pipeline.inputs.blocks import from_one_row
+from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.ledger import SCHEMA, Ledger
 from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
-from pipeline.shards import list_shards, read_shard
 from pipeline.source import ShardSource
 from pipeline.stage import RestoreShard
 from pipeline.storage.base import LocalStore

@@ -13,7 +13,7 @@ from driftrec import __version__
 from driftrec.jpeg.codec import degrade, encode_jpeg
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.models.checkpoint import load
-from pipeline.names import copy_name, output_name
+from pipeline.inputs.names import copy_name, output_name
 from tests.driftrec.pictures import RGB, exif_bytes, saved
 from tests.pipeline.test_stage import restore
 

@@ -16,8 +16,8 @@ from PIL import Image
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline import survey_stage
+from pipeline.inputs.shards import list_input
 from pipeline.settings import load
-from pipeline.shards import list_input
 from pipeline.storage.base import LocalStore, RemoteStore, Store
 from pipeline.survey import plan_survey, read_files, run_survey
 from pipeline.survey_cost import calibrate, estimate, find_model

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.containers import Row
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.tars import TarFile, tar_rows
 from pipeline.storage.base import LocalStore
-from pipeline.tars import TarFile, tar_rows
 from tests import made
 
 

@@ -19,10 +19,10 @@ from jobs import train as job
 from pipeline import cluster, train
 from pipeline.checkpoints import Mark
 from pipeline.ingest import Feed
+from pipeline.inputs.shards import list_shards
 from pipeline.journal import Journal
 from pipeline.learning import Group, start_position
 from pipeline.settings import load
-from pipeline.shards import list_shards
 from pipeline.storage.base import LocalStore
 from pipeline.train_settings import TrainSettings
 from pipeline.verify import verify

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline import shards, stage
-from pipeline.blocks import read_block
+from pipeline import stage
+from pipeline.inputs import shards
+from pipeline.inputs.blocks import read_block
 from pipeline.restore import open_restore
 from pipeline.run import finish
 from pipeline.settings import RestoreSettings

@@ -21,7 +21,7 @@ import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput
 from jobs.cli import main
-from pipeline import shards
+from pipeline.inputs import shards
 from pipeline.ledger import Ledger
 from pipeline.outputs import read_output
 from pipeline.parts import pack, unpack

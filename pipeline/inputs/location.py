@@ -8,7 +8,7 @@ from pathlib import Path
 
 from driftrec.errors import InvalidInput
 from driftrec.urls import split
-from pipeline.names import is_image, printable, suffix
+from pipeline.inputs.names import is_image, printable, suffix
 from pipeline.storage.base import LocalStore, StorageError, Store, redact
 
 CONTAINERS = (".tar", ".parquet")

@@ -2,7 +2,7 @@
 Ray.
 
 Both sides may be folders, tars or Parquet. A loose partner is found by its name when it is read, one in a tar by the
-tar's name, which its key begins with: neither side's images are opened beforehand, as `pipeline.partners` does for an
+tar's name, which its key begins with: neither side's images are opened beforehand, as `pipeline.inputs.partners` does for an
 evaluation. Only partners in Parquet are indexed when the data is listed. Where both sides are one tar or one Parquet
 file, their names may differ.
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from driftrec.errors import Reason
-from pipeline.containers import Row
-from pipeline.names import is_image, strip_suffix
-from pipeline.shards import READERS, Listing, Shard, keys_of, read_shard
+from pipeline.inputs.names import is_image, strip_suffix
+from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import READERS, Listing, Shard, keys_of, read_shard
 from pipeline.storage.base import LocalStore, NotFound, StorageError, Store, is_of_object
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.names import collision_id, printable
+from pipeline.inputs.names import collision_id, printable
 
 OutputName = Callable[[str], str]  # key -> name of its output
 

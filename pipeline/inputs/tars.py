@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.containers import Row, too_large
-from pipeline.names import is_image
+from pipeline.inputs.names import is_image
+from pipeline.inputs.parquet import Row, too_large
 from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, InvalidInput, Reason
-from pipeline.choice import EVERYTHING, Choice, Selection
-from pipeline.collisions import OutputName, Taken
-from pipeline.containers import Row, parquet_columns, parquet_keys, parquet_rows, too_large
-from pipeline.inputs import Input, nothing_found, open_input
-from pipeline.names import is_image, printable, strip_suffix, suffix, unsafe
+from pipeline.inputs.collisions import OutputName, Taken
+from pipeline.inputs.location import Input, nothing_found, open_input
+from pipeline.inputs.names import is_image, printable, strip_suffix, suffix, unsafe
+from pipeline.inputs.parquet import Row, parquet_columns, parquet_keys, parquet_rows, too_large
+from pipeline.inputs.selection import EVERYTHING, Choice, Selection
+from pipeline.inputs.tars import TarFile, tar_rows
 from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
-from pipeline.tars import TarFile, tar_rows
 
 log = logging.getLogger(__name__)
 

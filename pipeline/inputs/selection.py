@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs import glob_regex
-from pipeline.names import printable, suffix
+from pipeline.inputs.location import glob_regex
+from pipeline.inputs.names import printable, suffix
 from pipeline.storage.base import LocalStore, StorageError, Store, redact
 
 NAMED = 5  # keys that an error names

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from driftrec.errors import DriftRecError
-from pipeline.collisions import OutputName
-from pipeline.shards import SCHEMA, Shard, Source, read_shard, stored_rows
+from pipeline.inputs.collisions import OutputName
+from pipeline.inputs.shards import SCHEMA, Shard, Source, read_shard, stored_rows
 
 IMAGES = "images"
 ONE_ROW = pa.schema([(IMAGES, pa.large_list(pa.struct(list(SCHEMA))))])

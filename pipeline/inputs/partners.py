@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs import Input, nothing_found, open_input
-from pipeline.names import is_image, stem, strip_suffix, suffix
+from pipeline.inputs.location import Input, nothing_found, open_input
+from pipeline.inputs.names import is_image, stem, strip_suffix, suffix
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 
 NAMED = 10  # names that are told of many
