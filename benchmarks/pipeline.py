@@ -29,7 +29,7 @@ from PIL import Image
 from driftrec.image import decode, encode
 from pipeline import cluster
 from pipeline.restore import graph, open_restore
-from pipeline.run import finish
+from pipeline.runs.run import finish
 from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
 

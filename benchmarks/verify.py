@@ -27,10 +27,10 @@ import numpy as np
 from PIL import Image
 
 from pipeline.inputs.shards import files_of, list_input
-from pipeline.ledger import OK
-from pipeline.run import Run, earlier_result, finish, open_run
+from pipeline.runs.ledger import OK
+from pipeline.runs.run import Run, earlier_result, finish, open_run
+from pipeline.runs.verify import verify
 from pipeline.storage.base import Store
-from pipeline.verify import verify
 
 
 def open_again(source: Path, output: Path, most: int) -> Run:

@@ -101,7 +101,7 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
     """
     from driftrec.errors import DriftRecError, InvalidInput
-    from pipeline.ends import Exit, Interrupted, begun
+    from pipeline.runs.ends import Exit, Interrupted, begun
 
     early = {"state": "interrupted", "exit_code": Exit.INTERRUPTED, "error": "interrupted before the start"}
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(argv)
 
     def job() -> dict[str, Any]:
-        from pipeline.verify import listing_to, verify
+        from pipeline.runs.verify import listing_to, verify
 
         with listing_to(Path(asked.list)) if asked.list else nullcontext() as tell:
             return verify(asked.output, asked.quick, tell)

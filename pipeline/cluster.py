@@ -18,7 +18,7 @@ from ray._private import workers as ray_workers
 from ray._private.state import state as ray_state
 
 from driftrec.errors import DriftRecError
-from pipeline.ends import Interrupted
+from pipeline.runs.ends import Interrupted
 from pipeline.watch import End, watched
 
 log = logging.getLogger(__name__)

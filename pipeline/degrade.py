@@ -23,12 +23,12 @@ from pipeline.graph import Graph, Pool, work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input
-from pipeline.ledger import IMAGES, OK, Ledger
-from pipeline.pooled import pooled
-from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
-from pipeline.run import plan as plan_run
+from pipeline.runs.ledger import IMAGES, OK, Ledger
+from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
+from pipeline.runs.run import plan as plan_run
+from pipeline.runs.stage import ShardStage, explain
+from pipeline.runs.threads import pooled
 from pipeline.scoring import failure
-from pipeline.shard_stage import ShardStage, explain
 from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)

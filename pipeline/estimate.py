@@ -11,9 +11,9 @@ from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
 from pipeline.inputs.shards import Listing, Shard, read_shard
-from pipeline.ledger import Ledger
 from pipeline.restore import list_restore, resolve, shown
-from pipeline.run import plan
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run import plan
 from pipeline.settings import RestoreSettings
 from pipeline.stage import sampling_of
 from pipeline.storage.base import Store

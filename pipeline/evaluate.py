@@ -21,11 +21,11 @@ from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
 from pipeline.graph import ACTOR_CPU_SHARE, Graph, Pool, work
 from pipeline.inputs.names import output_name
-from pipeline.ledger import Ledger
 from pipeline.reduction import Reduction
 from pipeline.restoring import RestoringPool, start_pool, stop_pool
-from pipeline.run import attempt, earlier_result, fail, finish
-from pipeline.run import plan as plan_run
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run import attempt, earlier_result, fail, finish
+from pipeline.runs.run import plan as plan_run
 from pipeline.scores import plan_metrics
 from pipeline.scoring import ScoreShard
 from pipeline.storage.base import Store

@@ -17,9 +17,9 @@ from pipeline.evaluation import Evaluation
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
 from pipeline.pairs import PAGE_BYTES, Piece, cut
-from pipeline.pooled import pooled
 from pipeline.reduction import Extreme
 from pipeline.restoring import Restores
+from pipeline.runs.threads import pooled
 
 log = logging.getLogger(__name__)
 

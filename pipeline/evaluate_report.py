@@ -16,7 +16,7 @@ from pipeline.pairs import Piece
 from pipeline.reduction import Extreme, Reduction
 from pipeline.report import MEANING
 from pipeline.restoring import Restores
-from pipeline.run import RUN
+from pipeline.runs.run import RUN
 from pipeline.scores import column_of, score_of
 
 PAGE = "report.html"

@@ -11,13 +11,13 @@ from pipeline.evaluate_settings import FREE_FIELDS, EvaluateSettings
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input
-from pipeline.ledger import FOLDER
-from pipeline.run import Run, open_run
+from pipeline.runs.ledger import FOLDER
+from pipeline.runs.run import Run, open_run
+from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.scores import Plan, plan_metrics
 from pipeline.scoring import schema_of
 from pipeline.sets import FOLDER as SETS
 from pipeline.storage.base import Store, redact
-from pipeline.table import SUMMARY, TABLE
 
 # Settings whose content counts, not where or how it was given.
 GIVEN = frozenset("reference model candidate weights labels quality second_quality subsampling shift".split())

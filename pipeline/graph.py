@@ -21,11 +21,11 @@ from pipeline import cluster
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import FAILED, OK, SKIPPED
-from pipeline.progress import Progress
-from pipeline.run import Run
-from pipeline.settle import settle
-from pipeline.shard_stage import ShardStage
+from pipeline.runs.ledger import FAILED, OK, SKIPPED
+from pipeline.runs.progress import Progress
+from pipeline.runs.run import Run
+from pipeline.runs.settle import settle
+from pipeline.runs.stage import ShardStage
 from pipeline.shared_storage import check_shared
 from pipeline.source import ShardSource
 from pipeline.storage.base import Store
@@ -48,7 +48,7 @@ LOST = (  # what another attempt may well not meet again
 )
 MOST = 1000  # actors, unless more are asked for by name: an autoscaler's limit may be none
 UNKNOWN_GPUS = 16  # actors with a GPU that are asked for where nobody says how many nodes may come
-DEATHS = 100  # of workers with the same shard before them: far more than `pipeline.trial` puts up with
+DEATHS = 100  # of workers with the same shard before them: far more than `pipeline.runs.crashes` puts up with
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Graph:
             compute=ActorPoolStrategy(size=self.pool.actors, max_tasks_in_flight_per_actor=2),
             num_cpus=self.pool.cpus,
             num_gpus=self.pool.gpus,
-            max_restarts=-1,  # an actor may die often; how often on one shard is counted by `pipeline.trial`
+            max_restarts=-1,  # an actor may die often; how often on one shard is counted by `pipeline.runs.crashes`
             max_task_retries=DEATHS,
         )
 

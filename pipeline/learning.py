@@ -36,11 +36,11 @@ from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
 from pipeline.journal import Interval, Journal
-from pipeline.ledger import RUN
+from pipeline.runs.ledger import RUN
+from pipeline.runs.verify import MODEL
 from pipeline.storage.base import Store
 from pipeline.train_settings import TrainSettings, flat, shown
 from pipeline.validation import Source, load_samples, validate
-from pipeline.verify import MODEL
 from pipeline.windows import Drawing, Position
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from PIL import Image
 from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
 from pipeline.inputs.shards import Shard, read_shard
-from pipeline.outputs import read_output
+from pipeline.runs.outputs import read_output
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)

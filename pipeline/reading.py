@@ -1,6 +1,6 @@
 """Reads a shard in a process that a file may end: such a file becomes a row, not the run's end.
 
-As for images in `pipeline.trial`: the first attempt reads the shard as a whole; after a death its files are read one by
+As for images in `pipeline.runs.crashes`: the first attempt reads the shard as a whole; after a death its files are read one by
 one, each noted before, and one that ends its reader time and again is not read any more. Must not decode.
 """
 
@@ -14,8 +14,8 @@ from pipeline.inputs.blocks import problem_block, read_block
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.parquet import Row
 from pipeline.inputs.shards import Shard, pieces, stored_rows
+from pipeline.runs.crashes import Trial
 from pipeline.storage.base import Store
-from pipeline.trial import Trial
 
 READING = "-read"  # of the name of a note
 

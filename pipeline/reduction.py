@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from driftrec.metrics import HIGHER_IS_BETTER
 from driftrec.random import generator_for
-from pipeline.ledger import FAILED
+from pipeline.runs.ledger import FAILED
 from pipeline.scores import Plan
 
 MAX_FAILURES = 200  # rows that are listed one by one

@@ -13,11 +13,11 @@ from typing import Any
 from driftrec.errors import DriftRecError, Reason
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard, list_input
-from pipeline.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.page import duration, figure, render, tile, whole
 from pipeline.pairs import Piece, load_pieces
-from pipeline.pooled import pooled
-from pipeline.run import RESULT, RUN
+from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
+from pipeline.runs.run import RESULT, RUN
+from pipeline.runs.threads import pooled
 from pipeline.storage.base import NotFound, Store
 from pipeline.summary import QUALITY_BAND, Band, Summary
 

@@ -12,7 +12,7 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Listing, Shard, list_input
-from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
+from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.settings import FREE_FIELDS, RestoreSettings
 from pipeline.stage import RestoreShard, sampling_of
 from pipeline.storage.base import Store, redact

@@ -23,7 +23,7 @@ from driftrec.restoration.opening import open_picture
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.candidates import Model
 from pipeline.graph import DIED, Pool
-from pipeline.shard_stage import explain
+from pipeline.runs.stage import explain
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline import cluster
 from pipeline.inputs.shards import Listing, files_of
-from pipeline.ledger import FOLDER
+from pipeline.runs.ledger import FOLDER
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
 PATIENCE_S = 60.0  # for the answers of all nodes

@@ -14,7 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import redact
 from pipeline import cluster
-from pipeline.run import RESULT
+from pipeline.runs.run import RESULT
 from pipeline.storage.base import StorageError, Store
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.ledger import FAILED, OK
+from pipeline.runs.ledger import FAILED, OK
 
 BINS_PER_DECADE = 100  # a quantile is right to 2.3 %
 QUALITY_BAND = 10  # JPEG quality 1-10, 11-20, ...

@@ -16,16 +16,16 @@ from pipeline.graph import work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Listing, Shard, files_of, list_input, rows_of
-from pipeline.ledger import FOLDER, Ledger
-from pipeline.run import Run, attempt, earlier_result, fail, finish, open_run
-from pipeline.run import plan as plan_run
+from pipeline.runs.ledger import FOLDER, Ledger
+from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
+from pipeline.runs.run import plan as plan_run
+from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage.base import Store, redact
 from pipeline.survey_cost import estimate, find_model
 from pipeline.survey_graph import SurveyGraph
 from pipeline.survey_settings import COST_FIELDS, FREE_FIELDS, SurveySettings
 from pipeline.survey_stage import SCHEMA, SurveyShard
 from pipeline.survey_summary import Survey, reduce_ledger, summarize
-from pipeline.table import SUMMARY, TABLE
 from pipeline.weights import Weights
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.graph import DEATHS, Graph, Pool
 from pipeline.inputs.shards import Shard
-from pipeline.shard_stage import SUMMARY, ShardStage
+from pipeline.runs.stage import SUMMARY, ShardStage
 from pipeline.storage.base import Store
 
 Look = Callable[[Shard], pa.Table]  # gives one row of SUMMARY

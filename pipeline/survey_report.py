@@ -18,7 +18,7 @@ from driftrec.errors import BadImage
 from driftrec.image import decode
 from pipeline.page import duration, figure, render, share, tile, whole
 from pipeline.report import MEANING
-from pipeline.run import RUN, Run
+from pipeline.runs.run import RUN, Run
 from pipeline.survey_summary import GOOD, GREY_LEVELS, Survey
 
 log = logging.getLogger(__name__)

@@ -24,13 +24,13 @@ from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.names import printable, unsafe
 from pipeline.inputs.parquet import Row
 from pipeline.inputs.shards import Shard, files_of, rows_of
-from pipeline.ledger import FAILED, OK, SKIPPED, Ledger
-from pipeline.pooled import pooled
-from pipeline.shard_stage import SUMMARY, explain
+from pipeline.runs.crashes import Trial
+from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger
+from pipeline.runs.stage import SUMMARY, explain
+from pipeline.runs.threads import pooled
 from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 from pipeline.survey_settings import SurveySettings
-from pipeline.trial import Trial
 
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store
 READERS = 16  # files of a remote store that are looked at together: each waits for its answers

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.ledger import FAILED
-from pipeline.run import Run
+from pipeline.runs.ledger import FAILED
+from pipeline.runs.run import Run
+from pipeline.runs.table import write_table
 from pipeline.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
 from pipeline.survey_stage import SCHEMA
-from pipeline.table import write_table
 
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them

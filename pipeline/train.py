@@ -24,22 +24,23 @@ from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
 from driftrec.urls import split
-from pipeline import checkpoints, cluster, run, tracking
+from pipeline import checkpoints, cluster, tracking
 from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.inputs.shards import Listing, list_input
-from pipeline.integrity import MISSING, sha256_of
 from pipeline.journal import METRICS
 from pipeline.learning import CARD, Task, drawing_of, make_learner, train_worker
-from pipeline.ledger import RESULT
-from pipeline.run import Exit, Interrupted
+from pipeline.runs import run
+from pipeline.runs.integrity import MISSING, sha256_of
+from pipeline.runs.ledger import RESULT
+from pipeline.runs.run import Exit, Interrupted
+from pipeline.runs.verify import MODEL, model_fault, read_result
 from pipeline.shared_storage import check_shared
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
 from pipeline.validation import list_validation
-from pipeline.verify import MODEL, model_fault, read_result
 from pipeline.windows import draw_shard, no_patches, why_skipped
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from pipeline.ends import Exit
+from pipeline.runs.ends import Exit
 
 log = logging.getLogger(__name__)
 

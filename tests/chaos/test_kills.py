@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.trial import UNEXPLAINED
+from pipeline.runs.crashes import UNEXPLAINED
 from tests import made
 from tests.chaos.processes import (
     alive,

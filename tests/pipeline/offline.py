@@ -11,9 +11,9 @@ from driftrec.errors import DriftRecError
 from pipeline.inputs.blocks import read_block
 from pipeline.inputs.names import output_name
 from pipeline.restore import open_restore
-from pipeline.run import earlier_result, finish
+from pipeline.runs.run import earlier_result, finish
+from pipeline.runs.settle import settle
 from pipeline.settings import RestoreSettings
-from pipeline.settle import settle
 from pipeline.stage import RestoreShard
 
 

@@ -21,11 +21,11 @@ from pipeline.evaluate_settings import DegradeSettings
 from pipeline.inputs.blocks import read_block
 from pipeline.inputs.pairing import join
 from pipeline.inputs.shards import Listing, list_input
+from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard
-from pipeline.verify import verify
 from pipeline.windows import draw_shard
 from tests import made
 from tests.faults import Fault, Proxy

@@ -15,8 +15,8 @@ from driftrec.jpeg.codec import degrade
 from driftrec.jpeg.headers import inspect
 from pipeline.degrade import run_degrade
 from pipeline.evaluate_settings import DegradeSettings
+from pipeline.runs.verify import verify
 from pipeline.settings import load
-from pipeline.verify import verify
 from tests.pipeline.evaluations import clean
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]

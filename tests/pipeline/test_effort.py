@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.effort import Effort
 from pipeline.report import write_restore_report
+from pipeline.runs.effort import Effort
 from tests import made
 from tests.pipeline.offline import restore
 

@@ -17,7 +17,7 @@ from pipeline.evaluate import run_evaluate
 from pipeline.evaluation import open_evaluate
 from pipeline.graph import Pool
 from pipeline.restoring import start_pool, stop_pool
-from pipeline.verify import verify
+from pipeline.runs.verify import verify
 from pipeline.weights import find
 from tests import made
 from tests.pipeline.evaluations import clean, score, settings_of

@@ -18,7 +18,7 @@ from pipeline.candidates import Model
 from pipeline.inputs import shards
 from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.restoring import DEATHS, RestoringActor, RestoringPool, stop_pool
-from pipeline.trial import ALONE
+from pipeline.runs.crashes import ALONE
 from tests.pipeline.evaluations import by_place, clean, make
 from tests.pipeline.test_trial import WAYS
 

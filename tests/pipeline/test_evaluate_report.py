@@ -18,7 +18,7 @@ from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import open_evaluate
 from pipeline.inputs.shards import read_shard
 from pipeline.restoring import Restoring
-from pipeline.run import finish
+from pipeline.runs.run import finish
 from pipeline.scoring import ScoreShard
 from tests import made
 from tests.pipeline.evaluations import clean, settings_of

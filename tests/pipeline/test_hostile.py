@@ -186,7 +186,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(small_disk: Path, tmp_pa
 
 def test_no_room_for_what_gathers_a_tar(tmp_path: Path) -> None:
     """The temporary folder has its limits, too; here one on the size of files stands for a full disk."""
-    from pipeline.outputs import Tar
+    from pipeline.runs.outputs import Tar
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     tar = Tar(Store.open(str(tmp_path)), "0" * 16)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.ledger import FAILED, OK, SCHEMA, Ledger, Tally, sweep
+from pipeline.runs.ledger import FAILED, OK, SCHEMA, Ledger, Tally, sweep
 from pipeline.storage.base import LocalStore, NotFound
 
 ONE, TWO = "00000000000000a1", "00000000000000b2"

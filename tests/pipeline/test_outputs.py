@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.inputs import shards
-from pipeline.outputs import read_output
+from pipeline.runs.outputs import read_output
 from pipeline.storage.base import LocalStore, NotFound
 from tests import made
 from tests.pipeline.offline import files, ledger, restore

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.pooled import pooled
+from pipeline.runs.threads import pooled
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import io
 import json
 
-from pipeline.progress import Progress
+from pipeline.runs.progress import Progress
 
 
 class Terminal(io.StringIO):

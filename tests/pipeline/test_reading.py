@@ -13,13 +13,13 @@ import pytest
 from pipeline import survey_stage
 from pipeline.inputs import shards
 from pipeline.inputs.shards import Shard, list_shards
-from pipeline.ledger import TRYING
 from pipeline.reading import read_in_trial
+from pipeline.runs.crashes import ALONE, MOST
+from pipeline.runs.ledger import TRYING
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore, Store
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SurveyShard
-from pipeline.trial import ALONE, MOST
 from tests import made
 
 IMAGES = 4

@@ -13,7 +13,7 @@ import pytest
 from driftrec.errors import BadImage, InvalidInput, Reason
 from pipeline import stage
 from pipeline.inputs import shards
-from pipeline.retry import only, renewed
+from pipeline.runs.redo import only, renewed
 from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
 from tests import made

@@ -10,8 +10,8 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.location import check_apart, open_input
 from pipeline.inputs.shards import list_input
-from pipeline.ledger import FAILED, OK
-from pipeline.run import Exit, Run, earlier_result, finish, open_run, stop
+from pipeline.runs.ledger import FAILED, OK
+from pipeline.runs.run import Exit, Run, earlier_result, finish, open_run, stop
 from pipeline.storage.base import Store
 from tests import made
 

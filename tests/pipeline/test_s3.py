@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
-from pipeline.outputs import read_output
 from pipeline.restore import run_restore
+from pipeline.runs.outputs import read_output
+from pipeline.runs.verify import verify
 from pipeline.settings import RestoreSettings
 from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
-from pipeline.verify import verify
 from tests import made
 from tests.pipeline import offline
 from tests.s3 import SECRET, Server

@@ -21,8 +21,8 @@ from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.shards import list_shards, read_shard
-from pipeline.ledger import SCHEMA, Ledger
 from pipeline.restore import resolve
+from pipeline.runs.ledger import SCHEMA, Ledger
 from pipeline.settings import RestoreSettings
 from pipeline.source import ShardSource
 from pipeline.stage import RestoreShard

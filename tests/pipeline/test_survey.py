@@ -17,6 +17,7 @@ from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline import survey_stage
 from pipeline.inputs.shards import list_input
+from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore, RemoteStore, Store
 from pipeline.survey import plan_survey, read_files, run_survey
@@ -24,7 +25,6 @@ from pipeline.survey_cost import calibrate, estimate, find_model
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_stage import SCHEMA, SurveyShard
 from pipeline.survey_summary import Survey, wilson
-from pipeline.verify import verify
 from tests import made
 from tests.pipeline.test_evaluate_report import HOSTILE, Page
 

@@ -22,10 +22,10 @@ from pipeline.ingest import Feed
 from pipeline.inputs.shards import list_shards
 from pipeline.journal import Journal
 from pipeline.learning import Group, start_position
+from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore
 from pipeline.train_settings import TrainSettings
-from pipeline.verify import verify
 from pipeline.windows import Drawing, PatchConfig, Position
 from tests import made
 

@@ -17,10 +17,10 @@ from pipeline import stage
 from pipeline.inputs import shards
 from pipeline.inputs.blocks import read_block
 from pipeline.restore import open_restore
-from pipeline.run import finish
+from pipeline.runs.crashes import ALONE, MOST, UNEXPLAINED, Trial, forget
+from pipeline.runs.run import finish
 from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
-from pipeline.trial import ALONE, MOST, UNEXPLAINED, Trial, forget
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 

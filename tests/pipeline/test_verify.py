@@ -22,11 +22,11 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput
 from jobs.cli import main
 from pipeline.inputs import shards
-from pipeline.ledger import Ledger
-from pipeline.outputs import read_output
-from pipeline.parts import pack, unpack
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.outputs import read_output
+from pipeline.runs.parts import pack, unpack
+from pipeline.runs.verify import FIRST, verify
 from pipeline.storage.base import Store
-from pipeline.verify import FIRST, verify
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
 
@@ -351,7 +351,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, text: str | None) -> None:
 
 
 def test_it_needs_neither_ray_nor_torch() -> None:
-    check = "import sys, pipeline.verify; sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
+    check = "import sys, pipeline.runs.verify; sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 

@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.effort import Effort
-from pipeline.ends import Exit, Interrupted, begun
 from pipeline.inputs.shards import Listing, Shard, narrowed
-from pipeline.integrity import CHANGED, EXTRA, MISSING
-from pipeline.ledger import (
+from pipeline.runs.crashes import forget
+from pipeline.runs.effort import Effort
+from pipeline.runs.ends import Exit, Interrupted, begun
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING
+from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
     IMAGES,
@@ -40,14 +41,13 @@ from pipeline.ledger import (
     part_name,
     sweep,
 )
-from pipeline.machine import cpu_kind, package_versions, tell_of_another
-from pipeline.pooled import pooled
-from pipeline.retry import keys_again
+from pipeline.runs.machine import cpu_kind, package_versions, tell_of_another
+from pipeline.runs.redo import keys_again
+from pipeline.runs.settle import settle
+from pipeline.runs.threads import pooled
+from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 from pipeline.settings import allowed_failures
-from pipeline.settle import settle
 from pipeline.storage.base import NotFound, StorageError, Store
-from pipeline.trial import forget
-from pipeline.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from driftrec.errors import InvalidInput
-from pipeline.ends import Exit
 from pipeline.inputs.names import printable
-from pipeline.integrity import CHANGED, EXTRA, MISSING, Files, faults, sha256_of
-from pipeline.ledger import (
+from pipeline.runs.ends import Exit
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, faults, sha256_of
+from pipeline.runs.ledger import (
     FOLDER,
     IMAGES,
     PART,
@@ -35,8 +35,8 @@ from pipeline.ledger import (
     name_digests,
     part_name,
 )
-from pipeline.parts import BrokenPart, ForeignPart, rows_of_any
-from pipeline.pooled import pooled
+from pipeline.runs.parts import BrokenPart, ForeignPart, rows_of_any
+from pipeline.runs.threads import pooled
 from pipeline.storage.base import NotFound, StorageError, Store
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pipeline.inputs.names import collision_id
 from pipeline.inputs.shards import Shard
-from pipeline.ledger import MEMBER, Ledger
+from pipeline.runs.ledger import MEMBER, Ledger
 
 
 def settle(ledger: Ledger, shards: Sequence[Shard]) -> list[Shard]:

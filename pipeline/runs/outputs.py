@@ -14,7 +14,7 @@ from typing import Protocol
 
 from driftrec.errors import StorageFull
 from pipeline.inputs.tars import BLOCK, TarFile
-from pipeline.ledger import IMAGES, MEMBER, SHARDS, container, member_of
+from pipeline.runs.ledger import IMAGES, MEMBER, SHARDS, container, member_of
 from pipeline.storage.base import FREE_ROOM, FULL, NotFound, Store
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.run import Run
+from pipeline.runs.run import Run
 
 TABLE, SUMMARY = "report.parquet", "summary.json"
 ROWS = 50_000  # in a row group

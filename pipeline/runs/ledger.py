@@ -2,7 +2,7 @@
 
 Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
 rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part that is
-broken, or of another run, counts as none (`pipeline.parts`).
+broken, or of another run, counts as none (`pipeline.runs.parts`).
 """
 
 import hashlib
@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
-from pipeline.parts import BrokenPart, ForeignPart, pack, unpack
-from pipeline.pooled import pooled
+from pipeline.runs.parts import BrokenPart, ForeignPart, pack, unpack
+from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
 RUN, RESULT = "run.json", "_RESULT.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
 MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
-TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.trial`)
+TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.runs.crashes`)
 PART, TAR = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16})?\.tar")
 OUTPUT_SUFFIXES = IMAGE_SUFFIXES | {".bin"}
 READERS = 16  # parts read at once

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from driftrec.errors import Reason
-from pipeline.integrity import keys_at_fault
-from pipeline.ledger import FAILED
+from pipeline.runs.integrity import keys_at_fault
+from pipeline.runs.ledger import FAILED
 from pipeline.storage.base import Store
 
 ALL = "all"  # whatever the reason

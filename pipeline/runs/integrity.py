@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 from pipeline.inputs.names import stem
-from pipeline.ledger import container, member_of, name_digest
-from pipeline.outputs import least_bytes
+from pipeline.runs.ledger import container, member_of, name_digest
+from pipeline.runs.outputs import least_bytes
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.ledger import FOLDER, TRYING
+from pipeline.runs.ledger import FOLDER, TRYING
 from pipeline.storage.base import NotFound, Store
 
 ALONE = 4  # attempts in a row in which an image, alone in its worker, did not outlive it: then it is a row

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import unreadable
-from pipeline.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
-from pipeline.retry import keys_again, only, renewed
+from pipeline.runs.crashes import Trial
+from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
+from pipeline.runs.redo import keys_again, only, renewed
+from pipeline.runs.watchdog import Watchdog
 from pipeline.storage.base import Store
-from pipeline.trial import Trial
-from pipeline.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
