@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from driftrec.image import decode, encode
-from pipeline import cluster
+from pipeline.cluster import connection
 from pipeline.restore import graph, open_restore
 from pipeline.runs.run import finish
 from pipeline.settings import RestoreSettings
@@ -99,7 +99,7 @@ def main() -> int:
         make_images(root / "in", flags.images, flags.side)
         make_images(root / "warm", 40, flags.side)
         run_pool(root / "warm", root / "warm-out", pool)  # the pool's processes import what they need
-        with cluster.connected():
+        with connection.connected():
             for pair in range(flags.pairs):
                 bare = run_pool(root / "in", root / f"pool-{pair}", pool)
                 ours = run_graph(root / "in", root / f"graph-{pair}", settings)

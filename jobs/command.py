@@ -56,7 +56,7 @@ def run_job(name: str, told: argparse.ArgumentParser, argv: Sequence[str] | None
 
         settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
         if submit and not dry_run:
-            from pipeline.submit import submit_job
+            from pipeline.cluster.submit import submit_job
 
             return submit_job(submit, name, arguments, settings.output)
         return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from driftrec.errors import DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, decode
-from pipeline import cluster
+from pipeline.cluster import connection
+from pipeline.cluster.graph import Graph, Pool, work
 from pipeline.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
 from pipeline.evaluate_settings import FREE_FIELDS, DegradeSettings
-from pipeline.graph import Graph, Pool, work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input
@@ -146,7 +146,7 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result
-    connection = cluster.connected(partial(fail, run)) if run.todo else None
+    connection = connection.connected(partial(fail, run)) if run.todo else None
     return attempt(run, partial(_attempt, run, settings, conditions), connection)
 
 

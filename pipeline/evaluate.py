@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pipeline import cluster
 from pipeline.candidates import find_candidates
+from pipeline.cluster import connection
+from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work
 from pipeline.conditions import conditions_of
 from pipeline.estimate import sample_images, seconds_per_megapixel
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
-from pipeline.graph import ACTOR_CPU_SHARE, Graph, Pool, work
 from pipeline.inputs.names import output_name
 from pipeline.reduction import Reduction
 from pipeline.restoring import RestoringPool, start_pool, stop_pool
@@ -47,7 +47,7 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
     pictures = settings.report and bool(evaluation.candidates.models)
-    connection = cluster.connected(partial(fail, run)) if run.todo or pictures else None
+    connection = connection.connected(partial(fail, run)) if run.todo or pictures else None
     return attempt(run, partial(_attempt, evaluation), connection)
 
 
@@ -105,7 +105,7 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
     log.info("restoring: %s", size)
     pool = start_pool(models, settings.seed, settings.max_pixels, size)
     try:
-        with cluster.waiting(size.cpus, size.gpus):
+        with connection.waiting(size.cpus, size.gpus):
             yield pool, size
     finally:
         stop_pool(pool)
@@ -114,7 +114,7 @@ def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, P
 def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> Graph:
     settings, shards = evaluation.settings, len(evaluation.run.todo)
     on_cpus = beside.actors > 0 and not beside.gpus
-    cpus = int(cluster.reach().cpus)
+    cpus = int(connection.reach().cpus)
     scorers = settings.scorers or max(1, cpus // 2 if on_cpus else cpus)
     share = ACTOR_CPU_SHARE if pool is None else SHARE_SCORING
     size = Pool.fit(scorers, None, settings.gpus_per_scorer, shards, share)

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from driftrec.restoration.options import DEFAULTS
-from pipeline import cluster
-from pipeline.graph import Graph, Pool, work
+from pipeline.cluster import connection
+from pipeline.cluster.graph import Graph, Pool, work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
@@ -36,7 +36,7 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
         _work(run, settings, weights)
         return finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
 
-    result = attempt(run, attempted, cluster.connected(partial(fail, run)) if run.todo else None)
+    result = attempt(run, attempted, connection.connected(partial(fail, run)) if run.todo else None)
     if settings.report and result["state"] == "done":
         _report(settings, run, result)
     return result

@@ -22,7 +22,7 @@ from driftrec.errors import DriftRecError, Failed, Reason, StorageFull
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.candidates import Model
-from pipeline.graph import DIED, Pool
+from pipeline.cluster.graph import DIED, Pool
 from pipeline.runs.stage import explain
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 
 from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
-from pipeline import cluster
-from pipeline.graph import work
+from pipeline.cluster import connection
+from pipeline.cluster.graph import work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Listing, Shard, files_of, list_input, rows_of
@@ -50,7 +50,7 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     if (result := earlier_result(run)) and result.get("asked") == asked:
         log.info("finished already: %s", run.store.url)
         return result
-    connection = cluster.connected(partial(fail, run)) if run.todo or model else None
+    connection = connection.connected(partial(fail, run)) if run.todo or model else None
     return attempt(run, partial(_attempt, run, settings, share, model, asked), connection)
 
 

@@ -16,8 +16,8 @@ import ray
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode
 from driftrec.restoration.options import Sampling
-from pipeline import cluster
-from pipeline.graph import Pool
+from pipeline.cluster import connection
+from pipeline.cluster.graph import Pool
 from pipeline.restore import resolve
 from pipeline.settings import RestoreSettings
 from pipeline.stage import sampling_of
@@ -73,7 +73,7 @@ def _measured(
     given = ray.put(list(files))
     log.info("measuring %s for %g s in %d processes", redact(settings.model), settings.calibration_s, processes)
     try:
-        with cluster.waiting(pool.cpus, pool.gpus):
+        with connection.waiting(pool.cpus, pool.gpus):
             found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])
     except ray.exceptions.RayError as error:  # what the survey has found is as good without it
         log.warning("the cost could not be measured: %s", " ".join(str(error).split())[-300:])

@@ -12,7 +12,7 @@ import ray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.graph import DEATHS, Graph, Pool
+from pipeline.cluster.graph import DEATHS, Graph, Pool
 from pipeline.inputs.shards import Shard
 from pipeline.runs.stage import SUMMARY, ShardStage
 from pipeline.storage.base import Store

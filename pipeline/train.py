@@ -24,7 +24,9 @@ from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
 from driftrec.urls import split
-from pipeline import checkpoints, cluster, tracking
+from pipeline import checkpoints, tracking
+from pipeline.cluster import connection
+from pipeline.cluster.shared_storage import check_shared
 from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs.location import check_apart
@@ -37,7 +39,6 @@ from pipeline.runs.integrity import MISSING, sha256_of
 from pipeline.runs.ledger import RESULT
 from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault, read_result
-from pipeline.shared_storage import check_shared
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
 from pipeline.validation import list_validation
@@ -69,7 +70,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
     with contextlib.ExitStack() as context:
         try:
-            context.enter_context(cluster.connected(partial(failed, store, started)))
+            context.enter_context(connection.connected(partial(failed, store, started)))
             check_shared(data.clean, store, settings.allow_local)
             if initial and not checkpoints.latest(store):
                 checkpoints.put(store, initial.step, initial.data)
@@ -264,10 +265,10 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
     """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput if
     there is not even room for min_workers.
     """
-    workers, (cpus, gpus, _) = settings.workers, cluster.reach()
+    workers, (cpus, gpus, _) = settings.workers, connection.reach()
     least = settings.min_workers or workers
     gpu = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(gpus > 0)
-    if gpu and cluster.resources()[1] and not cluster.has_cuda():
+    if gpu and connection.resources()[1] and not connection.has_cuda():
         log.warning("Ray has GPUs, but PyTorch finds none where they are: training on CPUs; check the driver there")
         gpu = 0
     fair = 1.0 if cpus == 0 else min(1.0, (cpus - DRAW_CPUS) / workers)  # 0: all machines are still to come
@@ -312,7 +313,7 @@ def follow(training: Future[Any], store: Store, steps: int, wanted: str) -> None
         with contextlib.suppress(TimeoutError):
             training.exception(timeout=FOLLOW_S)
         if time.monotonic() - moved > SILENT_S and not training.done():
-            log.warning("no news of the training for %d s: %s; %s", SILENT_S, wanted, cluster.room())
+            log.warning("no news of the training for %d s: %s; %s", SILENT_S, wanted, connection.room())
             moved = time.monotonic()
         if (line := newest_line(store)) and line != told:
             if told and line["step"] <= told["step"]:

@@ -17,11 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A local Ray of two CPUs, shared by all tests that need one."""
-    from pipeline import cluster
+    from pipeline.cluster import connection
 
-    cluster.connect(num_cpus=2)
+    connection.connect(num_cpus=2)
     yield
-    cluster.disconnect()
+    connection.disconnect()
 
 
 @pytest.fixture(scope="session")

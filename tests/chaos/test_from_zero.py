@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import BOOTSTRAP
+from pipeline.cluster.connection import BOOTSTRAP
 from tests import made
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]

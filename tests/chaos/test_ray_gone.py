@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import watch
+from pipeline.cluster import watch
 from tests import made
 from tests.chaos.processes import descendants, end, images, parts, start, until
 

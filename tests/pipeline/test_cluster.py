@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline import cluster
+from pipeline.cluster import connection
 from tests.chaos.processes import descendants
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -51,8 +51,8 @@ def test_the_signal_handler_is_not_rays() -> None:
 
 
 def test_a_connection_that_was_there_stays() -> None:
-    with cluster.connected():
-        assert cluster.resources()[0] == 2
+    with connection.connected():
+        assert connection.resources()[0] == 2
     assert ray.is_initialized()
 
 
@@ -64,7 +64,7 @@ def test_what_a_look_at_a_gpu_waits_for_is_told(
     monkeypatch.setattr("ray.wait", lambda asked, timeout: (asked, []) if next(answers) else ([], asked))
     monkeypatch.setattr("ray.get", lambda asked: ray.cancel(asked))
     with caplog.at_level(logging.WARNING):
-        assert not cluster.has_cuda()
+        assert not connection.has_cuda()
     assert "waiting for a GPU" in caplog.text
     assert "0 of 0 GPUs are free" in caplog.text
 
@@ -72,11 +72,11 @@ def test_what_a_look_at_a_gpu_waits_for_is_told(
 def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the file that `ray up` makes of cluster.yaml: no more than its own ceiling, no more than its node types."""
     text = (Path(__file__).parents[2] / "cluster.yaml").read_text()
-    (tmp_path / cluster.BOOTSTRAP).write_text(text)
+    (tmp_path / connection.BOOTSTRAP).write_text(text)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cluster.reach() == (2, 0, False)  # on this machine nothing else counts
+    assert connection.reach() == (2, 0, False)  # on this machine nothing else counts
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert cluster.reach() == (8 * 16 + 12 * 8, 20, True)
+    assert connection.reach() == (8 * 16 + 12 * 8, 20, True)
     for broken in ("", "[]", "available_node_types: {a: 1}", "a: [", "\0"):
-        (tmp_path / cluster.BOOTSTRAP).write_text(broken)
-        assert cluster.reach() == (2, 0, True)
+        (tmp_path / connection.BOOTSTRAP).write_text(broken)
+        assert connection.reach() == (2, 0, True)

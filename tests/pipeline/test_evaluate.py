@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.cluster.graph import Pool
 from pipeline.evaluate import run_evaluate
 from pipeline.evaluation import open_evaluate
-from pipeline.graph import Pool
 from pipeline.restoring import start_pool, stop_pool
 from pipeline.runs.verify import verify
 from pipeline.weights import find

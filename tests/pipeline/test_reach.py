@@ -9,7 +9,7 @@ import pytest
 import ray
 import yaml
 
-from pipeline import cluster
+from pipeline.cluster import connection
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,9 +20,9 @@ def kind(cpus: int, gpus: int, most: int) -> dict[str, Any]:
 
 
 def reached(folder: Path, ceiling: int, *kinds: dict[str, Any]) -> dict[str, float]:
-    config = folder / cluster.BOOTSTRAP
+    config = folder / connection.BOOTSTRAP
     config.write_text(yaml.safe_dump({"max_workers": ceiling, "available_node_types": dict(enumerate(kinds))}))
-    return cluster._of_node_types(config)
+    return connection._of_node_types(config)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_all_nodes_that_may_come_count(
 
 
 def test_the_cluster_that_we_ship_may_have_a_gpu_a_node() -> None:
-    assert cluster._of_node_types(ROOT / "cluster.yaml") == {"CPU": 8 * 16 + 12 * 8, "GPU": 20}
+    assert connection._of_node_types(ROOT / "cluster.yaml") == {"CPU": 8 * 16 + 12 * 8, "GPU": 20}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "available_node_types: {a: {}}", "available_node_types: 3"])
 def test_a_config_that_tells_nothing_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(text)
-    assert cluster._of_node_types(tmp_path / "config") == {}
-    assert cluster._of_node_types(tmp_path / "none") == {}
+    assert connection._of_node_types(tmp_path / "config") == {}
+    assert connection._of_node_types(tmp_path / "none") == {}
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
@@ -77,11 +77,11 @@ def test_a_run_waits_for_a_node_with_room_for_an_actor(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(cluster, "resources", lambda: (6.0, 1.0))
-    monkeypatch.setattr(cluster, "FIRST_WORD_S", 0.01)
-    has_node = cluster._has_node
-    monkeypatch.setattr(cluster, "_has_node", lambda *each: asked.append(has_node(*each)) or asked[-1])
-    with caplog.at_level(logging.WARNING), cluster.waiting(4, 1):
+    monkeypatch.setattr(connection, "resources", lambda: (6.0, 1.0))
+    monkeypatch.setattr(connection, "FIRST_WORD_S", 0.01)
+    has_node = connection._has_node
+    monkeypatch.setattr(connection, "_has_node", lambda *each: asked.append(has_node(*each)) or asked[-1])
+    with caplog.at_level(logging.WARNING), connection.waiting(4, 1):
         while not asked:
             time.sleep(0.01)
     assert ("waiting for a node with 4 CPUs and 1 GPUs" in caplog.text) == waits

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import survey_stage
+from pipeline.cluster.reading import read_in_trial
 from pipeline.inputs import shards
 from pipeline.inputs.shards import Shard, list_shards
-from pipeline.reading import read_in_trial
 from pipeline.runs.crashes import ALONE, MOST
 from pipeline.runs.ledger import TRYING
 from pipeline.settings import load

@@ -10,9 +10,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from driftrec.errors import InvalidInput
-from pipeline import cluster
+from pipeline.cluster import connection
+from pipeline.cluster.shared_storage import PROBE, attempt, check_shared, lacking
 from pipeline.inputs.shards import list_input
-from pipeline.shared_storage import PROBE, attempt, check_shared, lacking
 from pipeline.storage.base import LocalStore
 from tests import made
 
@@ -46,7 +46,7 @@ def on_two_nodes(folder: Path) -> None:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes.add_node(num_cpus=1)
     os.environ["RAY_ADDRESS"] = nodes.address
-    cluster.connect()
+    connection.connect()
     listing, output = list_input(str(made.folder(folder / "in", 2))), LocalStore(str(folder / "out"))
     output.put("run.json", b"{}")
     with pytest.raises(InvalidInput, match=r"INPUT .*in is a path on this machine.*--allow-local"):

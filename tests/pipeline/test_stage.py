@@ -19,12 +19,12 @@ from driftrec.jpeg.constraint import constraint, project
 from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
+from pipeline.cluster.datasource import ShardSource
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.restore import resolve
 from pipeline.runs.ledger import SCHEMA, Ledger
 from pipeline.settings import RestoreSettings
-from pipeline.source import ShardSource
 from pipeline.stage import RestoreShard
 from pipeline.storage.base import LocalStore
 from pipeline.weights import find

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from driftrec.errors import InvalidInput
-from pipeline import submit
+from pipeline.cluster import submit
 from tests.made import SECRETS
 
 

@@ -22,9 +22,9 @@ from ray.exceptions import (
 )
 
 from driftrec.errors import InvalidInput
-from pipeline import cluster, graph
-from pipeline.cluster import Reach
-from pipeline.graph import Pool
+from pipeline.cluster import connection, graph
+from pipeline.cluster.connection import Reach
+from pipeline.cluster.graph import Pool
 
 GOES_ON, ENDS_AGAIN = "the same command goes on", "the same command would end the same way"
 LOST = [
@@ -63,7 +63,7 @@ def test_an_end_is_told_with_what_helps(error: Exception, way: Callable[[Excepti
 @pytest.mark.parametrize("wanted", ["cpus_per_actor", "gpus_per_actor"])
 @pytest.mark.parametrize("grows", [False, True])
 def test_what_this_machine_cannot_give_is_refused(wanted: str, grows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "reach", lambda: Reach(2, 1, grows))
+    monkeypatch.setattr(connection, "reach", lambda: Reach(2, 1, grows))
     each = {"cpus_per_actor": None, "gpus_per_actor": None, wanted: 4.0}
     if grows:
         assert Pool.fit(None, *each.values(), 10).actors

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from driftrec.errors import InvalidInput, TrainingDiverged
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
 from jobs import train as job
-from pipeline import cluster, train
+from pipeline import train
 from pipeline.checkpoints import Mark
+from pipeline.cluster import connection
 from pipeline.ingest import Feed
 from pipeline.inputs.shards import list_shards
 from pipeline.journal import Journal
@@ -225,7 +226,7 @@ def test_a_feed_goes_on_from_a_position_with_the_very_next_batch(
 def test_the_command_answers_exit_2_before_anything_starts(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(connection, "connect", lambda *_: pytest.fail("Ray was started"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "some.yaml").write_text("bach_size: 3\n")
     output = str(tmp_path / "output")
@@ -257,7 +258,7 @@ def test_the_command_answers_exit_2_before_anything_starts(
 def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "connect", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(connection, "connect", lambda *_: pytest.fail("Ray was started"))
     arguments = [str(data), str(tmp_path / "o"), "--dry-run", "--set", "network=tiny", "--steps", "30", "--limit", "5"]
     assert job.main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -17,7 +17,9 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
-from pipeline import cluster
+from pipeline.cluster import connection
+from pipeline.cluster.datasource import ShardSource
+from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
@@ -26,8 +28,6 @@ from pipeline.runs.progress import Progress
 from pipeline.runs.run import Run
 from pipeline.runs.settle import settle
 from pipeline.runs.stage import ShardStage
-from pipeline.shared_storage import check_shared
-from pipeline.source import ShardSource
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Pool:
 
         Raises InvalidInput if this machine, which does not grow, has less than an actor wants.
         """
-        reach = cluster.reach()
+        reach = connection.reach()
         gpus_each = gpus_each if gpus_each is not None else float(reach.gpus > 0)
         for kind, each, there in (("gpu", gpus_each, reach.gpus), ("cpu", cpus_each or 0.0, reach.cpus)):
             if each > there and not reach.grows:
@@ -168,7 +168,7 @@ def work(run: Run, graph: Graph, progress_s: float) -> None:
         check_shared(run.listing, run.store, run.allow_local, graph.others)
         if graph.pool.actors:
             log.info("asking for %s", graph.pool)
-        with cluster.waiting(graph.pool.cpus, graph.pool.gpus):
+        with connection.waiting(graph.pool.cpus, graph.pool.gpus):
             _work(run, graph, run.todo, progress)
         if disputed := settle(run.ledger, run.listing.shards):
             log.info("%d shards are done again: several members of a tar have one output name", len(disputed))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pipeline.cluster.reading import read_in_trial
 from pipeline.inputs.blocks import ONE_ROW, as_one_row
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
-from pipeline.reading import read_in_trial
 from pipeline.storage.base import Store
 
 

@@ -13,7 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import redact
-from pipeline import cluster
+from pipeline.cluster import connection
 from pipeline.runs.run import RESULT
 from pipeline.storage.base import StorageError, Store
 
@@ -37,7 +37,7 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
     _keep_secrets(job, arguments)
     entrypoint = shlex.join(["python", "-m", f"jobs.{job}", *_without_submit(arguments)])
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
-    if checkout := cluster.checkout():  # else the cluster has the package installed
+    if checkout := connection.checkout():  # else the cluster has the package installed
         runtime |= {"working_dir": str(checkout), "excludes": EXCLUDES}
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every file that it does not take along
     try:

@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline import cluster
+from pipeline.cluster import connection
 from pipeline.inputs.shards import Listing, files_of
 from pipeline.runs.ledger import FOLDER
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
@@ -31,7 +31,7 @@ def check_shared(listing: Listing, output: Store, allow_local: bool, others: Map
         allow_local: whether paths are the same folder on all nodes.
         others: that workers read, by what the user calls them.
     """
-    if not cluster.spans():
+    if not connection.spans():
         return
     stores = {"INPUT": listing.source.store, "OUTPUT": output} | dict(others or {})
     for name, store in stores.items():

@@ -18,8 +18,8 @@ from ray._private import workers as ray_workers
 from ray._private.state import state as ray_state
 
 from driftrec.errors import DriftRecError
+from pipeline.cluster.watch import End, watched
 from pipeline.runs.ends import Interrupted
-from pipeline.watch import End, watched
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def connected(end: End | None = None) -> Iterator[None]:
     """Connected inside the block, as by `connect`. A connection that was there before stays.
 
     Args:
-        end: of the run, where Ray is gone: see `pipeline.watch`.
+        end: of the run, where Ray is gone: see `pipeline.cluster.watch`.
     """
     before = ray.is_initialized()
     connect()
