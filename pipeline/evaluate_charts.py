@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.charts import Axis, Point, Series, histogram_rows, line_chart, plane, swatch
-from pipeline.metric_words import header_of, scale_of, shown, signed, title_of
-from pipeline.page import figure
 from pipeline.reduction import Reduction, bin_width
+from pipeline.reports.charts import Axis, Point, Series, histogram_rows, line_chart, plane, swatch
+from pipeline.reports.metric_text import header_of, scale_of, shown, signed, title_of
+from pipeline.reports.page import figure
 from pipeline.scores import ACCURACY, Plan, column_of, score_of
 
 DISTORTION = ("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian")  # for the plane, the first that is there

@@ -16,8 +16,8 @@ from pipeline.conditions import damage, reference_of
 from pipeline.evaluation import Evaluation
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
-from pipeline.pairs import PAGE_BYTES, Piece, cut
 from pipeline.reduction import Extreme
+from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.restoring import Restores
 from pipeline.runs.threads import pooled
 

@@ -13,8 +13,8 @@ from typing import Any
 from driftrec.errors import DriftRecError, Reason
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard, list_input
-from pipeline.page import duration, figure, render, tile, whole
-from pipeline.pairs import Piece, load_pieces
+from pipeline.reports.before_after import Piece, load_pieces
+from pipeline.reports.page import duration, figure, render, tile, whole
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled

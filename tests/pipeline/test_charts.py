@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.charts import (
+from pipeline.reports.charts import (
     BARS,
     BOTTOM,
     HEIGHT,
