@@ -146,8 +146,8 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
         return result
-    connection = connection.connected(partial(fail, run)) if run.todo else None
-    return attempt(run, partial(_attempt, run, settings, conditions), connection)
+    session = connection.connected(partial(fail, run)) if run.todo else None
+    return attempt(run, partial(_attempt, run, settings, conditions), session)
 
 
 def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:

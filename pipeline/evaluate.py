@@ -47,8 +47,8 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
     pictures = settings.report and bool(evaluation.candidates.models)
-    connection = connection.connected(partial(fail, run)) if run.todo or pictures else None
-    return attempt(run, partial(_attempt, evaluation), connection)
+    session = connection.connected(partial(fail, run)) if run.todo or pictures else None
+    return attempt(run, partial(_attempt, evaluation), session)
 
 
 def _attempt(evaluation: Evaluation) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     if (result := earlier_result(run)) and result.get("asked") == asked:
         log.info("finished already: %s", run.store.url)
         return result
-    connection = connection.connected(partial(fail, run)) if run.todo or model else None
-    return attempt(run, partial(_attempt, run, settings, share, model, asked), connection)
+    session = connection.connected(partial(fail, run)) if run.todo or model else None
+    return attempt(run, partial(_attempt, run, settings, share, model, asked), session)
 
 
 def plan_survey(settings: SurveySettings) -> dict[str, Any]:

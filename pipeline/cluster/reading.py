@@ -1,7 +1,7 @@
 """Reads a shard in a process that a file may end: such a file becomes a row, not the run's end.
 
-As for images in `pipeline.runs.crashes`: the first attempt reads the shard as a whole; after a death its files are read one by
-one, each noted before, and one that ends its reader time and again is not read any more. Must not decode.
+As for images in `pipeline.runs.crashes`: the first attempt reads the shard as a whole; after a death its files are read
+one by one, each noted before, and one that ends its reader time and again is not read any more. Must not decode.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 Ray.
 
 Both sides may be folders, tars or Parquet. A loose partner is found by its name when it is read, one in a tar by the
-tar's name, which its key begins with: neither side's images are opened beforehand, as `pipeline.inputs.partners` does for an
+tar's name, which its key begins with: neither side's images are opened beforehand, as `partners` does for an
 evaluation. Only partners in Parquet are indexed when the data is listed. Where both sides are one tar or one Parquet
 file, their names may differ.
 """

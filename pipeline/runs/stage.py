@@ -68,8 +68,8 @@ class ShardStage:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
     def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
-        """The part of one shard (a block of `pipeline.inputs.shards`), or of some of its images: after a death they come one
-        by one. Raises DriftRecError if the run cannot go on.
+        """The part of one shard (a block of `pipeline.inputs.shards`), or of some of its images: after a death they
+        come one by one. Raises DriftRecError if the run cannot go on.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Ends this process when a piece of work hangs, so that its shard is tried again by another (see `pipeline.runs.crashes`).
+"""Ends this process when a piece of work hangs, so that its shard is tried again by another (see `crashes`).
 
 The clock is the standard library's faulthandler: it needs no interpreter lock, which what hangs may hold, and tells in
 the worker's log where that was.
