@@ -23,8 +23,8 @@ from PIL import Image
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
 from pipeline.inputs.shards import list_shards, read_shard
-from pipeline.settings import RestoreSettings
-from pipeline.stage import RestoreShard
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard
 from pipeline.storage.base import LocalStore
 from pipeline.weights import find
 

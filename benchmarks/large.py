@@ -53,8 +53,8 @@ def main() -> None:
 def restored(folder: Path, given: dict[str, object]) -> tuple[float, float]:
     """(peak of this process in MiB, seconds of CPU) of restoring folder/in to folder/out."""
     from pipeline.inputs.shards import list_shards, read_shard
-    from pipeline.settings import RestoreSettings
-    from pipeline.stage import RestoreShard
+    from pipeline.restore.settings import RestoreSettings
+    from pipeline.restore.stage import RestoreShard
     from pipeline.storage.base import LocalStore
     from pipeline.weights import find
 

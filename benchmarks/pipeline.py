@@ -28,9 +28,9 @@ from PIL import Image
 
 from driftrec.image import decode, encode
 from pipeline.cluster import connection
-from pipeline.restore import graph, open_restore
+from pipeline.restore.job import graph, open_restore
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.run import finish
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
 
 log = logging.getLogger("benchmark")

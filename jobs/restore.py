@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.settings:RestoreSettings",
-    plan="pipeline.estimate:estimate_restore",
-    run="pipeline.restore:run_restore",
+    settings="pipeline.restore.settings:RestoreSettings",
+    plan="pipeline.restore.estimate:estimate_restore",
+    run="pipeline.restore.job:run_restore",
 )
 
 

@@ -16,12 +16,12 @@ from pipeline.candidates import find_candidates
 from pipeline.cluster import connection
 from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work
 from pipeline.conditions import conditions_of
-from pipeline.estimate import sample_images, seconds_per_megapixel
 from pipeline.evaluate_settings import EvaluateSettings
 from pipeline.evaluate_summary import reduce_ledger, summarize
 from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
 from pipeline.inputs.names import output_name
 from pipeline.reduction import Reduction
+from pipeline.restore.estimate import sample_images, seconds_per_megapixel
 from pipeline.restoring import RestoringPool, start_pool, stop_pool
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import attempt, earlier_result, fail, finish

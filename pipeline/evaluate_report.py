@@ -10,11 +10,11 @@ from pipeline.evaluate_charts import Charts, Table
 from pipeline.evaluate_pictures import load_pictures
 from pipeline.evaluation import Evaluation
 from pipeline.reduction import Extreme, Reduction
-from pipeline.report import MEANING
 from pipeline.reports.before_after import Piece
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
 from pipeline.reports.page import duration, figure, render, tile, whole
+from pipeline.restore.report import MEANING
 from pipeline.restoring import Restores
 from pipeline.runs.run import RUN
 from pipeline.scores import column_of, score_of

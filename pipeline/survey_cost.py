@@ -18,9 +18,9 @@ from driftrec.image import Picture, decode, encode
 from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Pool
-from pipeline.restore import resolve
-from pipeline.settings import RestoreSettings
-from pipeline.stage import sampling_of
+from pipeline.restore.job import resolve
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import sampling_of
 from pipeline.storage.base import redact
 from pipeline.survey_settings import SurveySettings
 from pipeline.survey_summary import GOOD, Survey

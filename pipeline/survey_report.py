@@ -16,8 +16,8 @@ from PIL import Image
 from driftrec import __version__
 from driftrec.errors import BadImage
 from driftrec.image import decode
-from pipeline.report import MEANING
 from pipeline.reports.page import duration, figure, render, share, tile, whole
+from pipeline.restore.report import MEANING
 from pipeline.runs.run import RUN, Run
 from pipeline.survey_summary import GOOD, GREY_LEVELS, Survey
 

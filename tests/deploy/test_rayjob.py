@@ -10,7 +10,8 @@ import yaml
 
 from driftrec.errors import InvalidInput
 from jobs.restore import parser
-from pipeline.settings import RestoreSettings, load
+from pipeline.restore.settings import RestoreSettings
+from pipeline.settings import load
 from tests.deploy.locks import locked
 
 ROOT = Path(__file__).parents[2]

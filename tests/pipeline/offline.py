@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from driftrec.errors import DriftRecError
 from pipeline.inputs.blocks import read_block
 from pipeline.inputs.names import output_name
-from pipeline.restore import open_restore
+from pipeline.restore.job import open_restore
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard
 from pipeline.runs.run import earlier_result, finish
 from pipeline.runs.settle import settle
-from pipeline.settings import RestoreSettings
-from pipeline.stage import RestoreShard
 
 
 class Died(BaseException):

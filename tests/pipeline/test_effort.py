@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import write_restore_report
+from pipeline.restore.report import write_restore_report
 from pipeline.runs.effort import Effort
 from tests import made
 from tests.pipeline.offline import restore

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
-from pipeline import restore as job
-from pipeline.report import write_restore_report
+from pipeline.restore import job as job
+from pipeline.restore.report import write_restore_report
 from pipeline.storage.base import Store
 from tests import made
 from tests.pipeline.offline import files, ledger, restore

@@ -27,13 +27,13 @@ from driftrec.jpeg.headers import inspect
 from driftrec.metrics.blockiness import bef_u8
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import list_input, read_shard
-from pipeline.report import GREY_LEVELS, MAX_PAIRS, MEANING, write_restore_report
 from pipeline.reports.page import duration, figure, share
+from pipeline.restore.report import GREY_LEVELS, MAX_PAIRS, MEANING, write_restore_report
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.summary import MAX_FAILURES, Histogram, Summary
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import finish, open_run
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import Store
-from pipeline.summary import MAX_FAILURES, Histogram, Summary
 
 HOSTILE = (
     "<script>alert(1)<.jpg",

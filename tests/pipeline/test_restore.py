@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.restore import run_restore
-from pipeline.settings import RestoreSettings
+from pipeline.restore.job import run_restore
+from pipeline.restore.settings import RestoreSettings
 from tests import made
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
@@ -135,7 +135,7 @@ def test_storage_that_fails_in_a_worker_ends_the_run_and_it_goes_on_later(tmp_pa
 @pytest.mark.chaos
 def test_images_that_end_or_stop_their_actor_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of Ray really aborts, and another hangs: the run goes on, and the rest of their shard is done."""
-    from pipeline import restore as job
+    from pipeline.restore import job as job
 
     class Deadly(job.RestoreShard):
         def _load(self, table: Any, row: int) -> Any:
@@ -174,7 +174,7 @@ def test_a_tar_is_spread_over_actors_and_written_as_tars(tmp_path: Path) -> None
 
 
 def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model: Path) -> None:
-    from pipeline import restore as job
+    from pipeline.restore import job as job
 
     source = made.folder(tmp_path / "in", 4)
     model = tmp_path / "m.safetensors"
@@ -209,7 +209,7 @@ def test_bad_input_is_refused_before_anything_starts(
     places = {"input": f"{tmp_path}/in", "output": f"{tmp_path}/done", "model": "identity", "report": False}
     if changes.get("seed"):
         run_restore(RestoreSettings(**places))
-    monkeypatch.setattr("pipeline.restore._work", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr("pipeline.restore.job._work", lambda *_: pytest.fail("something was started"))
     given = {name: value.format(tmp=tmp_path) if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(InvalidInput, match=told):
         run_restore(RestoreSettings(**{**places, **given}))

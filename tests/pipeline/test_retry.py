@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from driftrec.errors import BadImage, InvalidInput, Reason
-from pipeline import stage
 from pipeline.inputs import shards
+from pipeline.restore import stage
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.redo import only, renewed
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
-from pipeline.restore import run_restore
+from pipeline.restore.job import run_restore
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import verify
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
 from tests import made
 from tests.pipeline import offline

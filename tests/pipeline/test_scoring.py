@@ -18,10 +18,10 @@ from pipeline.conditions import damage
 from pipeline.degrade import DegradeShard
 from pipeline.evaluate_settings import DegradeSettings
 from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard
 from pipeline.restoring import Output
 from pipeline.scoring import Gate
-from pipeline.settings import RestoreSettings
-from pipeline.stage import RestoreShard
 from pipeline.storage.base import LocalStore, StorageError
 from pipeline.weights import find
 from tests import made

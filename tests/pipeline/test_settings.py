@@ -7,8 +7,9 @@ import pytest
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
-from pipeline.settings import FREE_FIELDS, RestoreSettings, Settings, allowed_failures, load
-from pipeline.stage import sampling_of
+from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
+from pipeline.restore.stage import sampling_of
+from pipeline.settings import Settings, allowed_failures, load
 
 PLACES = {"input": "in", "output": "out"}
 

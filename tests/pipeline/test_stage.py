@@ -22,10 +22,10 @@ from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.cluster.datasource import ShardSource
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.shards import list_shards, read_shard
-from pipeline.restore import resolve
+from pipeline.restore.job import resolve
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import SCHEMA, Ledger
-from pipeline.settings import RestoreSettings
-from pipeline.stage import RestoreShard
 from pipeline.storage.base import LocalStore
 from pipeline.weights import find
 from tests import made
@@ -194,7 +194,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_part(tmp_path: Path, monkeypatch
 def test_few_pictures_are_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded pixels wait in bounded number, however many images a shard has."""
     source = made.folder(tmp_path / "in", 64)
-    monkeypatch.setattr("pipeline.stage.PIXELS_AHEAD", 4 * 64 * 64)
+    monkeypatch.setattr("pipeline.restore.stage.PIXELS_AHEAD", 4 * 64 * 64)
     alive = worst = 0
     stage = make(tmp_path / "out", batch_size=2)
     load, finish = stage._load, stage._finish
@@ -218,7 +218,7 @@ def test_few_pictures_are_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_large_pictures_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers tell how large they are before they are decoded: a decoder waits until those before are restored."""
     source = made.folder(tmp_path / "in", 8)
-    monkeypatch.setattr("pipeline.stage.PIXELS_AHEAD", 1)
+    monkeypatch.setattr("pipeline.restore.stage.PIXELS_AHEAD", 1)
     begun: list[str] = []
     stage = make(tmp_path / "out", codec_threads=2)
     load, restore_all = stage._load, stage._restore_all

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline import stage
 from pipeline.inputs import shards
 from pipeline.inputs.blocks import read_block
-from pipeline.restore import open_restore
+from pipeline.restore import stage
+from pipeline.restore.job import open_restore
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.crashes import ALONE, MOST, UNEXPLAINED, Trial, forget
 from pipeline.runs.run import finish
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import LocalStore
 from tests import made
 from tests.pipeline.offline import files, ledger, restore

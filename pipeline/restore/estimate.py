@@ -11,11 +11,11 @@ from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
 from pipeline.inputs.shards import Listing, Shard, read_shard
-from pipeline.restore import list_restore, resolve, shown
+from pipeline.restore.job import list_restore, resolve, shown
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import sampling_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import plan
-from pipeline.settings import RestoreSettings
-from pipeline.stage import sampling_of
 from pipeline.storage.base import Store
 from pipeline.weights import Weights, find
 

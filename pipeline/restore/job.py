@@ -12,9 +12,9 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Listing, Shard, list_input
+from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
+from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
-from pipeline.settings import FREE_FIELDS, RestoreSettings
-from pipeline.stage import RestoreShard, sampling_of
 from pipeline.storage.base import Store, redact
 from pipeline.weights import Weights, find
 
@@ -128,7 +128,7 @@ def _output_name(settings: RestoreSettings) -> partial[str]:
 def _report(settings: RestoreSettings, run: Run, result: dict[str, Any]) -> None:
     """Write report.html; without it the run is as good."""
     try:
-        from pipeline.report import write_restore_report
+        from pipeline.restore.report import write_restore_report
 
         write_restore_report(settings.input, settings.output, run.listing.shards, result)
     except Exception as error:

@@ -15,11 +15,11 @@ from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard, list_input
 from pipeline.reports.before_after import Piece, load_pieces
 from pipeline.reports.page import duration, figure, render, tile, whole
+from pipeline.restore.summary import QUALITY_BAND, Band, Summary
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import NotFound, Store
-from pipeline.summary import QUALITY_BAND, Band, Summary
 
 log = logging.getLogger(__name__)
 

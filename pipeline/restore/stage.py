@@ -27,11 +27,11 @@ from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restored
 from pipeline.inputs.names import copy_name, output_format, output_name
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.outputs import Outputs, Tar, Tree
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
-from pipeline.settings import RestoreSettings
 from pipeline.storage.base import Store
 from pipeline.weights import Weights
 
