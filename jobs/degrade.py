@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.evaluate_settings:DegradeSettings",
-    plan="pipeline.degrade:plan_degrade",
-    run="pipeline.degrade:run_degrade",
+    settings="pipeline.evaluate.settings:DegradeSettings",
+    plan="pipeline.evaluate.degrade:plan_degrade",
+    run="pipeline.evaluate.degrade:run_degrade",
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. Settings without a flag (see pipeline/evaluate_settings.py) go by --set or --config."""
+    """The command line. Settings without a flag (see pipeline/evaluate/settings.py) go by --set or --config."""
     told = argparse.ArgumentParser(prog="driftrec degrade", description=__doc__)
     told.add_argument("input", help="clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL")
     told.add_argument("output", help="folder or URL of this run; the same command again finishes what is missing")

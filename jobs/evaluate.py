@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.evaluate_settings:EvaluateSettings",
-    plan="pipeline.evaluate:plan_evaluate",
-    run="pipeline.evaluate:run_evaluate",
+    settings="pipeline.evaluate.settings:EvaluateSettings",
+    plan="pipeline.evaluate.job:plan_evaluate",
+    run="pipeline.evaluate.job:run_evaluate",
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. Settings without a flag (see pipeline/evaluate_settings.py) go by --set or --config."""
+    """The command line. Settings without a flag (see pipeline/evaluate/settings.py) go by --set or --config."""
     told = argparse.ArgumentParser(prog="driftrec evaluate", description=__doc__)
     told.add_argument("reference", help="clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL")
     told.add_argument("output", help="folder or URL of this run; the same command again finishes what is missing")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.evaluate_settings:SplitSettings",
+    settings="pipeline.evaluate.settings:SplitSettings",
     plan="pipeline.split:plan_split",
     run="pipeline.split:run_split",
 )

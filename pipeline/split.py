@@ -11,7 +11,7 @@ from typing import Any
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.evaluate_settings import SplitSettings
+from pipeline.evaluate.settings import SplitSettings
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Listing, keys_of, list_input
 from pipeline.storage.base import StorageError, Store, redact

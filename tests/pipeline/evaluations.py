@@ -6,14 +6,14 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.candidates import find_candidates
-from pipeline.conditions import conditions_of
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.candidates import find_candidates
+from pipeline.evaluate.conditions import conditions_of
+from pipeline.evaluate.metrics import plan_metrics
+from pipeline.evaluate.model_pool import Restoring
+from pipeline.evaluate.settings import EvaluateSettings
+from pipeline.evaluate.stage import ScoreShard
 from pipeline.inputs.location import open_input
 from pipeline.inputs.shards import list_shards, read_shard
-from pipeline.restoring import Restoring
-from pipeline.scores import plan_metrics
-from pipeline.scoring import ScoreShard
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore
 from tests import made

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.conditions import conditions_of
-from pipeline.degrade import DegradeShard
-from pipeline.evaluate_settings import DegradeSettings
+from pipeline.evaluate.conditions import conditions_of
+from pipeline.evaluate.degrade import DegradeShard
+from pipeline.evaluate.settings import DegradeSettings
 from pipeline.inputs.blocks import read_block
 from pipeline.inputs.pairing import join
 from pipeline.inputs.shards import Listing, list_input

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline.candidates import Candidates, find_candidates
-from pipeline.conditions import conditions_of
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.candidates import Candidates, find_candidates
+from pipeline.evaluate.conditions import conditions_of
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.location import open_input
 from pipeline.inputs.partners import Partners, find_partners, stem_digest
 from pipeline.settings import load

@@ -7,8 +7,8 @@ from driftrec.errors import BadImage, InvalidInput
 from driftrec.image import Picture, decode
 from driftrec.jpeg.codec import degrade, shift
 from driftrec.jpeg.headers import inspect
-from pipeline.conditions import Condition, conditions_of, crop_of, damage, reference_of
-from pipeline.evaluate_settings import DegradeSettings
+from pipeline.evaluate.conditions import Condition, conditions_of, crop_of, damage, reference_of
+from pipeline.evaluate.settings import DegradeSettings
 from pipeline.settings import load
 from tests import made
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.cluster.graph import Pool
-from pipeline.evaluate import run_evaluate
-from pipeline.evaluation import open_evaluate
-from pipeline.restoring import start_pool, stop_pool
+from pipeline.evaluate.evaluation import open_evaluate
+from pipeline.evaluate.job import run_evaluate
+from pipeline.evaluate.model_pool import start_pool, stop_pool
 from pipeline.runs.verify import verify
 from pipeline.weights import find
 from tests import made
@@ -223,7 +223,7 @@ def test_bad_input_is_refused_before_anything_starts(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     if changes.get("output", "").endswith("done"):
         open_evaluate(settings_of(source, tmp_path / "done"))
-    monkeypatch.setattr("pipeline.evaluate._attempt", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr("pipeline.evaluate.job._attempt", lambda *_: pytest.fail("something was started"))
 
     def filled(value: Any) -> Any:
         if isinstance(value, list):

@@ -13,11 +13,11 @@ import ray
 
 import pipeline
 from driftrec.errors import Failed
-from pipeline import scoring
-from pipeline.candidates import Model
+from pipeline.evaluate import stage
+from pipeline.evaluate.candidates import Model
+from pipeline.evaluate.model_pool import DEATHS, RestoringActor, RestoringPool, stop_pool
 from pipeline.inputs import shards
 from pipeline.inputs.shards import list_shards, read_shard
-from pipeline.restoring import DEATHS, RestoringActor, RestoringPool, stop_pool
 from pipeline.runs.crashes import ALONE
 from tests.pipeline.evaluations import by_place, clean, make
 from tests.pipeline.test_trial import WAYS
@@ -65,7 +65,7 @@ def test_deaths_of_restoring_actors(tmp_path: Path, actors: int) -> None:
 @pytest.mark.parametrize("way", ["abort", "killed"])
 def test_an_image_that_ends_its_scorer_is_a_row(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MIN_SHARDS", 1)
-    source, decode = clean(tmp_path / "in", 4), scoring.decode
+    source, decode = clean(tmp_path / "in", 4), stage.decode
 
     def deadly(data: bytes, key: str = "", *more: Any, **options: Any) -> Any:
         return WAYS[way]() if key == "a/0002.png" else decode(data, key, *more, **options)
@@ -78,7 +78,7 @@ def test_an_image_that_ends_its_scorer_is_a_row(way: str, tmp_path: Path, monkey
         if not pid:
             faulthandler.disable()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            scoring.decode = deadly
+            stage.decode = deadly
             make(source, tmp_path / "out", **settings)(table)
             os._exit(0)
         if os.waitpid(pid, 0)[1] == 0:

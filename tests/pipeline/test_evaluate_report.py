@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.evaluate_report import write_evaluate_report
-from pipeline.evaluate_summary import reduce_ledger, summarize
-from pipeline.evaluation import open_evaluate
+from pipeline.evaluate.evaluation import open_evaluate
+from pipeline.evaluate.model_pool import Restoring
+from pipeline.evaluate.report import write_evaluate_report
+from pipeline.evaluate.stage import ScoreShard
+from pipeline.evaluate.summary import reduce_ledger, summarize
 from pipeline.inputs.shards import read_shard
-from pipeline.restoring import Restoring
 from pipeline.runs.run import finish
-from pipeline.scoring import ScoreShard
 from tests import made
 from tests.pipeline.evaluations import clean, settings_of
 

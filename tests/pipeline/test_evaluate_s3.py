@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluate import run_evaluate
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.job import run_evaluate
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.settings import load
 from pipeline.storage.base import Store
 from tests.pipeline.evaluations import clean, score

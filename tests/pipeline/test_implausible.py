@@ -13,8 +13,8 @@ from driftrec.errors import Failed, InvalidInput, Reason
 from driftrec.models.checkpoint import load, save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.options import Sampling
-from pipeline.candidates import Model
-from pipeline.restoring import Output, Restoring
+from pipeline.evaluate.candidates import Model
+from pipeline.evaluate.model_pool import Output, Restoring
 from pipeline.train_settings import TrainSettings
 from pipeline.weights import find
 from tests import made

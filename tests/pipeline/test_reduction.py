@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.reduction import SHOWN, Reduction, bin_width
-from pipeline.scores import Plan
-from pipeline.scoring import schema_of
+from pipeline.evaluate.metrics import Plan
+from pipeline.evaluate.reduction import SHOWN, Reduction, bin_width
+from pipeline.evaluate.stage import schema_of
 
 PLAN = Plan(("psnr", "bef", "accuracy"), {})
 CONDITIONS, CANDIDATES = ["q10-420", "q30-420"], ["jpeg", "ours", "theirs"]

@@ -13,7 +13,7 @@ from PIL import Image
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import LABELS, PAIR_METRICS, SET_METRICS
-from pipeline.scores import METRICS, Plan, column_of, describe, plan_metrics
+from pipeline.evaluate.metrics import METRICS, Plan, column_of, describe, plan_metrics
 from tests import made
 from tests.pipeline.evaluations import by_place, clean, score, settings_of
 

@@ -14,14 +14,14 @@ from PIL import Image
 from driftrec.image import decode
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
-from pipeline.conditions import damage
-from pipeline.degrade import DegradeShard
-from pipeline.evaluate_settings import DegradeSettings
+from pipeline.evaluate.conditions import damage
+from pipeline.evaluate.degrade import DegradeShard
+from pipeline.evaluate.model_pool import Output
+from pipeline.evaluate.settings import DegradeSettings
+from pipeline.evaluate.stage import Gate
 from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
-from pipeline.restoring import Output
-from pipeline.scoring import Gate
 from pipeline.storage.base import LocalStore, StorageError
 from pipeline.weights import find
 from tests import made
@@ -189,7 +189,7 @@ def test_what_ends_the_run_leaves_no_part(tmp_path: Path) -> None:
 def test_a_shard_with_a_part_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = clean(tmp_path / "in", 2)
     rows = score(source, tmp_path / "out")
-    monkeypatch.setattr("pipeline.scoring.decode", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("pipeline.evaluate.stage.decode", lambda *_: pytest.fail("computed again"))
     assert score(source, tmp_path / "out") == rows
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from driftrec.errors import DriftRecError
 from driftrec.metrics import Moments, Reservoir, fid, kid
-from pipeline.conditions import Condition
-from pipeline.scores import Plan
-from pipeline.sets import REFERENCE, SetStates, crop_group, set_scores
+from pipeline.evaluate.conditions import Condition
+from pipeline.evaluate.metrics import Plan
+from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group, set_scores
 from pipeline.storage.base import LocalStore
 
 PLAN = Plan(("psnr", "fid_mobilenet", "kid_mobilenet"), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)

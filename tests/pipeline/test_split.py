@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline.evaluate_settings import SplitSettings
+from pipeline.evaluate.settings import SplitSettings
 from pipeline.split import run_split, split_keys
 from tests import made
 

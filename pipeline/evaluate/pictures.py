@@ -11,14 +11,14 @@ import numpy as np
 
 from driftrec.errors import BadImage, DriftRecError, Failed
 from driftrec.image import decode
-from pipeline.candidates import JPEG
-from pipeline.conditions import damage, reference_of
-from pipeline.evaluation import Evaluation
+from pipeline.evaluate.candidates import JPEG
+from pipeline.evaluate.conditions import damage, reference_of
+from pipeline.evaluate.evaluation import Evaluation
+from pipeline.evaluate.model_pool import Restores
+from pipeline.evaluate.reduction import Extreme
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
-from pipeline.reduction import Extreme
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
-from pipeline.restoring import Restores
 from pipeline.runs.threads import pooled
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
-from pipeline.conditions import Condition
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.conditions import Condition
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
 from pipeline.inputs.partners import Partners, find_partners

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from driftrec.errors import DriftRecError
 from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
-from pipeline.conditions import Condition
-from pipeline.scores import Plan
+from pipeline.evaluate.conditions import Condition
+from pipeline.evaluate.metrics import Plan
 from pipeline.storage.base import Store
 from pipeline.storage.file import StoreFile
 

@@ -10,7 +10,7 @@ from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.random import generator_for
-from pipeline.evaluate_settings import DamageSettings
+from pipeline.evaluate.settings import DamageSettings
 
 NONE = "none"  # the quality that damages nothing
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.reduction import Reduction, bin_width
+from pipeline.evaluate.metrics import ACCURACY, Plan, column_of, score_of
+from pipeline.evaluate.reduction import Reduction, bin_width
 from pipeline.reports.charts import Axis, Point, Series, histogram_rows, line_chart, plane, swatch
 from pipeline.reports.metric_text import header_of, scale_of, shown, signed, title_of
 from pipeline.reports.page import figure
-from pipeline.scores import ACCURACY, Plan, column_of, score_of
 
 DISTORTION = ("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian")  # for the plane, the first that is there
 PERCEPTION = ("lpips", "dists", "fid", "kid", "lpips_vgg", "lpips_squeezenet", "kid_mobilenet", "fid_mobilenet")

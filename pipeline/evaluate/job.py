@@ -2,7 +2,7 @@
 report.parquet, summary.json and report.html.
 
 The graph is references -> read tasks -> a pool of scoring actors -> a row of counts a shard; the scorers call a second
-pool, of restoring actors (`pipeline.restoring`).
+pool, of restoring actors (`pipeline.evaluate.model_pool`).
 """
 
 import logging
@@ -12,22 +12,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pipeline.candidates import find_candidates
 from pipeline.cluster import connection
 from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work
-from pipeline.conditions import conditions_of
-from pipeline.evaluate_settings import EvaluateSettings
-from pipeline.evaluate_summary import reduce_ledger, summarize
-from pipeline.evaluation import Evaluation, list_references, open_evaluate, shown
+from pipeline.evaluate.candidates import find_candidates
+from pipeline.evaluate.conditions import conditions_of
+from pipeline.evaluate.evaluation import Evaluation, list_references, open_evaluate, shown
+from pipeline.evaluate.metrics import plan_metrics
+from pipeline.evaluate.model_pool import RestoringPool, start_pool, stop_pool
+from pipeline.evaluate.reduction import Reduction
+from pipeline.evaluate.settings import EvaluateSettings
+from pipeline.evaluate.stage import ScoreShard
+from pipeline.evaluate.summary import reduce_ledger, summarize
 from pipeline.inputs.names import output_name
-from pipeline.reduction import Reduction
 from pipeline.restore.estimate import sample_images, seconds_per_megapixel
-from pipeline.restoring import RestoringPool, start_pool, stop_pool
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import attempt, earlier_result, fail, finish
 from pipeline.runs.run import plan as plan_run
-from pipeline.scores import plan_metrics
-from pipeline.scoring import ScoreShard
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _write_page(
 ) -> None:
     """Write report.html; without it the run is as good."""
     try:
-        from pipeline.evaluate_report import write_evaluate_report
+        from pipeline.evaluate.report import write_evaluate_report
 
         write_evaluate_report(evaluation, summary, reduction, result, pool)
     except Exception as error:

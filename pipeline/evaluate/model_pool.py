@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from driftrec.errors import DriftRecError, Failed, Reason, StorageFull
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.restorer import Restored, Restorer
-from pipeline.candidates import Model
 from pipeline.cluster.graph import DIED, Pool
+from pipeline.evaluate.candidates import Model
 from pipeline.runs.stage import explain
 
 log = logging.getLogger(__name__)

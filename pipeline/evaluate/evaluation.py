@@ -5,18 +5,18 @@ from functools import partial
 from typing import Any
 
 from driftrec.errors import InvalidInput
-from pipeline.candidates import JPEG, Candidates, find_candidates, shown_spec
-from pipeline.conditions import Condition, conditions_of
-from pipeline.evaluate_settings import FREE_FIELDS, EvaluateSettings
+from pipeline.evaluate.candidates import JPEG, Candidates, find_candidates, shown_spec
+from pipeline.evaluate.conditions import Condition, conditions_of
+from pipeline.evaluate.metrics import Plan, plan_metrics
+from pipeline.evaluate.set_features import FOLDER as SETS
+from pipeline.evaluate.settings import FREE_FIELDS, EvaluateSettings
+from pipeline.evaluate.stage import schema_of
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
 from pipeline.runs.table import SUMMARY, TABLE
-from pipeline.scores import Plan, plan_metrics
-from pipeline.scoring import schema_of
-from pipeline.sets import FOLDER as SETS
 from pipeline.storage.base import Store, redact
 
 # Settings whose content counts, not where or how it was given.

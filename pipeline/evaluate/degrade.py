@@ -18,8 +18,9 @@ from driftrec.errors import DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, decode
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Graph, Pool, work
-from pipeline.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
-from pipeline.evaluate_settings import FREE_FIELDS, DegradeSettings
+from pipeline.evaluate.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
+from pipeline.evaluate.settings import FREE_FIELDS, DegradeSettings
+from pipeline.evaluate.stage import failure
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input
@@ -28,7 +29,6 @@ from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_r
 from pipeline.runs.run import plan as plan_run
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
-from pipeline.scoring import failure
 from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ import pyarrow as pa
 from PIL import features
 
 from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
-from pipeline.evaluation import Evaluation
+from pipeline.evaluate.evaluation import Evaluation
+from pipeline.evaluate.metrics import column_of, describe, score_of
+from pipeline.evaluate.reduction import COSTS, Reduction
+from pipeline.evaluate.set_features import set_scores
+from pipeline.evaluate.stage import schema_of
 from pipeline.inputs.partners import stem_digest
-from pipeline.reduction import COSTS, Reduction
 from pipeline.runs.ledger import OK
 from pipeline.runs.machine import package_versions
 from pipeline.runs.table import SUMMARY, write_table
-from pipeline.scores import column_of, describe, score_of
-from pipeline.scoring import schema_of
-from pipeline.sets import set_scores
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run

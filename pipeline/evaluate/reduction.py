@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from driftrec.metrics import HIGHER_IS_BETTER
 from driftrec.random import generator_for
+from pipeline.evaluate.metrics import Plan
 from pipeline.runs.ledger import FAILED
-from pipeline.scores import Plan
 
 MAX_FAILURES = 200  # rows that are listed one by one
 SHOWN = 24  # best and as many worst images

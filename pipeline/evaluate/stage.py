@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from driftrec.errors import BadImage, DriftRecError, Failed, Reason
 from driftrec.image import Picture, decode
 from driftrec.jpeg.headers import inspect
-from pipeline.candidates import JPEG, Candidates, Files
-from pipeline.conditions import Condition, crop_of, damage, reference_of
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.candidates import JPEG, Candidates, Files
+from pipeline.evaluate.conditions import Condition, crop_of, damage, reference_of
+from pipeline.evaluate.metrics import Plan
+from pipeline.evaluate.model_pool import Output, Outputs, Restores
+from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import output_name
-from pipeline.restoring import Output, Outputs, Restores
 from pipeline.runs.ledger import FAILED, OK
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
-from pipeline.scores import Plan
-from pipeline.sets import REFERENCE, SetStates, crop_group
 from pipeline.storage.base import StorageError, Store, is_of_object
 
 PIXELS = 64_000_000  # of uint8 pictures that a scorer holds at once; one image alone may hold more

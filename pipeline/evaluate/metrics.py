@@ -27,9 +27,9 @@ from driftrec.metrics import (
 from driftrec.metrics.classifier import Classifier, load_classifier
 from driftrec.metrics.weights import published
 from driftrec.urls import split
-from pipeline.evaluate_settings import EvaluateSettings
+from pipeline.evaluate.labels import read_labels
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import stem
-from pipeline.labels import read_labels
 from pipeline.storage.base import Store, redact
 
 ACCURACY = "accuracy"

@@ -6,18 +6,18 @@ from typing import Any
 
 from driftrec import __version__
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
-from pipeline.evaluate_charts import Charts, Table
-from pipeline.evaluate_pictures import load_pictures
-from pipeline.evaluation import Evaluation
-from pipeline.reduction import Extreme, Reduction
+from pipeline.evaluate.charts import Charts, Table
+from pipeline.evaluate.evaluation import Evaluation
+from pipeline.evaluate.metrics import column_of, score_of
+from pipeline.evaluate.model_pool import Restores
+from pipeline.evaluate.pictures import load_pictures
+from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.reports.before_after import Piece
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
 from pipeline.reports.page import duration, figure, render, tile, whole
 from pipeline.restore.report import MEANING
-from pipeline.restoring import Restores
 from pipeline.runs.run import RUN
-from pipeline.scores import column_of, score_of
 
 PAGE = "report.html"
 FACTS = 3  # metrics that are told below a picture
