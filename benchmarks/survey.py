@@ -26,7 +26,7 @@ from PIL import Image
 
 from pipeline.inputs.shards import list_input
 from pipeline.storage.base import LocalStore
-from pipeline.survey_settings import SurveySettings
+from pipeline.survey.settings import SurveySettings
 
 SIDE = 128  # pixels
 
@@ -50,7 +50,7 @@ def survey(folder: str, output: str, alone: bool) -> dict[str, Any]:
     settings = SurveySettings(input=folder, output=output, pixels="none", calibration_s=0, max_failed="0")
     wall, cpu = time.perf_counter(), time.process_time()
     if alone:
-        from pipeline.survey_stage import SurveyShard
+        from pipeline.survey.stage import SurveyShard
 
         shards = list_input(folder, settings.shard_bytes, settings.shard_images).shards
         stage = SurveyShard(settings, 0.0, LocalStore(output))
@@ -58,7 +58,7 @@ def survey(folder: str, output: str, alone: bool) -> dict[str, Any]:
         wall, cpu = time.perf_counter(), time.process_time()
         files = sum(stage(shard)["ok"][0].as_py() for shard in shards[1:])
     else:
-        from pipeline.survey import run_survey
+        from pipeline.survey.job import run_survey
 
         files = run_survey(settings)["status"]["ok"]
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.survey_settings:SurveySettings",
-    plan="pipeline.survey:plan_survey",
-    run="pipeline.survey:run_survey",
+    settings="pipeline.survey.settings:SurveySettings",
+    plan="pipeline.survey.job:plan_survey",
+    run="pipeline.survey.job:run_survey",
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. Settings without a flag (see pipeline/survey_settings.py) go by --set or --config."""
+    """The command line. Settings without a flag (see pipeline/survey/settings.py) go by --set or --config."""
     told = argparse.ArgumentParser(prog="driftrec survey", description=__doc__)
     told.add_argument("input", help="folder, tar, glob of tars, or Parquet with images; local or any fsspec URL")
     told.add_argument("output", help="folder or URL of this run; the same command again finishes what is missing")

@@ -24,8 +24,8 @@ from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
-from pipeline.survey_settings import SurveySettings
-from pipeline.survey_stage import SurveyShard
+from pipeline.survey.settings import SurveySettings
+from pipeline.survey.stage import SurveyShard
 from pipeline.windows import draw_shard
 from tests import made
 from tests.faults import Fault, Proxy

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import survey_stage
 from pipeline.cluster.reading import read_in_trial
 from pipeline.inputs import shards
 from pipeline.inputs.shards import Shard, list_shards
@@ -18,8 +17,8 @@ from pipeline.runs.crashes import ALONE, MOST
 from pipeline.runs.ledger import TRYING
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore, Store
-from pipeline.survey_settings import SurveySettings
-from pipeline.survey_stage import SurveyShard
+from pipeline.survey.settings import SurveySettings
+from pipeline.survey.stage import SurveyShard
 from tests import made
 
 IMAGES = 4
@@ -115,14 +114,14 @@ def test_a_file_that_ends_a_survey(kind: str, tmp_path: Path, monkeypatch: pytes
     source = stored(tmp_path / "in", kind)
     store = LocalStore(str(tmp_path / "out"))
     stage = SurveyShard(load(SurveySettings, flags={"input": str(source), "output": str(tmp_path / "out")}), 1.0, store)
-    look, bad = survey_stage.read_header, made.jpeg(1, 64)
+    look, bad = stage.read_header, made.jpeg(1, 64)
 
     def deadly_look(file: object, size: int, *more: int) -> object:
         if size == len(bad):
             os.kill(os.getpid(), signal.SIGKILL)
         return look(file, size, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(survey_stage, "read_header", deadly_look)
+    monkeypatch.setattr(stage, "read_header", deadly_look)
     for shard in list_shards(str(source)):
         (row,) = in_lives(lambda shard=shard: stage(shard), tmp_path / "table")[0].to_pylist()
         assert (row["error"], row["ok"], row["failed"]) == (None, IMAGES - 1, 1)

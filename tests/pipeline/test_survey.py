@@ -15,16 +15,16 @@ from PIL import Image
 
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade, encode_jpeg
-from pipeline import survey_stage
 from pipeline.inputs.shards import list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore, RemoteStore, Store
-from pipeline.survey import plan_survey, read_files, run_survey
-from pipeline.survey_cost import calibrate, estimate, find_model
-from pipeline.survey_settings import SurveySettings
-from pipeline.survey_stage import SCHEMA, SurveyShard
-from pipeline.survey_summary import Survey, wilson
+from pipeline.survey import stage
+from pipeline.survey.cost import calibrate, estimate, find_model
+from pipeline.survey.job import plan_survey, read_files, run_survey
+from pipeline.survey.settings import SurveySettings
+from pipeline.survey.stage import SCHEMA, SurveyShard
+from pipeline.survey.summary import Survey, wilson
 from tests import made
 from tests.pipeline.test_evaluate_report import HOSTILE, Page
 
@@ -153,7 +153,7 @@ def test_of_loose_files_only_ends_are_read(tmp_path: Path, monkeypatch: pytest.M
     rows = looked(str(tmp_path / "in"), tmp_path / "out", share=0.0)
     size = sum(row["bytes"] for row in rows)
     assert (len(rows), size > 2_000_000) == (5, True)
-    assert 0 < Counting.taken <= 5 * (2 * survey_stage.NEAR)
+    assert 0 < Counting.taken <= 5 * (2 * stage.NEAR)
 
 
 def test_names_and_storage_give_reasons(tmp_path: Path) -> None:
@@ -298,6 +298,6 @@ def test_on_s3_ends_are_read_by_range(bucket: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(RemoteStore, "read", read)
     rows = looked(f"{bucket}/in", tmp_path / "out", share=0.0)
     assert [row["reason"] for row in rows] == [None, None, None, "truncated"]
-    ends = survey_stage.FAR + 64  # bytes, in two requests
+    ends = stage.FAR + 64  # bytes, in two requests
     assert sum(taken) == 4 * ends + len(data) - 1000  # the cut one is read whole
     assert len(taken) == 4 * 2 + 1

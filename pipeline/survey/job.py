@@ -21,11 +21,11 @@ from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_r
 from pipeline.runs.run import plan as plan_run
 from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage.base import Store, redact
-from pipeline.survey_cost import estimate, find_model
-from pipeline.survey_graph import SurveyGraph
-from pipeline.survey_settings import COST_FIELDS, FREE_FIELDS, SurveySettings
-from pipeline.survey_stage import SCHEMA, SurveyShard
-from pipeline.survey_summary import Survey, reduce_ledger, summarize
+from pipeline.survey.cost import estimate, find_model
+from pipeline.survey.graph import SurveyGraph
+from pipeline.survey.settings import COST_FIELDS, FREE_FIELDS, SurveySettings
+from pipeline.survey.stage import SCHEMA, SurveyShard
+from pipeline.survey.summary import Survey, reduce_ledger, summarize
 from pipeline.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _write_page(
 ) -> None:
     """Write report.html; without it the run is as good."""
     try:
-        from pipeline.survey_report import write_survey_report
+        from pipeline.survey.report import write_survey_report
 
         write_survey_report(run, summary, survey, files, result)
     except Exception as error:

@@ -22,8 +22,8 @@ from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.storage.base import redact
-from pipeline.survey_settings import SurveySettings
-from pipeline.survey_summary import GOOD, Survey
+from pipeline.survey.settings import SurveySettings
+from pipeline.survey.summary import GOOD, Survey
 from pipeline.weights import Weights, find
 
 log = logging.getLogger(__name__)

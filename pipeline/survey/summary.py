@@ -14,7 +14,7 @@ from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAN
 from pipeline.runs.ledger import FAILED
 from pipeline.runs.run import Run
 from pipeline.runs.table import write_table
-from pipeline.survey_stage import SCHEMA
+from pipeline.survey.stage import SCHEMA
 
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them

@@ -19,7 +19,7 @@ from driftrec.image import decode
 from pipeline.reports.page import duration, figure, render, share, tile, whole
 from pipeline.restore.report import MEANING
 from pipeline.runs.run import RUN, Run
-from pipeline.survey_summary import GOOD, GREY_LEVELS, Survey
+from pipeline.survey.summary import GOOD, GREY_LEVELS, Survey
 
 log = logging.getLogger(__name__)
 

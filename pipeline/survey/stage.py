@@ -30,7 +30,7 @@ from pipeline.runs.stage import SUMMARY, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
-from pipeline.survey_settings import SurveySettings
+from pipeline.survey.settings import SurveySettings
 
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store
 READERS = 16  # files of a remote store that are looked at together: each waits for its answers
