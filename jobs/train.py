@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
-    settings="pipeline.train_settings:TrainSettings",
-    plan="pipeline.train:plan_train",
-    run="pipeline.train:run_train",
+    settings="pipeline.train.settings:TrainSettings",
+    plan="pipeline.train.job:plan_train",
+    run="pipeline.train.job:run_train",
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. Settings without a flag (see pipeline/train_settings.py) go by --set or --config."""
+    """The command line. Settings without a flag (see pipeline/train/settings.py) go by --set or --config."""
     told = argparse.ArgumentParser(prog="driftrec train", description=__doc__)
     told.add_argument("data", help="clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL")
     told.add_argument("output", help="folder or URL of this run; the same command again goes on with it")

@@ -22,7 +22,7 @@ import torch
 from ray.job_submission import JobSubmissionClient
 from safetensors.torch import load_file
 
-from pipeline.halt import STOP
+from pipeline.train.halt import STOP
 from tests import made
 
 ROOT = Path(__file__).parents[2]

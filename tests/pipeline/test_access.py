@@ -26,7 +26,7 @@ from pipeline.settings import load
 from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SurveyShard
-from pipeline.windows import draw_shard
+from pipeline.train.windows import draw_shard
 from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline import evaluations, offline

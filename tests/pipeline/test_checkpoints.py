@@ -15,9 +15,9 @@ from driftrec.errors import DriftRecError, StorageFull
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
-from pipeline import checkpoints
 from pipeline.storage.base import LocalStore
-from pipeline.windows import Position
+from pipeline.train import checkpoints
+from pipeline.train.windows import Position
 
 NETWORK = NetworkConfig(width=4, multipliers=(1,), blocks=1, stem=2, attention_levels=(), attention_middle=False)
 

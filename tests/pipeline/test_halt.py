@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from driftrec.training.learner import Learner, StepResult
-from pipeline import halt, ingest
-from pipeline.checkpoints import Mark
-from pipeline.ingest import DRAW_CPUS, drawers, read_items
-from pipeline.journal import Interval
-from pipeline.learning import open_interval
 from pipeline.storage.base import LocalStore, Store
-from pipeline.windows import Drawing, PatchConfig
+from pipeline.train import feed, halt
+from pipeline.train.checkpoints import Mark
+from pipeline.train.feed import DRAW_CPUS, drawers, read_items
+from pipeline.train.metrics_log import Interval
+from pipeline.train.windows import Drawing, PatchConfig
+from pipeline.train.worker import open_interval
 from tests import made
 from tests.pipeline import trainings
 from tests.pipeline.trainings import SMALL, draw_here, small
@@ -32,7 +32,7 @@ TIMINGS = {"images_per_s", "waiting_for_data", "seconds", "time"}
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patches are drawn in this process."""
-    monkeypatch.setattr(ingest, "read_items", draw_here)
+    monkeypatch.setattr(feed, "read_items", draw_here)
     monkeypatch.setattr(halt, "LOOK_S", 0.0)
 
 
@@ -129,6 +129,6 @@ def test_drawing_waits_for_no_cpu_whatever_the_cluster_and_its_workers(monkeypat
             assert at_once == 1 or at_once * world * DRAW_CPUS <= left
     reserved: dict[str, Any] = {}
     empty = SimpleNamespace(iter_batches=lambda **_: iter(()))
-    monkeypatch.setattr(ingest.ray.data, "read_datasource", lambda *_, **told: reserved.update(told) or empty)
+    monkeypatch.setattr(feed.ray.data, "read_datasource", lambda *_, **told: reserved.update(told) or empty)
     assert not list(read_items([], Drawing(PatchConfig(), 0, 1), 1, 3))
     assert (reserved["num_cpus"], reserved["concurrency"]) == (0, 3)

@@ -15,7 +15,7 @@ from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.options import Sampling
 from pipeline.evaluate.candidates import Model
 from pipeline.evaluate.model_pool import Output, Restoring
-from pipeline.train_settings import TrainSettings
+from pipeline.train.settings import TrainSettings
 from pipeline.weights import find
 from tests import made
 from tests.pipeline import offline

@@ -22,11 +22,11 @@ from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import load as load_model
 from driftrec.training.learner import Learner, StepResult
-from pipeline import ingest, journal
-from pipeline.ingest import too_many_skipped
 from pipeline.storage.base import LocalStore
-from pipeline.tracking import TENSORBOARD
-from pipeline.train import check
+from pipeline.train import feed, metrics_log
+from pipeline.train.feed import too_many_skipped
+from pipeline.train.job import check
+from pipeline.train.trackers import TENSORBOARD
 from tests import made
 from tests.pipeline.trainings import SMALL, STEPS, draw_here, small, work
 
@@ -35,7 +35,7 @@ from tests.pipeline.trainings import SMALL, STEPS, draw_here, small, work
 def without_ray() -> Iterator[None]:
     """Patches are drawn in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest, "read_items", draw_here)
+        patch.setattr(feed, "read_items", draw_here)
         yield
 
 
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / journal.METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (output / metrics_log.METRICS).read_text().splitlines()]
 
 
 def last_state(output: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from driftrec.training.patches import PatchConfig
 from jobs import restore, train
 from pipeline.inputs.pairing import join
 from pipeline.inputs.shards import list_input
-from pipeline.windows import Drawing, draw_shard, why_skipped
+from pipeline.train.windows import Drawing, draw_shard, why_skipped
 from tests import made
 
 DRAWING = Drawing(PatchConfig(size=16, per_image=3), seed=5, max_pixels=10**6)

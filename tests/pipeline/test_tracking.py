@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline import tracking
-from pipeline.journal import Journal, scalars
 from pipeline.storage.base import LocalStore
-from pipeline.tracking import Cautious, check_trackers
+from pipeline.train import trackers
+from pipeline.train.metrics_log import Journal, scalars
+from pipeline.train.trackers import Cautious, check_trackers
 
 LINES = [
     {"step": 2, "time": 100.0, "loss": 0.5},
@@ -18,7 +18,7 @@ LINES = [
 SETTINGS = {"optimizer.lr": 1e-3, "data": "d"}
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is an extra")
-    for name in tracking.TRACKERS
+    for name in trackers.TRACKERS
 }
 
 
@@ -43,7 +43,7 @@ def test_what_is_missing_is_named_before_anything_starts(monkeypatch: pytest.Mon
 def test_only_their_own_variables_travel(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_API_KEY", "k")
     monkeypatch.setenv("OTHER_API_KEY", "o")
-    travelling = tracking.environment()
+    travelling = trackers.environment()
     assert travelling["WANDB_API_KEY"] == "k"
     assert "OTHER_API_KEY" not in travelling
 
@@ -61,7 +61,7 @@ class Broken:
 
 
 def test_a_tracker_that_fails_is_given_up_and_the_journal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(tracking.TRACKERS, "wandb", Broken)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Broken)
     tracker = Cautious("wandb", "name", "id", SETTINGS)
     for line in LINES:
         tracker.tell(line)
@@ -69,7 +69,7 @@ def test_a_tracker_that_fails_is_given_up_and_the_journal_goes_on(tmp_path: Path
     journal = Journal(LocalStore(str(tmp_path)), 0)
     journal.listeners = [tracker]
     journal.close()
-    monkeypatch.setitem(tracking.TRACKERS, "wandb", lambda *_: 1 / 0)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", lambda *_: 1 / 0)
     assert "division" in Cautious("wandb", "name", "id", SETTINGS).failure
 
 

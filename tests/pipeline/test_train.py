@@ -16,18 +16,18 @@ from safetensors.torch import load_file
 from driftrec.errors import InvalidInput, TrainingDiverged
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
 from jobs import train as job
-from pipeline import train
-from pipeline.checkpoints import Mark
 from pipeline.cluster import connection
-from pipeline.ingest import Feed
 from pipeline.inputs.shards import list_shards
-from pipeline.journal import Journal
-from pipeline.learning import Group, start_position
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.base import LocalStore
-from pipeline.train_settings import TrainSettings
-from pipeline.windows import Drawing, PatchConfig, Position
+from pipeline.train import job
+from pipeline.train.checkpoints import Mark
+from pipeline.train.feed import Feed
+from pipeline.train.metrics_log import Journal
+from pipeline.train.settings import TrainSettings
+from pipeline.train.windows import Drawing, PatchConfig, Position
+from pipeline.train.worker import Group, start_position
 from tests import made
 
 STEPS = 8
@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(ray_cluster: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """OUTPUT and result of an undisturbed run."""
     output = tmp_path_factory.mktemp("trained")
-    return output, train.run_train(small(data, output))
+    return output, job.run_train(small(data, output))
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_a_run_leaves_a_model_its_metrics_and_a_result(trained: tuple[Path, dict
 def test_a_finished_run_is_not_trained_again(trained: tuple[Path, dict[str, Any]], data: Path):
     output, result = trained
     before = (output / "metrics.jsonl").stat().st_mtime_ns
-    assert train.run_train(small(data, output)) == result
+    assert job.run_train(small(data, output)) == result
     assert (output / "metrics.jsonl").stat().st_mtime_ns == before
 
 
@@ -102,11 +102,11 @@ def test_a_model_that_is_gone_is_written_anew_and_one_that_was_changed_is_told_o
     (output / "model.safetensors").write_bytes(model)
     assert verify(str(output), quick=True)["state"] == "sound"
     assert verify(str(output))["first"] == {"changed": ["model.safetensors"]}
-    told = train.run_train(small(data, output))
+    told = job.run_train(small(data, output))
     assert (told["state"], told["exit_code"]) == ("incomplete", 3)
     (output / "model.safetensors").unlink()
     assert verify(str(output))["first"] == {"missing": ["model.safetensors"]}
-    again = train.run_train(small(data, output))
+    again = job.run_train(small(data, output))
     assert (again["state"], again["exit_code"], again["steps"]) == ("done", 0, STEPS)
     assert again["checkpoint"].endswith(result["checkpoint"].rpartition("/")[2])
     models = [load_file(folder / "model.safetensors") for folder in (output, whole)]  # their cards tell other seconds
@@ -126,7 +126,7 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
     os.truncate(broken / "checkpoints/step-00000006.safetensors", 1000)
     (broken / "model.safetensors").unlink()
 
-    resumed = train.run_train(small(data, broken, log_every=2, keep=1))
+    resumed = job.run_train(small(data, broken, log_every=2, keep=1))
     assert resumed["steps"] == STEPS
     name = f"checkpoints/step-{STEPS:08d}.safetensors"
     assert (broken / name).read_bytes() == (whole / name).read_bytes()
@@ -141,7 +141,7 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
 def test_divergence_names_the_step_and_the_last_good_checkpoint(ray_cluster: None, data: Path, tmp_path: Path):
     optimizer = SMALL["optimizer"] | {"lr": 10.0, "clip": 1e30, "warmup": 0}
     with pytest.raises(TrainingDiverged) as diverged:
-        train.run_train(small(data, tmp_path, optimizer=optimizer, checkpoint_every=1))
+        job.run_train(small(data, tmp_path, optimizer=optimizer, checkpoint_every=1))
     assert 1 < diverged.value.step <= STEPS
     last = tmp_path / f"checkpoints/step-{diverged.value.step - 1:08d}.safetensors"
     assert diverged.value.checkpoint == str(last)
@@ -156,12 +156,12 @@ def test_other_settings_and_other_data_are_refused_naming_the_difference(
 ):
     output, result = trained
     with pytest.raises(InvalidInput, match=r"optimizer\.lr is 0\.001 there, 0\.002 here"):
-        train.run_train(small(data, output, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
+        job.run_train(small(data, output, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
     with pytest.raises(InvalidInput, match="holds other files"):
-        train.run_train(small(made.folder(tmp_path / "fewer", 4), output))
+        job.run_train(small(made.folder(tmp_path / "fewer", 4), output))
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
-    assert train.run_train(small(moved, output, workers=2, keep=1, log_every=7)) == result
+    assert job.run_train(small(moved, output, workers=2, keep=1, log_every=7)) == result
 
 
 def test_a_run_of_before_a_setting_was_added_goes_on_with_its_default(
@@ -175,32 +175,32 @@ def test_a_run_of_before_a_setting_was_added_goes_on_with_its_default(
         del document["identity"][name]
     document["fingerprint"] = hashlib.sha256(json.dumps(document["identity"], sort_keys=True).encode()).hexdigest()
     (older / "run.json").write_text(json.dumps(document))
-    assert train.run_train(small(data, older)) == result
+    assert job.run_train(small(data, older)) == result
     with pytest.raises(InvalidInput, match=r"patches\.small is 'skip' there, 'reflect' here; choose another OUTPUT"):
-        train.run_train(small(data, older, patches=SMALL["patches"] | {"small": "reflect"}))
+        job.run_train(small(data, older, patches=SMALL["patches"] | {"small": "reflect"}))
     with pytest.raises(InvalidInput, match=r"optimizer\.lr is 0\.001 there, 0\.002 here"):
-        train.run_train(small(data, older, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
+        job.run_train(small(data, older, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
 
 
 def test_a_run_can_start_from_the_state_of_another(trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path):
     output, _ = trained
     state = output / "checkpoints/step-00000006.safetensors"
-    result = train.run_train(small(data, tmp_path / "next", init_from=str(state)))
+    result = job.run_train(small(data, tmp_path / "next", init_from=str(state)))
     assert result["steps"] == STEPS
     assert [line["step"] for line in lines(tmp_path / "next")] == [8]
     with pytest.raises(InvalidInput, match=r"init_from .*6.safetensors is no training state of this network"):
-        train.run_train(small(data, tmp_path / "wider", init_from=str(state), network={"preset": "tiny", "width": 12}))
+        job.run_train(small(data, tmp_path / "wider", init_from=str(state), network={"preset": "tiny", "width": 12}))
     with pytest.raises(InvalidInput, match=r"6.safetensors is at step 6; set optimizer.steps above it, not to 6"):
-        train.run_train(small(data, tmp_path / "short", init_from=str(state), optimizer={"steps": 6}))
+        job.run_train(small(data, tmp_path / "short", init_from=str(state), optimizer={"steps": 6}))
     with pytest.raises(InvalidInput, match=r"init_from: .*none.safetensors does not exist"):
-        train.run_train(small(data, tmp_path / "none", init_from=str(tmp_path / "none.safetensors")))
+        job.run_train(small(data, tmp_path / "none", init_from=str(tmp_path / "none.safetensors")))
     assert not (tmp_path / "wider").exists()
 
 
 def test_a_feed_goes_on_from_a_position_with_the_very_next_batch(
     ray_cluster: None, data: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.ingest.CHAPTER", 10)  # two Ray Datasets, and a window that spans them
+    monkeypatch.setattr("pipeline.train.feed.CHAPTER", 10)  # two Ray Datasets, and a window that spans them
     drawing = Drawing(PatchConfig(size=16, per_image=3), 0, 10**6)
     shards = list_shards(str(data))
 
@@ -276,28 +276,28 @@ def test_more_workers_than_the_machine_holds_are_refused(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for changes in ({"workers": 2, "cpus_per_worker": 1.0}, {"gpus_per_worker": 1}):
         with pytest.raises(InvalidInput, match=r"0 GPUs and 2 CPUs are there; set workers"):
-            train.scaling(small(data, Path("o"), **changes))
-    two = train.scaling(small(data, Path("o"), workers=2))
+            job.scaling(small(data, Path("o"), **changes))
+    two = job.scaling(small(data, Path("o"), workers=2))
     assert two.resources_per_worker == {"CPU": 0.75, "GPU": 0}
-    elastic = train.scaling(small(data, Path("o"), workers=4, min_workers=1, cpus_per_worker=1.0))
+    elastic = job.scaling(small(data, Path("o"), workers=4, min_workers=1, cpus_per_worker=1.0))
     assert elastic.num_workers == (1, 4)
     with pytest.raises(InvalidInput, match="2 workers want 0 GPUs and 1 CPUs each"):
-        train.scaling(small(data, Path("o"), workers=4, min_workers=2, cpus_per_worker=1.0))
+        job.scaling(small(data, Path("o"), workers=4, min_workers=2, cpus_per_worker=1.0))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_goes_on_with_the_workers_that_there_is_room_for(ray_cluster: None, data: Path, tmp_path: Path):
-    result = train.run_train(small(data, tmp_path, workers=3, min_workers=1, cpus_per_worker=1.0))
+    result = job.run_train(small(data, tmp_path, workers=3, min_workers=1, cpus_per_worker=1.0))
     assert (result["state"], result["steps"]) == ("done", STEPS)
     assert result["workers"] == 2  # on two CPUs: drawing needs none of its own
 
 
 def test_rays_placement_group_cleaner_which_may_ask_the_wrong_cluster_is_left_out(ray_cluster: None):
     ours, rays = (
-        {type(c).__name__ for c in t(print)._create_default_callbacks()} for t in (train.Trainer, TorchTrainer)
+        {type(c).__name__ for c in t(print)._create_default_callbacks()} for t in (job.Trainer, TorchTrainer)
     )
-    assert rays - ours == {train.CLEANER}
+    assert rays - ours == {job.CLEANER}
 
 
 def test_other_workers_go_on_near_where_the_foremost_was():

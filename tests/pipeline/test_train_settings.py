@@ -11,9 +11,9 @@ from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
 from driftrec.training.learner import Optimisation
-from pipeline.learning import make_learner
 from pipeline.settings import load
-from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat
+from pipeline.train.settings import FREE_FIELDS, TrainSettings, flat
+from pipeline.train.worker import make_learner
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PLACES = {"data": "d", "output": "o"}

@@ -11,7 +11,7 @@ from driftrec.errors import InvalidInput
 from driftrec.image import decode
 from driftrec.training.patches import PatchConfig, draw_patches
 from pipeline.inputs.shards import list_shards
-from pipeline.windows import (
+from pipeline.train.windows import (
     Drawing,
     Position,
     Window,

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from pipeline.ingest import Item
-from pipeline.learning import Group, Task, Worker
-from pipeline.train import list_data, open_output
-from pipeline.train_settings import TrainSettings
-from pipeline.validation import list_validation
-from pipeline.windows import Drawing, draw_shard
+from pipeline.train.feed import Item
+from pipeline.train.job import list_data, open_output
+from pipeline.train.settings import TrainSettings
+from pipeline.train.validation import list_validation
+from pipeline.train.windows import Drawing, draw_shard
+from pipeline.train.worker import Group, Task, Worker
 
 STEPS = 6
 SMALL: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """Training batches for one worker: Ray Data tasks read shards and draw patches, a thread gathers windows ahead.
 
-The order is that of `pipeline.windows`, whatever the timing.
+The order is that of `pipeline.train.windows`, whatever the timing.
 """
 
 import logging
@@ -21,7 +21,7 @@ from driftrec.errors import Reason
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
 from pipeline.settings import allowed_failures
-from pipeline.windows import Drawing, Looked, Pair, Position, Window, draw_shard, gather_windows, locate
+from pipeline.train.windows import Drawing, Looked, Pair, Position, Window, draw_shard, gather_windows, locate
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ The card is a dict of JSON types in the header of model.safetensors; MODEL_CARD.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.journal import Line, training_seconds
-from pipeline.train_settings import flat
+from pipeline.train.metrics_log import Line, training_seconds
+from pipeline.train.settings import flat
 
 Card = dict[str, Any]
 

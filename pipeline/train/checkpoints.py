@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 
 from driftrec.errors import DriftRecError, StorageFull
 from driftrec.training.learner import Learner
-from pipeline.journal import Interval
 from pipeline.storage.base import Store
-from pipeline.windows import Position
+from pipeline.train.metrics_log import Interval
+from pipeline.train.windows import Position
 
 log = logging.getLogger(__name__)
 

@@ -24,25 +24,25 @@ from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
 from driftrec.urls import split
-from pipeline import checkpoints, tracking
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import check_shared
-from pipeline.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
-from pipeline.ingest import DRAW_CPUS
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.inputs.shards import Listing, list_input
-from pipeline.journal import METRICS
-from pipeline.learning import CARD, Task, drawing_of, make_learner, train_worker
 from pipeline.runs import run
 from pipeline.runs.integrity import MISSING, sha256_of
 from pipeline.runs.ledger import RESULT
 from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault, read_result
 from pipeline.storage.base import StorageError, Store, redact
-from pipeline.train_settings import FREE_FIELDS, TrainSettings, flat, shown
-from pipeline.validation import list_validation
-from pipeline.windows import draw_shard, no_patches, why_skipped
+from pipeline.train import checkpoints, trackers
+from pipeline.train.feed import DRAW_CPUS
+from pipeline.train.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
+from pipeline.train.metrics_log import METRICS
+from pipeline.train.settings import FREE_FIELDS, TrainSettings, flat, shown
+from pipeline.train.validation import list_validation
+from pipeline.train.windows import draw_shard, no_patches, why_skipped
+from pipeline.train.worker import CARD, Task, drawing_of, make_learner, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     fails, of which _RESULT.json tells too.
     """
     started = time.monotonic()
-    tracking.check_trackers(settings.track)
+    trackers.check_trackers(settings.track)
     data, scored = list_data(settings), list_validation(settings)
     initial = initial_state(settings)
     store = open_output(settings, data, initial)
@@ -67,7 +67,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         log.info("trained already: %s", store.url)
         return finished
     values = settings.model_dump(mode="json")
-    task = Task(values, store, data.clean.shards, data.pairings, scored, tracking.environment())
+    task = Task(values, store, data.clean.shards, data.pairings, scored, trackers.environment())
     with contextlib.ExitStack() as context:
         try:
             context.enter_context(connection.connected(partial(failed, store, started)))

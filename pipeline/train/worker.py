@@ -28,20 +28,20 @@ from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.models import checkpoint as inference
 from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.learner import Learner
-from pipeline import checkpoints, tracking
-from pipeline.card import make_card, render
-from pipeline.checkpoints import Mark
-from pipeline.halt import Requests
-from pipeline.ingest import NAMED, Feed, drawers, too_many_skipped
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
-from pipeline.journal import Interval, Journal
 from pipeline.runs.ledger import RUN
 from pipeline.runs.verify import MODEL
 from pipeline.storage.base import Store
-from pipeline.train_settings import TrainSettings, flat, shown
-from pipeline.validation import Source, load_samples, validate
-from pipeline.windows import Drawing, Position
+from pipeline.train import checkpoints, trackers
+from pipeline.train.checkpoints import Mark
+from pipeline.train.feed import NAMED, Feed, drawers, too_many_skipped
+from pipeline.train.halt import Requests
+from pipeline.train.metrics_log import Interval, Journal
+from pipeline.train.model_card import make_card, render
+from pipeline.train.settings import TrainSettings, flat, shown
+from pipeline.train.validation import Source, load_samples, validate
+from pipeline.train.windows import Drawing, Position
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +140,8 @@ class Worker:
         named = f"{self.store.url} {self.document['fingerprint']}"
         identity = hashlib.sha256(named.encode()).hexdigest()[:16]
         arguments = self.store.url, identity, flat(shown(self.settings))
-        self.trackers = [tracking.Cautious(name, *arguments) for name in self.settings.track]
-        self.journal.listeners = [tracking.TensorBoard(self.store, self.journal.lines), *self.trackers]
+        self.trackers = [trackers.Cautious(name, *arguments) for name in self.settings.track]
+        self.journal.listeners = [trackers.TensorBoard(self.store, self.journal.lines), *self.trackers]
         source = self.task.validation
         self.samples = load_samples(source, self.settings) if source else []
 

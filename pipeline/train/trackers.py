@@ -18,8 +18,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from driftrec.errors import InvalidInput
-from pipeline.journal import Line, scalars
 from pipeline.storage.base import Store
+from pipeline.train.metrics_log import Line, scalars
 
 log = logging.getLogger(__name__)
 

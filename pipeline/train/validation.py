@@ -28,8 +28,8 @@ from driftrec.training.learner import Learner
 from pipeline.inputs.pairing import Pairing, join, rows_of
 from pipeline.inputs.parquet import Row
 from pipeline.inputs.shards import Shard, list_input, read_shard
-from pipeline.train_settings import TrainSettings
-from pipeline.windows import decode_row
+from pipeline.train.settings import TrainSettings
+from pipeline.train.windows import decode_row
 
 log = logging.getLogger(__name__)
 
