@@ -23,10 +23,10 @@ from PIL import Image
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
 from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.storage.base import LocalStore
-from pipeline.weights import find
 
 SEED = 102405
 RANGES = ((5, 19), (20, 49), (50, 79), (80, 89), (90, 100))

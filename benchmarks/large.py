@@ -53,10 +53,10 @@ def main() -> None:
 def restored(folder: Path, given: dict[str, object]) -> tuple[float, float]:
     """(peak of this process in MiB, seconds of CPU) of restoring folder/in to folder/out."""
     from pipeline.inputs.shards import list_shards, read_shard
+    from pipeline.model_source import find
     from pipeline.restore.settings import RestoreSettings
     from pipeline.restore.stage import RestoreShard
     from pipeline.storage.base import LocalStore
-    from pipeline.weights import find
 
     settings = RestoreSettings.model_validate(given | {"input": str(folder / "in"), "output": str(folder / "out")})
     stage = RestoreShard(settings, find(settings.model), LocalStore(settings.output))

@@ -8,8 +8,8 @@ from jobs.command import Parts, add_common, run_job
 
 PARTS = Parts(
     settings="pipeline.evaluate.settings:DegradeSettings",
-    plan="pipeline.evaluate.degrade:plan_degrade",
-    run="pipeline.evaluate.degrade:run_degrade",
+    plan="pipeline.degrade:plan_degrade",
+    run="pipeline.degrade:run_degrade",
 )
 
 

@@ -25,8 +25,8 @@ from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.progress import Progress
+from pipeline.runs.redo import settle
 from pipeline.runs.run import Run
-from pipeline.runs.settle import settle
 from pipeline.runs.stage import ShardStage
 from pipeline.storage.base import Store
 

@@ -17,8 +17,8 @@ from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
 from pipeline.inputs.partners import Partners, find_partners
+from pipeline.model_source import FBCNN, IDENTITY, Weights, find
 from pipeline.storage.base import redact
-from pipeline.weights import FBCNN, IDENTITY, Weights, find
 
 JPEG = "jpeg"  # the damaged image itself
 FOLDER = "{condition}"  # in a candidate's URL, where the slug of a condition belongs

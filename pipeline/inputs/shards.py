@@ -119,7 +119,7 @@ def list_input(
         output_name: name of the output of a key; given, two keys on one output are refused.
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
         cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole. Two members on one
-            output name may then be in two shards, which only their ledger parts show (`pipeline.runs.settle`).
+            output name may then be in two shards, which only their ledger parts show (`pipeline.runs.redo`).
 
     Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name; for a choice
     that leaves nothing, or names keys that are not there.

@@ -11,13 +11,13 @@ from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
 from pipeline.inputs.shards import Listing, Shard, read_shard
+from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore, resolve, shown
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import plan
 from pipeline.storage.base import Store
-from pipeline.weights import Weights, find
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
 CROP = 128  # pixels, side of the crop on which the network is timed

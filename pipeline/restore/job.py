@@ -12,11 +12,11 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Listing, Shard, list_input
+from pipeline.model_source import Weights, find
 from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.storage.base import Store, redact
-from pipeline.weights import Weights, find
 
 log = logging.getLogger(__name__)
 

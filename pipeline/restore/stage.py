@@ -27,13 +27,13 @@ from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restored
 from pipeline.inputs.names import copy_name, output_format, output_name
+from pipeline.model_source import Weights
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.outputs import Outputs, Tar, Tree
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import Store
-from pipeline.weights import Weights
 
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger
 BEF_SIDE = 512  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle

@@ -2,10 +2,11 @@
 
 Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
 rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part that is
-broken, or of another run, counts as none (`pipeline.runs.parts`).
+broken, or of another run, counts as none (`pipeline.runs.ledger`).
 """
 
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -17,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from driftrec.errors import DriftRecError
 from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
-from pipeline.runs.parts import BrokenPart, ForeignPart, pack, unpack
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
 
@@ -238,3 +240,74 @@ def name_digest(name: str) -> int:
 def name_digests(names: Iterable[str]) -> np.ndarray:
     """64 bits each, as numbers."""
     return np.fromiter((name_digest(name) for name in names), np.uint64)
+
+NOTE = "driftrec"  # name of the note in the file's footer
+BLANK = b"0" * 32  # stands where the seal will be
+NOTED = re.compile(rb'\{"run": "([0-9a-f]*)", "shard": "([0-9a-f]*)", "seal": "([0-9a-f]{32})"\}')
+
+
+class BrokenPart(DriftRecError):
+    """A ledger part is not whole, or was changed."""
+
+
+class ForeignPart(DriftRecError):
+    """A ledger part belongs to another run or shard than its place says."""
+
+
+def pack(table: pa.Table, run: str, shard: str) -> bytes:
+    """The rows of a shard as a part of the run with this fingerprint."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({NOTE: json.dumps({"run": run, "shard": shard, "seal": BLANK.decode()})})
+    data = sink.getvalue()
+    note = _noted(data)
+    assert note
+    return data[: note.start(3)] + _seal(data, note) + data[note.end(3) :]
+
+
+def unpack(data: bytes, run: str, shard: str, noted: bool = True, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a part; all its columns, or some.
+
+    Args:
+        data: the file.
+        run: fingerprint of the run that it should be of.
+        shard: id of the shard that it should be of.
+        noted: whether it must say so: parts of older versions say nothing.
+        columns: None for all.
+
+    Raises BrokenPart or ForeignPart, with the reason in a few words.
+    """
+    if not data:
+        raise BrokenPart("it is empty")
+    note = _noted(data)
+    if note:
+        if _seal(data, note) != note[3]:
+            raise BrokenPart("it is not whole, or was changed")
+        if note[1].decode() != run:
+            raise ForeignPart("it is of another run")
+        if note[2].decode() != shard:
+            raise ForeignPart(f"it is the part of shard {note[2].decode()} under another name")
+    table = rows_of_any(data, columns)
+    if noted and not note:
+        raise ForeignPart("it does not say of which run it is")
+    return table
+
+
+def rows_of_any(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a part, whosever it is, and if it was changed. Raises BrokenPart if it cannot be read."""
+    try:
+        return pq.read_table(io.BytesIO(data), columns=columns).replace_schema_metadata(None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BrokenPart(f"it cannot be read: {' '.join(str(error).split())[:100]}") from None
+
+
+def _noted(data: bytes) -> re.Match[bytes] | None:
+    """The last note: rows may hold anything, and lie before it."""
+    start = data.rfind(b'{"run": "')
+    return NOTED.match(data, start) if start >= 0 else None
+
+
+def _seal(data: bytes, note: re.Match[bytes]) -> bytes:
+    unsealed = data[: note.start(3)] + BLANK + data[note.end(3) :]
+    return hashlib.blake2b(unsealed, digest_size=16).hexdigest().encode()

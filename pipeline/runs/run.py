@@ -22,7 +22,6 @@ from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.shards import Listing, Shard, narrowed
 from pipeline.runs.crashes import forget
-from pipeline.runs.effort import Effort
 from pipeline.runs.ends import Exit, Interrupted, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING
 from pipeline.runs.ledger import (
@@ -42,8 +41,8 @@ from pipeline.runs.ledger import (
     sweep,
 )
 from pipeline.runs.machine import cpu_kind, package_versions, tell_of_another
-from pipeline.runs.redo import keys_again
-from pipeline.runs.settle import settle
+from pipeline.runs.progress import Effort
+from pipeline.runs.redo import keys_again, settle
 from pipeline.runs.threads import pooled
 from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 from pipeline.settings import allowed_failures

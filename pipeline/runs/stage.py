@@ -15,10 +15,9 @@ import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import unreadable
-from pipeline.runs.crashes import Trial
+from pipeline.runs.crashes import Trial, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
 from pipeline.runs.redo import keys_again, only, renewed
-from pipeline.runs.watchdog import Watchdog
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)

@@ -30,12 +30,14 @@ from pipeline.runs.ledger import (
     RESULT,
     RUN,
     SHARDS,
+    BrokenPart,
+    ForeignPart,
     Ledger,
     name_digest,
     name_digests,
     part_name,
+    rows_of_any,
 )
-from pipeline.runs.parts import BrokenPart, ForeignPart, rows_of_any
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import NotFound, StorageError, Store
 

@@ -18,13 +18,13 @@ from driftrec.image import Picture, decode, encode
 from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Pool
+from pipeline.model_source import Weights, find
 from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.summary import GOOD, Survey
-from pipeline.weights import Weights, find
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pipeline.cluster.graph import work
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Listing, Shard, files_of, list_input, rows_of
+from pipeline.model_source import Weights
 from pipeline.runs.ledger import FOLDER, Ledger
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.runs.run import plan as plan_run
@@ -26,7 +27,6 @@ from pipeline.survey.graph import SurveyGraph
 from pipeline.survey.settings import COST_FIELDS, FREE_FIELDS, SurveySettings
 from pipeline.survey.stage import SCHEMA, SurveyShard
 from pipeline.survey.summary import Survey, reduce_ledger, summarize
-from pipeline.weights import Weights
 
 log = logging.getLogger(__name__)
 

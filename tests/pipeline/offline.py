@@ -13,8 +13,8 @@ from pipeline.inputs.names import output_name
 from pipeline.restore.job import open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
+from pipeline.runs.redo import settle
 from pipeline.runs.run import earlier_result, finish
-from pipeline.runs.settle import settle
 
 
 class Died(BaseException):

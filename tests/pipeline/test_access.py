@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
+from pipeline.degrade import DegradeShard
 from pipeline.evaluate.conditions import conditions_of
-from pipeline.evaluate.degrade import DegradeShard
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.inputs.blocks import read_block
 from pipeline.inputs.pairing import join

@@ -13,7 +13,7 @@ from PIL import Image
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade
 from driftrec.jpeg.headers import inspect
-from pipeline.evaluate.degrade import run_degrade
+from pipeline.degrade import run_degrade
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.runs.verify import verify
 from pipeline.settings import load

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.restore.report import write_restore_report
-from pipeline.runs.effort import Effort
+from pipeline.runs.progress import Effort
 from tests import made
 from tests.pipeline.offline import restore
 

@@ -17,8 +17,8 @@ from pipeline.cluster.graph import Pool
 from pipeline.evaluate.evaluation import open_evaluate
 from pipeline.evaluate.job import run_evaluate
 from pipeline.evaluate.model_pool import start_pool, stop_pool
+from pipeline.model_source import find
 from pipeline.runs.verify import verify
-from pipeline.weights import find
 from tests import made
 from tests.pipeline.evaluations import clean, score, settings_of
 

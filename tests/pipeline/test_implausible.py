@@ -15,8 +15,8 @@ from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.options import Sampling
 from pipeline.evaluate.candidates import Model
 from pipeline.evaluate.model_pool import Output, Restoring
+from pipeline.model_source import find
 from pipeline.train.settings import TrainSettings
-from pipeline.weights import find
 from tests import made
 from tests.pipeline import offline
 
@@ -49,7 +49,7 @@ def test_it_is_a_row_with_its_reason(
     source.mkdir()
     for quality in (5, 50, 90, 95):
         (source / f"{quality}.jpg").write_bytes(made.jpeg(quality, quality=quality))
-    monkeypatch.setattr("pipeline.weights._load", lambda *_, **__: loaded)
+    monkeypatch.setattr("pipeline.model_source._load", lambda *_, **__: loaded)
     offline.restore(source, tmp_path / "out", model=str(broken), copy_failed=copy_failed, max_failed="100%")
     for key, row in offline.ledger(tmp_path / "out").items():
         assert (row["status"], row["reason"], row["stage"]) == ("failed", Reason.implausible, "restore")

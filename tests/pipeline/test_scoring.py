@@ -14,16 +14,16 @@ from PIL import Image
 from driftrec.image import decode
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
+from pipeline.degrade import DegradeShard
 from pipeline.evaluate.conditions import damage
-from pipeline.evaluate.degrade import DegradeShard
 from pipeline.evaluate.model_pool import Output
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.evaluate.stage import Gate
 from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.storage.base import LocalStore, StorageError
-from pipeline.weights import find
 from tests import made
 from tests.pipeline.evaluations import by_place, clean, make, score
 

@@ -22,12 +22,12 @@ from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.cluster.datasource import ShardSource
 from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.model_source import find
 from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import SCHEMA, Ledger
 from pipeline.storage.base import LocalStore
-from pipeline.weights import find
 from tests import made
 
 

@@ -22,9 +22,8 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput
 from jobs.cli import main
 from pipeline.inputs import shards
-from pipeline.runs.ledger import Ledger
+from pipeline.runs.ledger import Ledger, pack, unpack
 from pipeline.runs.outputs import read_output
-from pipeline.runs.parts import pack, unpack
 from pipeline.runs.verify import FIRST, verify
 from pipeline.storage.base import Store
 from tests import made
