@@ -26,7 +26,7 @@ from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 
 SEED = 102405
 RANGES = ((5, 19), (20, 49), (50, 79), (80, 89), (90, 100))

@@ -56,7 +56,7 @@ def restored(folder: Path, given: dict[str, object]) -> tuple[float, float]:
     from pipeline.model_source import find
     from pipeline.restore.settings import RestoreSettings
     from pipeline.restore.stage import RestoreShard
-    from pipeline.storage.base import LocalStore
+    from pipeline.storage.local import LocalStore
 
     settings = RestoreSettings.model_validate(given | {"input": str(folder / "in"), "output": str(folder / "out")})
     stage = RestoreShard(settings, find(settings.model), LocalStore(settings.output))

@@ -31,7 +31,7 @@ from pipeline.cluster import connection
 from pipeline.restore.job import graph, open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.run import finish
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 
 log = logging.getLogger("benchmark")
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from PIL import Image
 
 from pipeline.inputs.shards import list_input
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 
 SIDE = 128  # pixels

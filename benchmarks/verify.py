@@ -30,7 +30,7 @@ from pipeline.inputs.shards import files_of, list_input
 from pipeline.runs.ledger import OK
 from pipeline.runs.run import Run, earlier_result, finish, open_run
 from pipeline.runs.verify import verify
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 
 
 def open_again(source: Path, output: Path, most: int) -> Run:
@@ -43,7 +43,7 @@ def make_run(source: Path, output: Path, images: int, side: int, most: int) -> N
         path = source / f"{index % 100:02}/{index:07}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(str(index).encode())
-    run, store = open_again(source, output, most), Store.open(str(output))
+    run, store = open_again(source, output, most), open_store(str(output))
     rng = np.random.default_rng(0)
     for shard in run.todo:
         rows: list[dict[str, Any]] = []

@@ -29,6 +29,7 @@ from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_r
 from pipeline.runs.run import plan as plan_run
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
+from pipeline.storage import open_store
 from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
     """
     conditions, listing = _found(settings)
-    check_apart(listing.source, Store.open(settings.output))
+    check_apart(listing.source, open_store(settings.output))
     fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input"})
     rows = len(conditions)
     given = (settings.output, listing, shown(settings), fixed, settings.max_failed)
@@ -153,7 +154,7 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
 def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:
     """What would be done. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing = _found(settings)
-    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     slugs = [condition.slug for condition in conditions]
     told = {"job": "degrade", "state": "dry run", "exit_code": 0, **plan_run(listing, done), "conditions": slugs}
     return told | {"settings": shown(settings)}

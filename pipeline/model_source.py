@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import split
+from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, redact
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def find(source: str) -> Weights:
     remote = None
     if "://" in source:
         parent, name = split(source.removeprefix(FBCNN))
-        remote = (Store.open(parent), name)
+        remote = (open_store(parent), name)
     try:
         restorer = _load(source, remote, device="cpu")
     except StorageError as error:

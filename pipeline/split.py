@@ -14,7 +14,8 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate.settings import SplitSettings
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Listing, keys_of, list_input
-from pipeline.storage.base import StorageError, Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import StorageError, redact
 
 SHARES = {"train": 80, "validation": 5, "test": 15}  # percent
 RECIPE = "split.json"
@@ -38,7 +39,7 @@ def run_split(settings: SplitSettings) -> dict[str, Any]:
     """
     lists = split_keys(_keys(list_input(settings.input), settings.limit), settings.seed)
     told = _told(settings, lists)
-    store = Store.open(settings.output)
+    store = open_store(settings.output)
     texts = {f"{name}.txt": "".join(f"{key}\n" for key in found) for name, found in lists.items()}
     texts[RECIPE] = json.dumps(told, indent=2)
     try:

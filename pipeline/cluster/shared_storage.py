@@ -16,7 +16,8 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.cluster import connection
 from pipeline.inputs.shards import Listing, files_of
 from pipeline.runs.ledger import FOLDER
-from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
+from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
+from pipeline.storage.local import LocalStore
 
 PATIENCE_S = 60.0  # for the answers of all nodes
 PROBE = b"written to see whether all nodes reach this place\n"

@@ -15,7 +15,8 @@ from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import redact
 from pipeline.cluster import connection
 from pipeline.runs.run import RESULT
-from pipeline.storage.base import StorageError, Store
+from pipeline.storage import open_store
+from pipeline.storage.base import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _without_submit(arguments: Sequence[str]) -> list[str]:
 def _result(client: JobSubmissionClient, submitted: str, status: JobStatus, output: str) -> dict[str, Any]:
     """What the job left in OUTPUT. Ray tells success from failure only; the exit code stands in the result."""
     try:
-        result: dict[str, Any] = json.loads(Store.open(output).read(RESULT))
+        result: dict[str, Any] = json.loads(open_store(output).read(RESULT))
     except (StorageError, ValueError):
         result = {}
     if status == JobStatus.SUCCEEDED or result.get("exit_code"):

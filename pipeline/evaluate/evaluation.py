@@ -17,7 +17,8 @@ from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
 from pipeline.runs.table import SUMMARY, TABLE
-from pipeline.storage.base import Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import redact
 
 # Settings whose content counts, not where or how it was given.
 GIVEN = frozenset("reference model candidate weights labels quality second_quality subsampling shift".split())
@@ -49,7 +50,7 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
     """List the references, find metrics and candidates, open OUTPUT. Raises InvalidInput; starts nothing."""
     conditions = conditions_of(settings)
     listing = list_references(settings)
-    check_apart(listing.source, Store.open(settings.output))
+    check_apart(listing.source, open_store(settings.output))
     plan = plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)
     run = open_run(

@@ -28,7 +28,7 @@ from pipeline.restore.estimate import sample_images, seconds_per_megapixel
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import attempt, earlier_result, fail, finish
 from pipeline.runs.run import plan as plan_run
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """What would be done, and about how long it would take. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing, plan = conditions_of(settings), list_references(settings), plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)
-    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     restoring = {
         model.name: megapixels * len(conditions) * seconds_per_megapixel(model.weights, model.sampling, settings.seed)

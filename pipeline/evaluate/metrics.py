@@ -33,6 +33,7 @@ from driftrec.metrics.weights import published
 from driftrec.urls import split
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import stem, suffix
+from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, redact
 
 ACCURACY = "accuracy"
@@ -262,7 +263,7 @@ def _weights(name: str, given: Mapping[str, str]) -> WeightsFile:
     source = given.get(name, "")
     if "://" in source:
         parent, file = split(source)
-        remote = (Store.open(parent), file)
+        remote = (open_store(parent), file)
         try:
             data = remote[0].read(file)
         except DriftRecError as error:
@@ -287,7 +288,7 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     shown = redact(url)
     parent, name = split(url)
     try:
-        data = Store.open(parent).read(name)
+        data = open_store(parent).read(name)
         if suffix(name) == ".parquet":
             table = pq.read_table(io.BytesIO(data))
         else:

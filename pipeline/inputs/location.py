@@ -9,7 +9,9 @@ from pathlib import Path
 from driftrec.errors import InvalidInput
 from driftrec.urls import split
 from pipeline.inputs.names import is_image, printable, suffix
-from pipeline.storage.base import LocalStore, StorageError, Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import StorageError, Store, redact
+from pipeline.storage.local import LocalStore
 
 CONTAINERS = (".tar", ".parquet")
 PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -39,9 +41,9 @@ def open_input(url: str) -> Input:
     shown = redact(url)
     root, pattern = _split_glob(url)
     try:
-        if pattern and not (_is_local(url) and Store.open(url).exists("")):
-            return Input(Store.open(root), shown, pattern=glob_regex(pattern))
-        store = Store.open(url)
+        if pattern and not (_is_local(url) and open_store(url).exists("")):
+            return Input(open_store(root), shown, pattern=glob_regex(pattern))
+        store = open_store(url)
         if isinstance(store, LocalStore) and store.root.is_dir():
             return Input(store, shown)
         return _single(store, url, shown)
@@ -61,7 +63,7 @@ def _single(store: Store, url: str, shown: str) -> Input:
         return Input(store, shown)
     if not store.exists(""):
         raise InvalidInput(f"INPUT {shown} does not exist; check the name")
-    return Input(Store.open(parent), shown, name=name)
+    return Input(open_store(parent), shown, name=name)
 
 
 def check_apart(source: Input, output: Store) -> None:

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from driftrec.errors import InvalidInput
 from pipeline.inputs.location import glob_regex
 from pipeline.inputs.names import printable, suffix
-from pipeline.storage.base import LocalStore, StorageError, Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import StorageError, redact
+from pipeline.storage.local import LocalStore
 
 NAMED = 5  # keys that an error names
 
@@ -119,7 +121,7 @@ def read_keys(url: str) -> list[str]:
 
 
 def _read(url: str) -> bytes:
-    store = Store.open(url)
+    store = open_store(url)
     if not isinstance(store, LocalStore):
         return store.read("")
     return LocalStore(str(store.root.parent)).read(store.root.name)

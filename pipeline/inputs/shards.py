@@ -25,8 +25,9 @@ from pipeline.inputs.names import is_image, printable, strip_suffix, suffix, uns
 from pipeline.inputs.parquet import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
 from pipeline.inputs.tars import TarFile, tar_rows
-from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
+from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
+from pipeline.storage.local import LocalStore
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import plan
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
 CROP = 128  # pixels, side of the crop on which the network is timed
@@ -27,7 +27,7 @@ def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
     """Shards, bytes, resolved settings and an estimate of the cost. Raises InvalidInput as the run would."""
     listing, weights = list_restore(settings), find(settings.model)
     settings = resolve(settings, weights)
-    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     seconds = megapixels * seconds_per_megapixel(weights, sampling_of(settings), settings.seed)
     actors = settings.actors or os.cpu_count() or 1

@@ -16,6 +16,7 @@ from pipeline.model_source import Weights, find
 from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
+from pipeline.storage import open_store
 from pipeline.storage.base import Store, redact
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
     Gives the run, its model, and the settings with nothing left open.
     """
     listing = list_restore(settings)
-    check_apart(listing.source, Store.open(settings.output))
+    check_apart(listing.source, open_store(settings.output))
     weights = find(settings.model)
     settings = resolve(settings, weights)
     run = open_run(

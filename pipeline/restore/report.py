@@ -19,6 +19,7 @@ from pipeline.restore.summary import QUALITY_BAND, Band, Summary
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
+from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, Store
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def write_restore_report(
         shards: the listing of the input, if the caller has it; else the input is listed again.
         result: the run's result, if the caller has it; else _RESULT.json, or no run time on the page without that.
     """
-    store = Store.open(output_url)
+    store = open_store(output_url)
     run = json.loads(store.read(RUN))
     summary = _summarize(Ledger(store))
     chosen = summary.chosen()

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from driftrec.errors import DriftRecError
 from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
 from pipeline.runs.threads import pooled
-from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, LocalStore, NotFound, Store
+from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
+from pipeline.storage.local import LocalStore
 
 RUN, RESULT = "run.json", "_RESULT.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"

@@ -46,6 +46,7 @@ from pipeline.runs.redo import keys_again, settle
 from pipeline.runs.threads import pooled
 from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 from pipeline.settings import allowed_failures
+from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, StorageError, Store
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def open_run(
     document |= {"noted_parts": True, "leaves": {"at_end": list(at_end), "by_shard": list(by_shard)}}
     fingerprint = document["fingerprint"]
     try:
-        store = Store.open(output)
+        store = open_store(output)
         claim(store, document)
         ledger = Ledger(store, schema)
         given = (job, store, ledger, listing, max_failed, fingerprint)

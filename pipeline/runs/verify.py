@@ -39,6 +39,7 @@ from pipeline.runs.ledger import (
     rows_of_any,
 )
 from pipeline.runs.threads import pooled
+from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, StorageError, Store
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def verify(output: str, quick: bool = False, tell: Tell | None = None) -> dict[s
 
     Raises InvalidInput if OUTPUT is no run's, StorageError if storage does not answer.
     """
-    begun, store = time.monotonic(), Store.open(output)
+    begun, store = time.monotonic(), open_store(output)
     document, result = _read_run(store), read_result(store)
     log.info("looking through %s%s", store.url, ", names and sizes" if quick else "")
     found = Found(tell) if tell else Found()

@@ -21,7 +21,8 @@ from pipeline.runs.ledger import FOLDER, Ledger
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.runs.run import plan as plan_run
 from pipeline.runs.table import SUMMARY, TABLE
-from pipeline.storage.base import Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import redact
 from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.graph import SurveyGraph
 from pipeline.survey.settings import COST_FIELDS, FREE_FIELDS, SurveySettings
@@ -40,7 +41,7 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
     """
     listing = _list(settings)
-    check_apart(listing.source, Store.open(settings.output))
+    check_apart(listing.source, open_store(settings.output))
     model = find_model(settings) if settings.calibration_s else None
     share = _share(settings, listing)
     fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "pixels"}) | {"share": share}
@@ -59,7 +60,7 @@ def plan_survey(settings: SurveySettings) -> dict[str, Any]:
     listing = _list(settings)
     if settings.calibration_s:
         find_model(settings)
-    done = Ledger(Store.open(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     told = {"job": "survey", "state": "dry run", "exit_code": 0, **plan_run(listing, done)}
     return told | {"share_decoded": _share(settings, listing), "settings": shown(settings)}
 

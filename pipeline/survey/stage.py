@@ -28,8 +28,9 @@ from pipeline.runs.crashes import Trial
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger
 from pipeline.runs.stage import SUMMARY, explain
 from pipeline.runs.threads import pooled
-from pipeline.storage.base import LocalStore, StorageError, Store, is_of_object
+from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
+from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store

@@ -34,6 +34,7 @@ from pipeline.runs.integrity import MISSING, sha256_of
 from pipeline.runs.ledger import RESULT
 from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault, read_result
+from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
@@ -91,7 +92,7 @@ def plan_train(settings: TrainSettings) -> dict[str, Any]:
     data = list_data(settings)
     list_validation(settings)
     initial_state(settings)
-    mark = checkpoints.latest(Store.open(settings.output))
+    mark = checkpoints.latest(open_store(settings.output))
     return {
         "job": "train",
         "dry_run": True,
@@ -153,7 +154,7 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     folder, name = split(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = Store.open(folder).read(name)
+        data = open_store(folder).read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
@@ -174,7 +175,7 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
         "corrupted": data.damaged.digest if data.damaged else None,
     }
     defaults = determining(TrainSettings(data="", output="")) | {"corrupted": None}
-    store = Store.open(settings.output)
+    store = open_store(settings.output)
     for listing in filter(None, (data.clean, data.damaged)):
         check_apart(listing.source, store)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 from tests import made
 from tests.chaos.test_memory import memory_bytes
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.s3, pytest.mark.timeout(TIMEOUT_S)]
 
 def test_tars_on_s3_keep_the_worker_busy_and_memory_flat(bucket: str, tmp_path: Path):
     """The data path is that of configs/tiny.yaml; the network is narrower, hence asks for its patches sooner."""
-    store = Store.open(f"{bucket}/shards")
+    store = open_store(f"{bucket}/shards")
     for shard in range(12):
         images = {f"{i:02}.jpg": made.jpeg(16 * shard + i, 512, 512, quality=95) for i in range(16)}
         store.put(f"{shard:03}.tar", made.tar(images))

@@ -15,7 +15,7 @@ from pipeline.evaluate.stage import ScoreShard
 from pipeline.inputs.location import open_input
 from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.settings import load
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 
 Row = dict[str, Any]

@@ -23,7 +23,9 @@ from pipeline.inputs.pairing import join
 from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
-from pipeline.storage.base import AccessDenied, LocalStore, NotFound, Store
+from pipeline.storage import open_store
+from pipeline.storage.base import AccessDenied, NotFound, Store
+from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SurveyShard
 from pipeline.train.windows import draw_shard
@@ -151,7 +153,7 @@ def again(fault: Fault) -> Fault:
 @pytest.mark.s3
 @pytest.mark.parametrize(("job", "kind"), CELLS)
 def test_a_lapse_of_s3_is_the_runs(proxy: Proxy, bucket: str, job: str, kind: str, tmp_path: Path) -> None:  # noqa: F811
-    put_input(Store.open(bucket), kind)
+    put_input(open_store(bucket), kind)
     for number, (name, fault) in enumerate(OF_THE_RUN.items()):
         lapse = before(number % SHARDS, lambda fault=fault: proxy.spoil(again(fault)))  # type: ignore[misc]
         check_stopped(job, bucket, tmp_path / name, lapse, proxy.spoil)
@@ -162,7 +164,7 @@ def test_a_lapse_of_s3_is_the_runs(proxy: Proxy, bucket: str, job: str, kind: st
 def test_what_s3_gives_not_of_one_object_is_a_row(
     proxy: Proxy, bucket: str, job: str, kind: str, tmp_path: Path  # noqa: F811
 ) -> None:
-    put_input(Store.open(bucket), kind)
+    put_input(open_store(bucket), kind)
     for name, fault in OF_THE_OBJECT.items():
         found = JOBS[job](bucket, tmp_path / name, before(0, lambda fault=fault: proxy.spoil(again(fault))))  # type: ignore[misc]
         assert {key: why for key, why in found.items() if why} == BLAMED[kind], name
@@ -172,7 +174,7 @@ def test_what_s3_gives_not_of_one_object_is_a_row(
 @pytest.mark.s3
 @pytest.mark.parametrize("job", ["restore", "evaluate"])
 def test_to_list_is_not_needed_to_read(proxy: Proxy, bucket: str, job: str, tmp_path: Path) -> None:  # noqa: F811
-    put_input(Store.open(bucket), "files")
+    put_input(open_store(bucket), "files")
     refused = Fault("error", method="GET", path="list-type", status=403)
     found = JOBS[job](bucket, tmp_path / "out", before(0, lambda: proxy.spoil(refused)))
     assert len(found) == SHARDS * IN_SHARD and not any(found.values())

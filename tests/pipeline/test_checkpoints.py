@@ -15,7 +15,7 @@ from driftrec.errors import DriftRecError, StorageFull
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from pipeline.train import checkpoints
 from pipeline.train.windows import Position
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.evaluate.job import run_evaluate
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.settings import load
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 from tests.pipeline.evaluations import clean, score
 from tests.s3 import SECRET
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_an_evaluation_on_s3(bucket: str, tmp_path: Path, small_model: Path) -> None:
-    source, tool, store = clean(tmp_path / "in", 6), clean(tmp_path / "tool", 4), Store.open(bucket)
+    source, tool, store = clean(tmp_path / "in", 6), clean(tmp_path / "tool", 4), open_store(bucket)
     for folder in (source, tool):
         for path in folder.rglob("*.png"):
             store.put_file(str(path.relative_to(tmp_path)), path)

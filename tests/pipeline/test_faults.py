@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.storage.base import ATTEMPTS, AccessDenied, NotFound, StorageError, Store
+from pipeline.storage import open_store
+from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
+from pipeline.storage.remote import ATTEMPTS
 from tests import made
 from tests.faults import Fault, Proxy, before
 from tests.pipeline.offline import files, ledger, restore
@@ -32,8 +34,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 @pytest.fixture
 def proxy(s3_server: Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy that this process takes for S3; waits between two attempts are short."""
-    Store.open(bucket).put("folder/there", DATA)
-    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.01)
+    open_store(bucket).put("folder/there", DATA)
+    monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.01)
     with before(s3_server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
@@ -45,14 +47,14 @@ def test_transient_faults_are_ridden_out(proxy: Proxy, bucket: str, call: str) -
     expected |= {"put": None, "create": True, "remove": None}
     for fault in (Fault("error", times=2), Fault("error", status=500, times=2), Fault("lost", times=2)):
         proxy.spoil(fault)
-        assert CALLS[call](Store.open(bucket)) == expected[call], fault
+        assert CALLS[call](open_store(bucket)) == expected[call], fault
         assert fault.met == 2
-    assert Store.open(bucket).read("folder/there") == DATA
+    assert open_store(bucket).read("folder/there") == DATA
 
 
 @pytest.mark.parametrize("call", ["read", "create"])
 def test_attempts_are_bounded(proxy: Proxy, bucket: str, call: str) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     proxy.spoil(fault := Fault("error"))
     with pytest.raises(StorageError, match=rf"{bucket}.*could not be reached in {ATTEMPTS} attempts"):
         CALLS[call](store)
@@ -64,7 +66,7 @@ def test_attempts_are_bounded(proxy: Proxy, bucket: str, call: str) -> None:
 def test_refusals_are_told_at_once(
     proxy: Proxy, bucket: str, call: str, status: int, error: type[StorageError]
 ) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     proxy.spoil(Fault("error", status=status))
     with pytest.raises(error, match=f"{bucket}/folder/there"):
         CALLS[call](store)
@@ -73,7 +75,7 @@ def test_refusals_are_told_at_once(
 
 @pytest.mark.parametrize("call", ["read", "part"])
 def test_a_body_that_is_cut_is_never_taken_for_whole(proxy: Proxy, bucket: str, call: str) -> None:
-    store, whole = Store.open(bucket), {"read": DATA, "part": DATA[1000:6000]}[call]
+    store, whole = open_store(bucket), {"read": DATA, "part": DATA[1000:6000]}[call]
     proxy.spoil(cut := Fault("cut", method="GET", times=2))
     assert CALLS[call](store) == whole
     assert cut.met == 2
@@ -83,8 +85,8 @@ def test_a_body_that_is_cut_is_never_taken_for_whole(proxy: Proxy, bucket: str, 
 
 
 def test_a_slow_answer_is_asked_for_again(proxy: Proxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.storage.base.READ_TIMEOUT_S", 1)
-    store = Store.open(bucket)
+    monkeypatch.setattr("pipeline.storage.remote.READ_TIMEOUT_S", 1)
+    store = open_store(bucket)
     proxy.spoil(slow := Fault("slow", method="GET", seconds=10, times=1))
     begun = time.monotonic()
     assert store.read("folder/there") == DATA
@@ -93,7 +95,7 @@ def test_a_slow_answer_is_asked_for_again(proxy: Proxy, bucket: str, monkeypatch
 
 
 def test_a_create_whose_answer_is_lost_is_still_ours(proxy: Proxy, bucket: str) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     proxy.spoil(lost := Fault("lost", method="PUT", times=1))
     assert store.create("ledger/part", DATA)
     assert lost.met == 1
@@ -107,7 +109,7 @@ def test_a_run_over_poor_storage_is_as_an_undisturbed_one(
     source = made.folder(tmp_path / "in", 12)
     (tmp_path / "in/t.tar").write_bytes(made.tar({f"{number}.jpg": made.jpeg(number) for number in range(6)}))
     restore(source, tmp_path / "out")
-    store = Store.open(bucket)
+    store = open_store(bucket)
     for path in source.rglob("*.*"):
         store.put(f"in/{path.relative_to(source)}", path.read_bytes())
     dice, take = random.Random(1), proxy.take
@@ -121,14 +123,14 @@ def test_a_run_over_poor_storage_is_as_an_undisturbed_one(
     result = restore(f"{bucket}/in", f"{bucket}/out")
     monkeypatch.setattr(proxy, "take", take)
     assert result["status"] == {"ok": 18, "failed": 0, "skipped": 0}
-    output = Store.open(f"{bucket}/out")
+    output = open_store(f"{bucket}/out")
     written = {name.removeprefix("images/"): output.read(name) for name, _ in output.list("images")}
     assert written == files(tmp_path / "out/images")
     assert len(ledger(tmp_path / "out")) == 18
 
 
 def test_refused_objects_are_rows_and_a_dead_service_ends_the_run(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     for number in range(4):
         store.put(f"in/{number}.jpg", made.jpeg(number))
     proxy.spoil(Fault("error", "GET", r"/in/1\.jpg", status=403), Fault("error", "GET", r"/in/2\.jpg", status=404))

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from driftrec.training.learner import Learner, StepResult
-from pipeline.storage.base import LocalStore, Store
+from pipeline.storage.base import Store
+from pipeline.storage.local import LocalStore
 from pipeline.train import feed, halt
 from pipeline.train.checkpoints import Mark
 from pipeline.train.feed import DRAW_CPUS, drawers, read_items

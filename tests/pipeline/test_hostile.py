@@ -16,6 +16,7 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline.restore import job as job
 from pipeline.restore.report import write_restore_report
+from pipeline.storage import open_store
 from pipeline.storage.base import Store
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
@@ -105,13 +106,13 @@ def test_secrets_are_in_nothing_that_a_run_leaves(
 ) -> None:
     caplog.set_level(logging.DEBUG, "pipeline")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "")
-    store = Store.open(bucket)
+    store = open_store(bucket)
     for number in range(3):
         store.put(f"in/{number}.jpg", made.jpeg(number))
     store.put("in/bad.jpg", b"<html>")
     result = restore(f"{bucket}/in", f"{bucket}/out", max_failed=1)
     write_restore_report(f"{bucket}/in", f"{bucket}/out")
-    texts = {name: store.read(f"out/{name}") for name, _ in Store.open(f"{bucket}/out").list()}
+    texts = {name: store.read(f"out/{name}") for name, _ in open_store(f"{bucket}/out").list()}
     assert {"run.json", "_RESULT.json", "report.html"} < texts.keys()
     texts |= {"log": caplog.text.encode(), "answer": json.dumps(result).encode()}
     texts |= {f"rows {name}": repr(row).encode() for name, row in _rows(store).items()}
@@ -140,7 +141,7 @@ def test_secrets_in_urls_are_not_repeated(
     tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.001)
     here = str(made.folder(tmp_path / "in", 1))
     for places in ({"source": url, "output": tmp_path / "out"}, {"source": here, "output": url}):
         with pytest.raises((InvalidInput, DriftRecError)) as caught:
@@ -189,7 +190,7 @@ def test_no_room_for_what_gathers_a_tar(tmp_path: Path) -> None:
     from pipeline.runs.outputs import Tar
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    tar = Tar(Store.open(str(tmp_path)), "0" * 16)
+    tar = Tar(open_store(str(tmp_path)), "0" * 16)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         with pytest.raises(StorageFull, match="no room left in the temporary folder"):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline.offline import ledger, restore
@@ -31,7 +31,7 @@ LAPSES = {  # status and code of S3's answers
 
 def put_input(bucket: str, kind: str) -> str:
     """COUNT images in a bucket: loose, in a tar, or in Parquet; what to restore."""
-    store, images = Store.open(bucket), {f"{number:02}.jpg": made.jpeg(number) for number in range(COUNT)}
+    store, images = open_store(bucket), {f"{number:02}.jpg": made.jpeg(number) for number in range(COUNT)}
     if kind == "files":
         for name, data in images.items():
             store.put(f"in/{name}", data)
@@ -98,13 +98,13 @@ def test_an_expired_token_is_fetched_anew_once(
     proxy: Proxy, bucket: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
     """From a file that has changed meanwhile; the client that holds the old one is kept nowhere."""
-    Store.open(bucket).put("there", b"data")
+    open_store(bucket).put("there", b"data")
     file = tmp_path / "credentials"
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     write_credentials(file, "old")
-    store = Store.open(bucket)
+    store = open_store(bucket)
     calls = {"read": lambda: store.read("there"), "size": lambda: store.size("there"), "list": lambda: [*store.list()]}
     proxy.spoil(expired := Fault("error", key="old", status=400, code="ExpiredToken"))
     with pytest.raises(DriftRecError, match=bucket):
@@ -112,15 +112,15 @@ def test_an_expired_token_is_fetched_anew_once(
     assert expired.met <= 2 * 2  # s3fs asks of a name twice, as an object and as a folder
     write_credentials(file, KEY)
     assert calls[call]() == {"read": b"data", "size": 4, "list": [("folder/there", 200_000), ("there", 4)]}[call]
-    assert Store.open(bucket).read("there") == b"data"
+    assert open_store(bucket).read("there") == b"data"
 
 
 def test_a_session_token_does_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    assert b"a-secret" in pickle.dumps(Store.open("s3://b/x"))  # lives long, and workers may have nothing else
+    assert b"a-secret" in pickle.dumps(open_store("s3://b/x"))  # lives long, and workers may have nothing else
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
-    packed = pickle.dumps(Store.open("s3://b/x"))
+    packed = pickle.dumps(open_store("s3://b/x"))
     assert not any(text in packed for text in (b"a-key", b"a-secret", b"a-token"))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "another")
     assert pickle.loads(packed)._options["token"] == "another"

@@ -22,7 +22,7 @@ from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import load as load_model
 from driftrec.training.learner import Learner, StepResult
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from pipeline.train import feed, metrics_log
 from pipeline.train.feed import too_many_skipped
 from pipeline.train.job import check

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, Ledger, Tally, sweep
-from pipeline.storage.base import LocalStore, NotFound
+from pipeline.storage.base import NotFound
+from pipeline.storage.local import LocalStore
 
 ONE, TWO = "00000000000000a1", "00000000000000b2"
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.inputs import shards
 from pipeline.runs.outputs import read_output
-from pipeline.storage.base import LocalStore, NotFound
+from pipeline.storage.base import NotFound
+from pipeline.storage.local import LocalStore
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 

@@ -16,7 +16,8 @@ from pipeline.inputs.shards import Shard, list_shards
 from pipeline.runs.crashes import ALONE, MOST
 from pipeline.runs.ledger import TRYING
 from pipeline.settings import load
-from pipeline.storage.base import LocalStore, Store
+from pipeline.storage.base import Store
+from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SurveyShard
 from tests import made

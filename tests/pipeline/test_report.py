@@ -33,6 +33,7 @@ from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.summary import MAX_FAILURES, Histogram, Summary
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import finish, open_run
+from pipeline.storage import open_store
 from pipeline.storage.base import Store
 
 HOSTILE = (
@@ -182,7 +183,7 @@ def test_hostile_names_and_details_are_only_text(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", images)
     restored_run(source, tmp_path / "out")
     evil = "\u202egpj.exe</td><script>steal()</script>"
-    Ledger(Store.open(str(tmp_path / "out"))).commit(
+    Ledger(open_store(str(tmp_path / "out"))).commit(
         "f" * 16, [{"key": evil, "status": "failed", "reason": "internal", "stage": "x", "detail": evil}]
     )
     page = report(source, tmp_path / "out")

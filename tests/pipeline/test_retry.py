@@ -15,7 +15,7 @@ from pipeline.inputs import shards
 from pipeline.restore import stage
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.redo import only, renewed
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
 

@@ -12,7 +12,7 @@ from pipeline.inputs.location import check_apart, open_input
 from pipeline.inputs.shards import list_input
 from pipeline.runs.ledger import FAILED, OK
 from pipeline.runs.run import Exit, Run, earlier_result, finish, open_run, stop
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 from tests import made
 
 
@@ -141,7 +141,7 @@ def test_input_and_output_must_lie_apart(tmp_path: Path, source: str, output: st
     (tmp_path / "link").symlink_to(tmp_path / source)
     for name in (source, "link"):
         try:
-            check_apart(open_input(str(tmp_path / name)), Store.open(str(tmp_path / output)))
+            check_apart(open_input(str(tmp_path / name)), open_store(str(tmp_path / output)))
             assert fine
         except InvalidInput as error:
             assert not fine

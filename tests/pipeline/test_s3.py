@@ -14,6 +14,7 @@ from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import verify
+from pipeline.storage import open_store
 from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
 from tests import made
 from tests.pipeline import offline
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
 
 
 def test_a_store_on_s3(bucket: str) -> None:
-    store = Store.open(f"{bucket}/some/prefix")
+    store = open_store(f"{bucket}/some/prefix")
     assert list(store.list()) == []
     names = ["a-b/x", "a/x", "a/y z/é", "b"]
     for name in reversed(names):
@@ -38,11 +39,11 @@ def test_a_store_on_s3(bucket: str) -> None:
     store.remove("a/x")
     assert not store.exists("a/x")
     left = [f"some/prefix/{name}" for name in ("a-b/x", "a/y z/é", "b")]
-    assert [name for name, _ in Store.open(bucket).list()] == left
+    assert [name for name, _ in open_store(bucket).list()] == left
 
 
 def test_one_of_many_creators_wins(bucket: str) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     gate, won = threading.Barrier(6), []
 
     def create(number: int) -> None:
@@ -61,7 +62,7 @@ def test_one_of_many_creators_wins(bucket: str) -> None:
 
 
 def test_the_way_travels_with_the_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     store.put("x", b"1")
     packed = pickle.dumps(store)
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -75,12 +76,12 @@ def test_refusals_name_the_url_and_no_secret(bucket: str, monkeypatch: pytest.Mo
     calls = [lambda s: list(s.list()), lambda s: s.read("x"), lambda s: s.put("x", b""), lambda s: s.create("x", b"")]
     for call in calls:
         with pytest.raises(AccessDenied, match=f"{bucket}.*check the credentials") as caught:
-            call(Store.open(bucket))
+            call(open_store(bucket))
         assert "not-to-be-seen" not in str(caught.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.01)
     with pytest.raises(StorageError, match=r"could not be reached in 5 attempts.*127\.0\.0\.1:9"):
-        list(Store.open(bucket).list())
+        list(open_store(bucket).list())
 
 
 def files(store: Store, folder: str) -> dict[str, bytes]:
@@ -95,7 +96,7 @@ def restore(source: str, output: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.usefixtures("ray_cluster")
 def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, small_model: Path) -> None:
     shards = {f"{n}.tar": {f"d{i % 2}/{i}.jpg": made.jpeg(10 * n + i) for i in range(4)} for n in range(3)}
-    store = Store.open(bucket)
+    store = open_store(bucket)
     (tmp_path / "in/set").mkdir(parents=True)
     for name, members in shards.items():
         store.put(f"in/set/{name}", made.tar(members))
@@ -106,7 +107,7 @@ def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, sm
     restore(f"{tmp_path}/in/set/*.tar", f"{tmp_path}/out", model=str(small_model))
     output = files(store, "out/images")
     assert set(output) == {f"out/images/{n}/d{i % 2}/{i}.png" for n in range(3) for i in range(4)}
-    assert {f"out/{name}": data for name, data in files(Store.open(f"{tmp_path}/out"), "images").items()} == output
+    assert {f"out/{name}": data for name, data in files(open_store(f"{tmp_path}/out"), "images").items()} == output
     assert restore(f"{bucket}/in/set/*.tar", f"{bucket}/out", model=str(small_model)) == result  # finished before
     written = b"".join(data for name, data in files(store, "out").items() if "/images/" not in name)
     assert SECRET.encode() not in written
@@ -120,17 +121,17 @@ def test_pieces_of_a_tar_on_s3_and_tars_as_outputs(
     (tmp_path / "in").mkdir()
     whole = made.tar({f"{number}.jpg": made.jpeg(number, 200, 200) for number in range(12)} | {"cut.jpg": bytes(9000)})
     (tmp_path / "in/t.tar").write_bytes(whole[:-16_000])
-    Store.open(bucket).put("in/t.tar", whole[:-16_000])
+    open_store(bucket).put("in/t.tar", whole[:-16_000])
     settings = {"shard_bytes": 16_384, "layout": "tar", "max_failed": 9}
     here = offline.restore(tmp_path / "in", tmp_path / "out", **settings)
     there = offline.restore(f"{bucket}/in", f"{bucket}/out", **settings)
     assert there["shards"]["listed"] == here["shards"]["listed"] > 3
     assert (there["status"], there["reasons"]) == (here["status"], here["reasons"])
     assert there["reasons"]["shard_incomplete"] == 1
-    written = {name.removeprefix("out/"): data for name, data in files(Store.open(bucket), "out/shards").items()}
+    written = {name.removeprefix("out/"): data for name, data in files(open_store(bucket), "out/shards").items()}
     assert written == {f"shards/{name}": data for name, data in offline.files(tmp_path / "out/shards").items()}
     row = next(row for row in offline.ledger(tmp_path / "out").values() if row["output"])
-    there_bytes = read_output(Store.open(f"{bucket}/out"), row["output"])
+    there_bytes = read_output(open_store(f"{bucket}/out"), row["output"])
     assert hashlib.sha256(there_bytes).hexdigest() == row["output_sha256"]
 
 
@@ -138,7 +139,7 @@ def test_pieces_of_a_tar_on_s3_and_tars_as_outputs(
 def test_what_is_gone_from_s3_is_found_and_mended(bucket: str, tmp_path: Path, layout: str) -> None:
     source, output = made.folder(tmp_path / "in", 20), f"{bucket}/out"
     offline.restore(source, output, layout=layout)
-    store, folder = Store.open(output), "images" if layout == "tree" else "shards"
+    store, folder = open_store(output), "images" if layout == "tree" else "shards"
     for quick in (False, True):
         assert verify(output, quick)["state"] == "sound"
     before = files(store, folder)
@@ -158,7 +159,7 @@ def test_what_is_gone_from_s3_is_found_and_mended(bucket: str, tmp_path: Path, l
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_folder_on_s3_with_a_resume(bucket: str, tmp_path: Path) -> None:
     source = made.folder(tmp_path / "in", 20)
-    store = Store.open(bucket)
+    store = open_store(bucket)
     for path in source.rglob("*.jpg"):
         store.put(f"in/{path.relative_to(source)}", path.read_bytes())
     store.put("in/cut.jpg", made.jpeg(0)[:-200])

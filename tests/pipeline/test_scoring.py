@@ -23,7 +23,8 @@ from pipeline.inputs.shards import list_shards, read_shard
 from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
-from pipeline.storage.base import LocalStore, StorageError
+from pipeline.storage.base import StorageError
+from pipeline.storage.local import LocalStore
 from tests import made
 from tests.pipeline.evaluations import by_place, clean, make, score
 

@@ -10,7 +10,7 @@ from driftrec.metrics import Moments, Reservoir, fid, kid
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
 from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group, set_scores
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 
 PLAN = Plan(("psnr", "fid_mobilenet", "kid_mobilenet"), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)
 ONE, TWO = Condition(10, "4:2:0"), Condition(30, "4:2:0", 10, 4)

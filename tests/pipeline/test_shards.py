@@ -13,7 +13,7 @@ import pytest
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import Listing, list_input, list_shards, read_shard
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 
 PNG = partial(output_name, wanted="png")

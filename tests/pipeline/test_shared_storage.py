@@ -13,7 +13,7 @@ from driftrec.errors import InvalidInput
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import PROBE, attempt, check_shared, lacking
 from pipeline.inputs.shards import list_input
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 
 

@@ -27,7 +27,7 @@ from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import SCHEMA, Ledger
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 
 

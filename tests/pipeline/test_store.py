@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput, StorageFull
-from pipeline.storage.base import AccessDenied, LocalStore, NotFound, RemoteStore, StorageError, Store, redact
+from pipeline.storage import open_store
+from pipeline.storage.base import AccessDenied, NotFound, StorageError, redact
 from pipeline.storage.file import StoreFile
+from pipeline.storage.local import LocalStore
+from pipeline.storage.remote import RemoteStore
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def test_a_sweep_beside_a_put_does_not_lose_it(store: LocalStore, monkeypatch: p
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "https://user:secret@host/x.tar"])
 def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Store.open(url)
+        open_store(url)
     assert "secret" not in str(caught.value)
     assert "environment" in str(caught.value)
 
@@ -112,12 +115,12 @@ def test_redact() -> None:
 
 def test_unknown_protocol() -> None:
     with pytest.raises(InvalidInput, match="no storage is known as gopher"):
-        Store.open("gopher://x/y")
+        open_store("gopher://x/y")
 
 
 @pytest.fixture
 def memory() -> RemoteStore:
-    store = Store.open("memory://bucket/prefix")
+    store = open_store("memory://bucket/prefix")
     assert isinstance(store, RemoteStore)
     yield store
     store._fs.store.clear()
@@ -163,7 +166,7 @@ def test_only_what_may_pass_is_tried_again(
 
     memory._options = {"secret": "hush"}
     monkeypatch.setattr(memory._fs, "cat_file", fail)
-    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.001)
     with pytest.raises(raised, match="memory://bucket/prefix/x") as caught:
         memory.read("x")
     assert len(calls) == attempts
@@ -181,7 +184,7 @@ def test_a_call_that_comes_back_is_enough(memory: RemoteStore, monkeypatch: pyte
         return read(path, **options)
 
     monkeypatch.setattr(memory._fs, "cat_file", flaky)
-    monkeypatch.setattr("pipeline.storage.base.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.001)
     assert memory.read("x") == b"1"
 
 

@@ -18,7 +18,9 @@ from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline.inputs.shards import list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
-from pipeline.storage.base import LocalStore, RemoteStore, Store
+from pipeline.storage import open_store
+from pipeline.storage.local import LocalStore
+from pipeline.storage.remote import RemoteStore
 from pipeline.survey import stage
 from pipeline.survey.cost import calibrate, estimate, find_model
 from pipeline.survey.job import plan_survey, read_files, run_survey
@@ -149,7 +151,7 @@ def test_of_loose_files_only_ends_are_read(tmp_path: Path, monkeypatch: pytest.M
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     for index in range(5):
         (tmp_path / f"in/{index}.jpg").write_bytes(encode_jpeg(noise, 95))
-    monkeypatch.setattr("pipeline.storage.base.LocalStore", Counting)
+    monkeypatch.setattr("pipeline.storage.local.LocalStore", Counting)
     rows = looked(str(tmp_path / "in"), tmp_path / "out", share=0.0)
     size = sum(row["bytes"] for row in rows)
     assert (len(rows), size > 2_000_000) == (5, True)
@@ -281,7 +283,7 @@ def test_examples_are_read_from_every_kind_of_shard(tmp_path: Path) -> None:
 
 @pytest.mark.s3
 def test_on_s3_ends_are_read_by_range(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.open(bucket)
+    store = open_store(bucket)
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
     data = encode_jpeg(noise, 95)
     for index in range(3):

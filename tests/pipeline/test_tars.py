@@ -11,7 +11,7 @@ import pytest
 from driftrec.errors import DriftRecError
 from pipeline.inputs.parquet import Row
 from pipeline.inputs.tars import TarFile, tar_rows
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from pipeline.train import trackers
 from pipeline.train.metrics_log import Journal, scalars
 from pipeline.train.trackers import Cautious, check_trackers

@@ -20,7 +20,7 @@ from pipeline.cluster import connection
 from pipeline.inputs.shards import list_shards
 from pipeline.runs.verify import verify
 from pipeline.settings import load
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from pipeline.train import job
 from pipeline.train.checkpoints import Mark
 from pipeline.train.feed import Feed

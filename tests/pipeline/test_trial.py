@@ -20,7 +20,7 @@ from pipeline.restore.job import open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.crashes import ALONE, MOST, UNEXPLAINED, Trial, forget
 from pipeline.runs.run import finish
-from pipeline.storage.base import LocalStore
+from pipeline.storage.local import LocalStore
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 

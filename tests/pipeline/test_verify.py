@@ -25,7 +25,7 @@ from pipeline.inputs import shards
 from pipeline.runs.ledger import Ledger, pack, unpack
 from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import FIRST, verify
-from pipeline.storage.base import Store
+from pipeline.storage import open_store
 from tests import made
 from tests.pipeline.offline import Died, files, ledger, restore
 
@@ -84,7 +84,7 @@ def cut(path: Path) -> None:
 
 def list_twice(output: Path) -> None:
     """A key twice in a part that is whole: by a fault of ours, say."""
-    store = Ledger(Store.open(str(output)))
+    store = Ledger(open_store(str(output)))
     rows = store.read_part(part(output).stem).to_pylist()
     store.replace(part(output).stem, [*rows, rows[0]])
 
@@ -173,7 +173,7 @@ def again(runs: Runs, output: Path, layout: str, **more: Any) -> dict[str, Any]:
 
 def hashes(output: Path) -> dict[str, str]:
     """sha256 by key of what lies in OUTPUT."""
-    store = Store.open(str(output))
+    store = open_store(str(output))
     named = {key: row["output"] for key, row in ledger(output).items() if row["output"]}
     return {key: hashlib.sha256(read_output(store, name)).hexdigest() for key, name in named.items()}
 
@@ -256,7 +256,7 @@ def test_no_flipped_byte_of_a_part_passes() -> None:
 def test_a_repair_killed_at_any_put_goes_on(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.storage.base import LocalStore
+    from pipeline.storage.local import LocalStore
 
     output = tmp_path / "out"
     shutil.copytree(runs.tree, output)

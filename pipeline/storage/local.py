@@ -1,0 +1,151 @@
+"""A folder as a store."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from driftrec.errors import DriftRecError, StorageFull
+from pipeline.storage.base import (
+    FREE_ROOM,
+    FULL,
+    PART_PREFIX,
+    PART_SUFFIX,
+    SOME,
+    AccessDenied,
+    NotFound,
+    StorageError,
+    Store,
+)
+
+
+class LocalStore(Store):
+    """A folder. Unfinished puts are `.driftrec-*.part` files beside their target, which a sweep removes."""
+
+    errors_are_of_files = True
+
+    def __init__(self, path: str) -> None:
+        self.root = Path(path).expanduser().absolute()
+        self.url = str(self.root)
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        top = self.root / prefix
+        try:
+            if top.is_dir():
+                for name, info in _walk(top, f"{prefix}/" if prefix else ""):
+                    self._note(info.st_mtime, name)
+                    yield name, info.st_size
+        except OSError as error:
+            raise self._failed(prefix, error) from None
+
+    def size(self, name: str) -> int | None:
+        try:
+            return (self.root / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._failed(name, error) from None
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytes:
+        try:
+            with (self.root / name).open("rb") as file:
+                file.seek(offset)
+                return file.read(-1 if length is None else length)
+        except OSError as error:
+            raise self._failed(name, error) from None
+
+    def put(self, name: str, data: bytes) -> None:
+        self._write(name, data, os.replace)
+
+    def put_file(self, name: str, path: Path) -> None:
+        self._write(name, path, os.replace)
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            self._write(name, data, os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def remove(self, name: str) -> None:
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._failed(name, error) from None
+
+    def _some(self) -> Iterator[str]:
+        return (name for name, _ in islice(self.list(), SOME))
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a name is a link to something that is not in this folder."""
+        path = self.root / name
+        return path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve())
+
+    def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
+        """Write beside the target, bring it to the disk, then give it its name in one step."""
+        target = self.root / name
+        part = target.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._failed(name, error) from None
+        try:
+            try:
+                self._fill(part, data)
+                publish(part, target)
+            except FileNotFoundError:  # another run's sweep took the part away; once more
+                self._fill(part, data)
+                publish(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+        except FileExistsError:
+            raise  # the name is taken, which `create` is about
+        except OSError as error:
+            raise self._failed(name, error) from None
+
+    @staticmethod
+    def _fill(part: Path, data: bytes | Path) -> None:
+        with part.open("wb") as file:
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, 2**20)
+            else:
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a name must not outlive its bytes when the power fails
+
+    def _failed(self, name: str, error: OSError) -> DriftRecError:
+        where = self.where(name)
+        if error.errno in FULL:
+            return StorageFull(f"no room left to write {where}: {error.strerror}; {FREE_ROOM}")
+        if isinstance(error, FileNotFoundError):
+            return NotFound(f"{where} does not exist; check the path")
+        if isinstance(error, PermissionError):
+            return AccessDenied(f"{where}: {error.strerror}; check owner and mode")
+        if isinstance(error, IsADirectoryError):
+            return StorageError(f"{where} is a folder where a file is wanted; move it away")
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            return StorageError(f"{where} lies below a file where a folder is wanted; move that away")
+        if error.errno in (errno.ENOTSUP, errno.EMLINK):
+            return StorageError(
+                f"{where}: this file system has no hard links; use another disk or its own URL"
+            )
+        return StorageError(f"{where}: {error.strerror or error}; check the disk")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/"."""
+    with os.scandir(folder) as entries:
+        found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
+    for name, entry in found:
+        if name.endswith("/"):
+            yield from _walk(Path(entry.path), prefix + name)
+        else:
+            try:
+                if entry.is_file():
+                    yield prefix + name, entry.stat()
+            except FileNotFoundError:
+                continue  # an unfinished put of another run, finished by now
