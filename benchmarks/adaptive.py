@@ -22,7 +22,8 @@ from PIL import Image
 
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
-from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.inputs.listing import list_shards
+from pipeline.inputs.shards import read_shard
 from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard

@@ -52,7 +52,8 @@ def main() -> None:
 
 def restored(folder: Path, given: dict[str, object]) -> tuple[float, float]:
     """(peak of this process in MiB, seconds of CPU) of restoring folder/in to folder/out."""
-    from pipeline.inputs.shards import list_shards, read_shard
+    from pipeline.inputs.listing import list_shards
+    from pipeline.inputs.shards import read_shard
     from pipeline.model_source import find
     from pipeline.restore.settings import RestoreSettings
     from pipeline.restore.stage import RestoreShard

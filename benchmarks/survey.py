@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from PIL import Image
 
-from pipeline.inputs.shards import list_input
+from pipeline.inputs.listing import list_input
 from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from PIL import Image
 
-from pipeline.inputs.shards import files_of, list_input
+from pipeline.inputs.listing import list_input
+from pipeline.inputs.shards import files_of
 from pipeline.runs.ledger import OK
 from pipeline.runs.run import Run, earlier_result, finish, open_run
 from pipeline.runs.verify import verify

@@ -21,9 +21,9 @@ from pipeline.cluster.graph import Graph, Pool, work
 from pipeline.evaluate.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
 from pipeline.evaluate.settings import FREE_FIELDS, DegradeSettings
 from pipeline.evaluate.stage import failure
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
-from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.ledger import IMAGES, OK, Ledger
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.runs.run import plan as plan_run

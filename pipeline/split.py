@@ -12,8 +12,9 @@ from typing import Any
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate.settings import SplitSettings
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Listing, keys_of, list_input
+from pipeline.inputs.shards import keys_of
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
 

@@ -14,7 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.cluster import connection
-from pipeline.inputs.shards import Listing, files_of
+from pipeline.inputs.listing import Listing
+from pipeline.inputs.shards import files_of
 from pipeline.runs.ledger import FOLDER
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 from pipeline.storage.local import LocalStore

@@ -11,9 +11,9 @@ from pipeline.evaluate.metrics import Plan, plan_metrics
 from pipeline.evaluate.set_features import FOLDER as SETS
 from pipeline.evaluate.settings import FREE_FIELDS, EvaluateSettings
 from pipeline.evaluate.stage import schema_of
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
-from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
 from pipeline.runs.table import SUMMARY, TABLE

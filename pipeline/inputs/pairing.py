@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from driftrec.errors import Reason
+from pipeline.inputs.listing import Listing
 from pipeline.inputs.names import is_image, strip_suffix
 from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import READERS, Listing, Shard, keys_of, read_shard
+from pipeline.inputs.shards import READERS, Shard, keys_of, read_shard
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 from pipeline.storage.local import LocalStore
 

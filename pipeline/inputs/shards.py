@@ -1,42 +1,32 @@
-"""What is to be done: an input as a deterministic list of shards, and what they hold. Knows no Ray.
+"""A shard: some images of the input, the unit of work and of commit; and its rows, read. Knows no Ray.
 
-A shard is the unit of work and of commit. Loose files are grouped in the order of their names; a tar is one shard, or
-cut into several, and not opened before its turn; a row group of a Parquet file is one shard. A shard's id is a digest
-of what it holds, so the same input gives the same ids on every machine.
+It is a group of loose files, a tar or a piece of one, or a row group of a Parquet file. Its id is a digest of what it
+holds, so the same input gives the same ids on every machine.
 """
 
 import hashlib
 import logging
 import zlib
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import BadImage, InvalidInput, Reason
+from driftrec.errors import BadImage, Reason
 from pipeline.inputs.collisions import OutputName, Taken
-from pipeline.inputs.location import Input, nothing_found, open_input
-from pipeline.inputs.names import is_image, printable, strip_suffix, suffix, unsafe
+from pipeline.inputs.names import printable, strip_suffix, unsafe
 from pipeline.inputs.parquet import Row, parquet_columns, parquet_keys, parquet_rows, too_large
-from pipeline.inputs.selection import EVERYTHING, Choice, Selection
+from pipeline.inputs.selection import EVERYTHING, Choice
 from pipeline.inputs.tars import TarFile, tar_rows
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 from pipeline.storage.local import LocalStore
 
 log = logging.getLogger(__name__)
-
-TARGET_BYTES = 8 * 2**20  # compressed; 4 to 16 MiB a block works best with Ray Data
-MAX_IMAGES = 64  # in a shard of loose files: what a kill costs at most
-MIN_SHARDS = 16  # a small input is cut finer than that, so that all actors get work and the progress shows
-MIN_PIECE = 2**20  # bytes of a tar, when small tars are cut finer for the same reason
-RECORD = 20 * 512  # bytes that tar writes at once: no piece is smaller
-MAX_PIECES = 100_000  # of all tars together: what lies in more than 800 GB of tars is cut less finely
 MAX_FILE_BYTES = 2**30  # of one image's file, or of what a row group of Parquet unpacks to: larger are not read
 READERS = 8  # parallel reads of loose files from a remote store
 TEXTS = ("shard", "key", "reason", "detail")
@@ -69,214 +59,10 @@ class Shard:
     max_bytes: int = MAX_FILE_BYTES  # of one file in it; larger ones are not read
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What an input holds."""
-
-    source: Input
-    shards: list[Shard]
-    ignored: Counter[str]  # files that are no images, by suffix
-    left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
-
-    def bounded(self, max_bytes: int) -> "Listing":
-        """The same listing, of whose files none larger than this is read."""
-        return replace(self, shards=[replace(shard, max_bytes=max_bytes) for shard in self.shards])
-
-    @property
-    def images(self) -> int | None:
-        """How many images, None while tars are unopened."""
-        counts = [shard.images for shard in self.shards]
-        return None if None in counts else sum(count or 0 for count in counts)
-
-    @property
-    def digest(self) -> str:
-        """One digest of all shards: it changes when the input does."""
-        return hashlib.sha256("\n".join(shard.id for shard in self.shards).encode()).hexdigest()
-
-
-def list_shards(
-    url: str, target_bytes: int = TARGET_BYTES, max_images: int = MAX_IMAGES, limit: int | None = None
-) -> list[Shard]:
-    """The shards of an input, without the check of output names (see `list_input`)."""
-    return list_input(url, target_bytes, max_images, limit).shards
-
-
-def list_input(
-    url: str,
-    target_bytes: int = TARGET_BYTES,
-    max_images: int = MAX_IMAGES,
-    limit: int | None = None,
-    output_name: OutputName | None = None,
-    choice: Choice = EVERYTHING,
-    cut_tars: bool = False,
-) -> Listing:
-    """List an input: deterministic, and linear in memory with about 20 bytes an image.
-
-    Args:
-        url: folder, tar, Parquet, or a glob; local or any fsspec URL.
-        target_bytes: compressed bytes of loose files at which a shard is closed.
-        max_images: loose files in a shard, at most; small inputs are cut finer.
-        limit: only the first so many images; tars are opened then, to count.
-        output_name: name of the output of a key; given, two keys on one output are refused.
-        choice: of the images; with a list of keys, tars that may hold some of them are opened.
-        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole. Two members on one
-            output name may then be in two shards, which only their ledger parts show (`pipeline.runs.redo`).
-
-    Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name; for a choice
-    that leaves nothing, or names keys that are not there.
-    """
-    source = open_input(url)
-    try:
-        listing = _list(source, target_bytes, max_images, output_name, choice, cut_tars)
-        if limit:
-            listing = replace(listing, shards=_limited(listing.shards, limit))
-    except StorageError as error:
-        raise InvalidInput(f"INPUT {error}") from None
-    if not listing.shards and listing.left_out:
-        raise InvalidInput(f"INPUT {source.url}: --include, --exclude and --only-listed leave none of its images")
-    if not listing.shards:
-        raise nothing_found(source, listing.ignored.total())
-    if listing.ignored:
-        kinds = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in listing.ignored.most_common(8))
-        log.info("files that are no images, left out: %s", kinds)
-    return listing
-
-
-def _list(
-    source: Input,
-    target_bytes: int,
-    max_images: int,
-    output_name: OutputName | None,
-    choice: Choice,
-    cut_tars: bool,
-) -> Listing:
-    ignored: Counter[str] = Counter()
-    containers: list[tuple[str, int]] = []
-    selection = Selection(choice)
-
-    def loose() -> Iterator[tuple[str, int]]:
-        for name, size in source.files():
-            if is_image(name):
-                if selection.takes(name):
-                    yield name, size
-            elif suffix(name) in (".tar", ".parquet"):
-                containers.append((name, size))
-            else:
-                ignored[suffix(name)] += 1
-
-    shards = list(_group(source.store, loose(), target_bytes, max_images))
-    taken = Taken(output_name) if output_name else None
-    if taken:
-        taken.add_files(lambda: (name for shard in shards for name, _ in files_of(shard)))
-        taken.check_trees([strip_suffix(name) for name, _ in containers if suffix(name) == ".tar"])
-    tars = sum(size for name, size in containers if suffix(name) == ".tar")
-    length = max(RECORD, tars // MAX_PIECES, min(target_bytes, max(MIN_PIECE, tars // MIN_SHARDS)))
-    for name, size in containers:
-        if suffix(name) == ".tar":
-            shards += _pieces(source.store, name, size, length if cut_tars else None, selection)
-        else:
-            shards += _row_groups(source.store, name, size, taken, selection)
-    selection.check_found()
-    return Listing(source, shards, ignored, selection.left_out)
-
-
-def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:
-    """A tar as shards of about `length` bytes. It is opened only if some of its keys may have been asked for."""
-    if not selection.may_take_below(strip_suffix(name)):
-        return
-    starts = range(0, max(1, size), length or max(1, size))
-    choice = selection.choice
-    for start in starts:
-        stop = None if start == starts[-1] else start + starts.step
-        parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)
-        shard_id = _id(*parts, choice.digest()) if choice else _id(*parts)
-        length = min(size, stop or size) - start
-        piece = Shard(shard_id, "tar", store, name, length, None, start=start, stop=stop, choice=choice.patterns)
-        if choice.listed is not None:
-            kept = selection.rows(keys_of(piece))
-            if not kept:
-                continue
-            piece = replace(piece, kept=kept)
-        yield piece
-
-
-def _group(
-    store: Store, files: Iterator[tuple[str, int]], target_bytes: int, max_images: int
-) -> Iterator[Shard]:
-    """Loose files, in their order, as shards. The first files are looked at together, to cut a small input finer."""
-    head = list(islice(files, MIN_SHARDS * max_images))
-    most = max(1, min(max_images, -(-len(head) // MIN_SHARDS)))
-    group: list[tuple[str, int]] = []
-    size = 0
-    for item in chain(head, files):
-        group.append(item)
-        size += item[1]
-        if size >= target_bytes or len(group) >= most:
-            yield _files_shard(store, group)
-            group, size = [], 0
-    if group:
-        yield _files_shard(store, group)
-
-
-def _files_shard(store: Store, files: Sequence[tuple[str, int]]) -> Shard:
-    packed = "\0".join(f"{size}:{name}" for name, size in files).encode("utf-8", "surrogateescape")
-    size = sum(size for _, size in files)
-    return Shard(_id("files", packed), "files", store, "", size, len(files), zlib.compress(packed, 1))
-
-
 def files_of(shard: Shard) -> list[tuple[str, int]]:
     """(name, bytes) of the loose files of a shard."""
     items = zlib.decompress(shard.files).decode("utf-8", "surrogateescape").split("\0")
     return [(name, int(size)) for size, _, name in (item.partition(":") for item in items)]
-
-
-def _id(*parts: object) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
-        digest.update(f"{len(data)}:".encode() + data)
-    return digest.hexdigest()
-
-
-def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selection: Selection) -> Iterator[Shard]:
-    """One shard a row group; a file whose footer cannot be read is one shard that says so."""
-    try:
-        file = _open_parquet(store, name)
-    except (pa.ArrowException, OSError):
-        yield Shard(_id("parquet", name, size), "parquet", store, name, size, 1, group=-1)
-        return
-    _, key_column = parquet_columns(file.schema_arrow, store.where(name))
-    first = 0
-    for group in range(file.metadata.num_row_groups):
-        info = file.metadata.row_group(group)
-        shard_id = _id("parquet", name, size, group, info.num_rows)
-        shard = Shard(shard_id, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
-        keys = parquet_keys(file, group, key_column, strip_suffix(name), first) if taken or selection.choice else []
-        if selection.choice:
-            kept = selection.rows(keys)
-            shard = replace(shard, id=_id(shard_id, selection.choice.digest()), images=len(kept), kept=kept)
-        if taken:
-            rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
-            repeated = taken.add([keys[row] for row in rows])
-            shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
-        if shard.images or not selection.choice:
-            yield shard
-        first += info.num_rows
-
-
-def _limited(shards: list[Shard], limit: int) -> list[Shard]:
-    """The shards that hold the first `limit` images, the last of them cut; its id says so."""
-    kept: list[Shard] = []
-    for shard in shards:
-        images = shard.images if shard.images is not None else sum(1 for _ in _checked(shard, stored_rows(shard), None))
-        if images > limit:
-            kept.append(replace(shard, id=_id(shard.id, limit), limit=limit, images=shard.images and limit))
-            break
-        kept.append(shard)
-        limit -= images
-        if limit == 0:
-            break
-    return kept
 
 
 def read_shard(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> pa.Table:
@@ -298,7 +84,7 @@ def pieces(shard: Shard) -> list[tuple[str, Shard]]:
     if shard.kind != "files":
         return [(shard.name, shard)]
     return [
-        (file[0], replace(_files_shard(shard.store, [file]), id=shard.id, max_bytes=shard.max_bytes))
+        (file[0], replace(files_shard(shard.store, [file]), id=shard.id, max_bytes=shard.max_bytes))
         for file in files_of(shard)
     ]
 
@@ -308,7 +94,7 @@ def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
     if shard.kind != "files":
         return shard
     files = [file for file in files_of(shard) if printable(file[0]) in keys]
-    return replace(_files_shard(shard.store, files), id=shard.id, max_bytes=shard.max_bytes)
+    return replace(files_shard(shard.store, files), id=shard.id, max_bytes=shard.max_bytes)
 
 
 def keys_of(shard: Shard) -> list[str]:
@@ -320,7 +106,7 @@ def keys_of(shard: Shard) -> list[str]:
         return [name for name, _ in files_of(shard)]
     if shard.kind == "tar" or shard.group < 0:
         return [row.key for row in stored_rows(shard, data=False)]
-    file = _open_parquet(shard.store, shard.name)
+    file = open_parquet(shard.store, shard.name)
     _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
 
@@ -337,7 +123,7 @@ def stored_rows(shard: Shard, data: bool = True) -> Iterator[Row]:
     if shard.group < 0:
         detail = "the Parquet footer is missing or broken: the file was cut"
         return iter([Row(shard.name, b"", Reason.shard_incomplete, detail)])
-    file = _open_parquet(shard.store, shard.name)
+    file = open_parquet(shard.store, shard.name)
     column, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
     keys = parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
     return parquet_rows(file, shard.group, keys, column, shard.max_bytes)
@@ -347,7 +133,7 @@ def _given(shard: Shard, output_name: OutputName | None, source: Source) -> Iter
     """The rows. Where this container alone is refused by storage, or not to be read, there are rows for the rest."""
     given = 0
     try:
-        for row in _checked(shard, source(shard), output_name):
+        for row in checked(shard, source(shard), output_name):
             yield row
             given += 1
     except StorageError as error:
@@ -379,7 +165,7 @@ def _file_rows(shard: Shard) -> Iterator[Row]:
 
 def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     if unsafe(name):
-        return Row(name, b"")  # never opened; `_checked` gives the reason
+        return Row(name, b"")  # never opened; `checked` gives the reason
     if isinstance(store, LocalStore) and store.leads_out(name):
         return Row(name, b"", Reason.unsafe_name, "a link that leads out of the input: put the file in its place")
     if size > max_bytes:
@@ -397,7 +183,7 @@ def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     return Row(name, data)
 
 
-def _checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -> Iterator[Row]:
+def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -> Iterator[Row]:
     """The rows with unsafe and repeated names turned into reasons, and with keys that are unique in the shard."""
     keys: set[str] = set()
     taken = Taken(output_name) if output_name else None
@@ -438,5 +224,22 @@ def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def _open_parquet(store: Store, name: str) -> pq.ParquetFile:
+def open_parquet(store: Store, name: str) -> pq.ParquetFile:
+    """The file, read where it lies."""
     return pq.ParquetFile(StoreFile(store, name))
+
+
+def files_shard(store: Store, files: Sequence[tuple[str, int]]) -> Shard:
+    """A shard of these loose files: (name, bytes) each."""
+    packed = "\0".join(f"{size}:{name}" for name, size in files).encode("utf-8", "surrogateescape")
+    size = sum(size for _, size in files)
+    return Shard(shard_id("files", packed), "files", store, "", size, len(files), zlib.compress(packed, 1))
+
+
+def shard_id(*parts: object) -> str:
+    """16 hexadecimal digits of what a shard holds."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+        digest.update(f"{len(data)}:".encode() + data)
+    return digest.hexdigest()

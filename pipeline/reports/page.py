@@ -19,7 +19,7 @@ from pipeline.inputs.names import printable
 
 def render(template: str, contents: Mapping[str, Any]) -> str:
     """The page of `template` (a file of templates/), with the shared style and script inside, and its own style."""
-    folder = files("pipeline") / "templates"
+    folder = files("pipeline.reports") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     own = folder / template.replace(".html", ".css")
     if own.is_file():

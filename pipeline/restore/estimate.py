@@ -10,7 +10,8 @@ import numpy as np
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
-from pipeline.inputs.shards import Listing, Shard, read_shard
+from pipeline.inputs.listing import Listing
+from pipeline.inputs.shards import Shard, read_shard
 from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore, resolve, shown
 from pipeline.restore.settings import RestoreSettings

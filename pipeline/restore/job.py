@@ -8,10 +8,11 @@ from typing import Any
 from driftrec.restoration.options import DEFAULTS
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Graph, Pool, work
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
-from pipeline.inputs.shards import Listing, Shard, list_input
+from pipeline.inputs.shards import Shard
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from driftrec.errors import DriftRecError, Reason
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
-from pipeline.inputs.shards import Shard, list_input
+from pipeline.inputs.shards import Shard
 from pipeline.reports.before_after import Piece, load_pieces
 from pipeline.reports.page import duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.inputs.shards import Listing, Shard, narrowed
+from pipeline.inputs.listing import Listing
+from pipeline.inputs.shards import Shard, narrowed
 from pipeline.runs.crashes import forget
 from pipeline.runs.ends import Exit, Interrupted, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING

@@ -13,9 +13,10 @@ from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import work
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Listing, Shard, files_of, list_input, rows_of
+from pipeline.inputs.shards import Shard, files_of, rows_of
 from pipeline.model_source import Weights
 from pipeline.runs.ledger import FOLDER, Ledger
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run

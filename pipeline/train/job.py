@@ -26,9 +26,9 @@ from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDi
 from driftrec.urls import split
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import check_shared
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
-from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs import run
 from pipeline.runs.integrity import MISSING, sha256_of
 from pipeline.runs.ledger import RESULT

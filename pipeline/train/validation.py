@@ -25,9 +25,10 @@ from driftrec.models.checkpoint import Checkpoint
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.pairing import Pairing, join, rows_of
 from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, list_input, read_shard
+from pipeline.inputs.shards import Shard, read_shard
 from pipeline.train.settings import TrainSettings
 from pipeline.train.windows import decode_row
 

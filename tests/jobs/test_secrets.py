@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.cli import main
-from pipeline.storage import base
+from pipeline.storage import remote
 from tests import made
 from tests.made import SECRETS
 
@@ -102,7 +102,7 @@ def test_a_signature_is_not_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of what is not there, or is no such file; in a run that is refused, and in one that is only planned."""
-    monkeypatch.setattr(base, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.0)
     made.folder(tmp_path / "in", 1)
 
     @SOME

@@ -12,8 +12,9 @@ from pipeline.evaluate.metrics import plan_metrics
 from pipeline.evaluate.model_pool import Restoring
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.evaluate.stage import ScoreShard
+from pipeline.inputs.listing import list_shards
 from pipeline.inputs.location import open_input
-from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.inputs.shards import read_shard
 from pipeline.settings import load
 from pipeline.storage.local import LocalStore
 from tests import made

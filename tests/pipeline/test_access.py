@@ -19,8 +19,8 @@ from pipeline.degrade import DegradeShard
 from pipeline.evaluate.conditions import conditions_of
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.inputs.blocks import read_block
+from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.pairing import join
-from pipeline.inputs.shards import Listing, list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage import open_store

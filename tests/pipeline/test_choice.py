@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import Choice
-from pipeline.inputs.shards import list_input, read_shard
+from pipeline.inputs.shards import read_shard
 from tests import made
 from tests.pipeline.offline import files, ledger, restore
 

@@ -16,8 +16,9 @@ from driftrec.errors import Failed
 from pipeline.evaluate import stage
 from pipeline.evaluate.candidates import Model
 from pipeline.evaluate.model_pool import DEATHS, RestoringActor, RestoringPool, stop_pool
-from pipeline.inputs import shards
-from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.inputs import listing
+from pipeline.inputs.listing import list_shards
+from pipeline.inputs.shards import read_shard
 from pipeline.runs.crashes import ALONE
 from tests.pipeline.evaluations import by_place, clean, make
 from tests.pipeline.test_trial import WAYS
@@ -64,7 +65,7 @@ def test_deaths_of_restoring_actors(tmp_path: Path, actors: int) -> None:
 
 @pytest.mark.parametrize("way", ["abort", "killed"])
 def test_an_image_that_ends_its_scorer_is_a_row(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    monkeypatch.setattr(listing, "MIN_SHARDS", 1)
     source, decode = clean(tmp_path / "in", 4), stage.decode
 
     def deadly(data: bytes, key: str = "", *more: Any, **options: Any) -> Any:
@@ -85,8 +86,8 @@ def test_an_image_that_ends_its_scorer_is_a_row(way: str, tmp_path: Path, monkey
             break
         deaths += 1
         assert deaths <= 1 + ALONE
-    stage = make(source, tmp_path / "out", **settings)
-    rows = by_place(stage.ledger.read_part(list_shards(str(source))[0].id).to_pylist())
+    scorer = make(source, tmp_path / "out", **settings)
+    rows = by_place(scorer.ledger.read_part(list_shards(str(source))[0].id).to_pylist())
     assert deaths == 1 + ALONE
     assert len(rows) == 4 * 2
     for (key, _, _), row in rows.items():
@@ -102,10 +103,10 @@ def test_every_image_has_its_rows_whatever_max_pixels_is(
     monkeypatch.setattr("driftrec.image.decode.decode.__defaults__", ("", 1000, "first"))
     monkeypatch.setattr("driftrec.restoration.opening.open_picture.__defaults__", ("", 1000, "first", True))
     source = clean(tmp_path / "in", 3)  # 40, 48 and 56 by 56
-    stage = make(source, tmp_path / "out", model=["same=identity"], max_pixels=max_pixels, quality="10,30")
+    scorer = make(source, tmp_path / "out", model=["same=identity"], max_pixels=max_pixels, quality="10,30")
     for shard in list_shards(str(source)):
-        assert stage(read_shard(shard)).to_pylist()[0]["error"] is None
-    rows = [row for shard in list_shards(str(source)) for row in stage.ledger.read_part(shard.id).to_pylist()]
+        assert scorer(read_shard(shard)).to_pylist()[0]["error"] is None
+    rows = [row for shard in list_shards(str(source)) for row in scorer.ledger.read_part(shard.id).to_pylist()]
     assert len(rows) == 3 * 2 * 2
     assert all(row["status"] == "ok" or row["reason"] == "too_large" for row in rows)
     sizes = {"a/0000.png": 2240, "b/0001.png": 2688, "a/0002.png": 3136}

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.inputs.blocks import as_one_row, from_one_row
-from pipeline.inputs.shards import MAX_FILE_BYTES, list_input, read_shard
+from pipeline.inputs.listing import list_input
+from pipeline.inputs.shards import MAX_FILE_BYTES, read_shard
 from tests import made
 from tests.pipeline.offline import ledger, restore
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.inputs import shards
+from pipeline.inputs import listing
 from pipeline.runs.outputs import read_output
 from pipeline.storage.base import NotFound
 from pipeline.storage.local import LocalStore
@@ -18,7 +18,7 @@ from tests.pipeline.offline import files, ledger, restore
 @pytest.fixture(autouse=True)
 def _large_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are not cut finer: several images share a shard."""
-    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    monkeypatch.setattr(listing, "MIN_SHARDS", 1)
 
 
 def members(folder: Path) -> dict[str, bytes]:
@@ -87,7 +87,7 @@ def test_an_output_belongs_to_the_first_member_of_its_name(tmp_path: Path) -> No
     assert whole["reasons"] == {"duplicate_name": 4}
     small: dict[str, Any] = {"shard_bytes": 20_480}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "MIN_PIECE", 1)
+        patch.setattr(listing, "MIN_PIECE", 1)
         cut = restore(tmp_path / "in", tmp_path / "cut", **small)
         assert cut["shards"]["listed"] > 3
         assert (cut["status"], cut["reasons"]) == (whole["status"], whole["reasons"])

@@ -13,8 +13,8 @@ from PIL import Image, ImageFilter
 
 from driftrec.training.patches import PatchConfig
 from jobs import restore, train
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.pairing import join
-from pipeline.inputs.shards import list_input
 from pipeline.train.windows import Drawing, draw_shard, why_skipped
 from tests import made
 

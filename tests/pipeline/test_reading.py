@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cluster.reading import read_in_trial
-from pipeline.inputs import shards
-from pipeline.inputs.shards import Shard, list_shards
+from pipeline.inputs import listing
+from pipeline.inputs.listing import list_shards
+from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import ALONE, MOST
 from pipeline.runs.ledger import TRYING
 from pipeline.settings import load
 from pipeline.storage.base import Store
 from pipeline.storage.local import LocalStore
+from pipeline.survey import stage
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SurveyShard
 from tests import made
@@ -29,7 +31,7 @@ KINDS = ("files", "tar", "parquet")
 @pytest.fixture(autouse=True)
 def _large_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are not cut finer: several images share a shard."""
-    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    monkeypatch.setattr(listing, "MIN_SHARDS", 1)
 
 
 def stored(folder: Path, kind: str) -> Path:
@@ -114,7 +116,8 @@ def test_a_file_that_ends_a_survey(kind: str, tmp_path: Path, monkeypatch: pytes
     """Its header, or its pixels: the row names it."""
     source = stored(tmp_path / "in", kind)
     store = LocalStore(str(tmp_path / "out"))
-    stage = SurveyShard(load(SurveySettings, flags={"input": str(source), "output": str(tmp_path / "out")}), 1.0, store)
+    settings = load(SurveySettings, flags={"input": str(source), "output": str(tmp_path / "out")})
+    looker = SurveyShard(settings, 1.0, store)
     look, bad = stage.read_header, made.jpeg(1, 64)
 
     def deadly_look(file: object, size: int, *more: int) -> object:
@@ -124,8 +127,8 @@ def test_a_file_that_ends_a_survey(kind: str, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(stage, "read_header", deadly_look)
     for shard in list_shards(str(source)):
-        (row,) = in_lives(lambda shard=shard: stage(shard), tmp_path / "table")[0].to_pylist()
+        (row,) = in_lives(lambda shard=shard: looker(shard), tmp_path / "table")[0].to_pylist()
         assert (row["error"], row["ok"], row["failed"]) == (None, IMAGES - 1, 1)
-        rows = stage.ledger.read_part(shard.id).to_pylist()
+        rows = looker.ledger.read_part(shard.id).to_pylist()
         assert {row["reason"] for row in rows if "1" in row["key"].rpartition("/")[2]} == {"crashed"}
     assert [name for name, _ in store.list() if name.endswith(TRYING)] == []

@@ -25,8 +25,9 @@ from driftrec.errors import BadImage, Reason
 from driftrec.image import decode, encode
 from driftrec.jpeg.headers import inspect
 from driftrec.metrics.blockiness import bef_u8
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.names import output_name
-from pipeline.inputs.shards import list_input, read_shard
+from pipeline.inputs.shards import read_shard
 from pipeline.reports.page import duration, figure, share
 from pipeline.restore.report import GREY_LEVELS, MAX_PAIRS, MEANING, write_restore_report
 from pipeline.restore.settings import RestoreSettings

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from driftrec.errors import BadImage, InvalidInput, Reason
-from pipeline.inputs import shards
+from pipeline.inputs import listing
 from pipeline.restore import stage
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.redo import only, renewed
@@ -26,7 +26,7 @@ POOR = {"a/0003.jpg": Reason.out_of_memory, "b/0004.jpg": Reason.internal, "c/00
 @pytest.fixture(autouse=True)
 def _large_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are not cut finer: several images share a shard."""
-    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    monkeypatch.setattr(listing, "MIN_SHARDS", 1)
 
 
 @pytest.fixture

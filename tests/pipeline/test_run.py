@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.inputs.listing import list_input
 from pipeline.inputs.location import check_apart, open_input
-from pipeline.inputs.shards import list_input
 from pipeline.runs.ledger import FAILED, OK
 from pipeline.runs.run import Exit, Run, earlier_result, finish, open_run, stop
 from pipeline.storage import open_store

@@ -117,7 +117,7 @@ def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, sm
 def test_pieces_of_a_tar_on_s3_and_tars_as_outputs(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.inputs.shards.MIN_PIECE", 1)
+    monkeypatch.setattr("pipeline.inputs.listing.MIN_PIECE", 1)
     (tmp_path / "in").mkdir()
     whole = made.tar({f"{number}.jpg": made.jpeg(number, 200, 200) for number in range(12)} | {"cut.jpg": bytes(9000)})
     (tmp_path / "in/t.tar").write_bytes(whole[:-16_000])

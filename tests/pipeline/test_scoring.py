@@ -19,7 +19,8 @@ from pipeline.evaluate.conditions import damage
 from pipeline.evaluate.model_pool import Output
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.evaluate.stage import Gate
-from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.inputs.listing import list_shards
+from pipeline.inputs.shards import read_shard
 from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
+from pipeline.inputs.listing import Listing, list_input, list_shards
 from pipeline.inputs.names import output_name
-from pipeline.inputs.shards import Listing, list_input, list_shards, read_shard
+from pipeline.inputs.shards import read_shard
 from pipeline.storage.local import LocalStore
 from tests import made
 

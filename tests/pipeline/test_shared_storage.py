@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from driftrec.errors import InvalidInput
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import PROBE, attempt, check_shared, lacking
-from pipeline.inputs.shards import list_input
+from pipeline.inputs.listing import list_input
 from pipeline.storage.local import LocalStore
 from tests import made
 

@@ -21,7 +21,8 @@ from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.cluster.datasource import ShardSource
 from pipeline.inputs.blocks import from_one_row
-from pipeline.inputs.shards import list_shards, read_shard
+from pipeline.inputs.listing import list_shards
+from pipeline.inputs.shards import read_shard
 from pipeline.model_source import find
 from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings

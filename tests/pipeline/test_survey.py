@@ -15,7 +15,7 @@ from PIL import Image
 
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade, encode_jpeg
-from pipeline.inputs.shards import list_input
+from pipeline.inputs.listing import list_input
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage import open_store
@@ -58,13 +58,13 @@ def settings_of(source: Path | str, output: Path | str, **changes: Any) -> Surve
 def looked(source: Path | str, output: Path, share: float = 1.0, **changes: Any) -> list[Row]:
     """The rows of a survey's stage, without Ray."""
     settings = settings_of(source, output, **changes)
-    stage = SurveyShard(settings, share, LocalStore(str(output)))
+    looker = SurveyShard(settings, share, LocalStore(str(output)))
     shards = list_input(str(source), settings.shard_bytes, settings.shard_images, settings.limit, cut_tars=True).shards
     for shard in shards:
-        (counts,) = stage(shard).to_pylist()
+        (counts,) = looker(shard).to_pylist()
         assert (counts["error"], counts["computed"]) == (None, True)
-        assert stage(shard)["computed"].to_pylist() == [False]  # its part is there
-    return [row for shard in shards for row in stage.ledger.read_part(shard.id).to_pylist()]
+        assert looker(shard)["computed"].to_pylist() == [False]  # its part is there
+    return [row for shard in shards for row in looker.ledger.read_part(shard.id).to_pylist()]
 
 
 def test_a_row_for_every_file(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_names_and_storage_give_reasons(tmp_path: Path) -> None:
     (source / "a/evil\u202egpj.jpg").write_bytes(made.jpeg(0))
     shards = list_input(str(source)).shards
     (source / "a/0000.jpg").unlink()
-    stage = SurveyShard(settings_of(source, tmp_path / "out"), 0.0, LocalStore(str(tmp_path / "out")))
-    rows = [row for shard in shards for row in stage.rows(shard)]
+    looker = SurveyShard(settings_of(source, tmp_path / "out"), 0.0, LocalStore(str(tmp_path / "out")))
+    rows = [row for shard in shards for row in looker.rows(shard)]
     assert Counter((row["status"], row.get("reason")) for row in rows) == {
         ("failed", "unreadable"): 1, ("failed", "unsafe_name"): 1, ("ok", None): 2,
     }  # fmt: skip

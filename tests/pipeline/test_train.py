@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from driftrec.errors import InvalidInput, TrainingDiverged
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
-from jobs import train as job
+from jobs import train as command
 from pipeline.cluster import connection
-from pipeline.inputs.shards import list_shards
+from pipeline.inputs.listing import list_shards
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage.local import LocalStore
@@ -248,7 +248,7 @@ def test_the_command_answers_exit_2_before_anything_starts(
         "optimizer": [str(data), output, "--steps", "0"],
     }
     for message, arguments in calls.items():
-        assert job.main(arguments) == 2, message
+        assert command.main(arguments) == 2, message
         result = json.loads(capsys.readouterr().out)
         assert (result["state"], result["exit_code"]) == ("refused", 2)
         assert message in result["error"]
@@ -260,7 +260,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
 ):
     monkeypatch.setattr(connection, "connect", lambda *_: pytest.fail("Ray was started"))
     arguments = [str(data), str(tmp_path / "o"), "--dry-run", "--set", "network=tiny", "--steps", "30", "--limit", "5"]
-    assert job.main(arguments) == 0
+    assert command.main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["settings"]["optimizer"]["steps"] == 30
     assert plan["data"]["images"] == 5

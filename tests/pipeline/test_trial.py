@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.inputs import shards
+from pipeline.inputs import listing
 from pipeline.inputs.blocks import read_block
 from pipeline.restore import stage
 from pipeline.restore.job import open_restore
@@ -30,7 +30,7 @@ open_picture = stage.open_picture
 @pytest.fixture(autouse=True)
 def _large_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are not cut finer: several images share a shard."""
-    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    monkeypatch.setattr(listing, "MIN_SHARDS", 1)
 
 
 def hang_with_the_lock() -> None:

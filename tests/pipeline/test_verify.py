@@ -21,7 +21,7 @@ import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput
 from jobs.cli import main
-from pipeline.inputs import shards
+from pipeline.inputs import listing
 from pipeline.runs.ledger import Ledger, pack, unpack
 from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import FIRST, verify
@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     source = made.folder(folder / "in", IMAGES)
     (source / "b/broken.jpg").write_bytes(b"<html>")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "MIN_SHARDS", 1)  # several images share a shard
+        patch.setattr(listing, "MIN_SHARDS", 1)  # several images share a shard
         for layout in ("tree", "tar"):
             restore(source, folder / layout, **settings(layout))
         restore(made.folder(folder / "others", 8, 80), folder / "other", **settings("tree"))

@@ -10,7 +10,7 @@ import pytest
 from driftrec.errors import InvalidInput
 from driftrec.image import decode
 from driftrec.training.patches import PatchConfig, draw_patches
-from pipeline.inputs.shards import list_shards
+from pipeline.inputs.listing import list_shards
 from pipeline.train.windows import (
     Drawing,
     Position,
