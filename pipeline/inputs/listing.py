@@ -202,11 +202,11 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
         digest = shard_id("parquet", name, size, group, info.num_rows)
-        shard = Shard(shard_id, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
+        shard = Shard(digest, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
         keys = parquet_keys(file, group, key_column, strip_suffix(name), first) if taken or selection.choice else []
         if selection.choice:
             kept = selection.rows(keys)
-            shard = replace(shard, id=shard_id(shard_id, selection.choice.digest()), images=len(kept), kept=kept)
+            shard = replace(shard, id=shard_id(digest, selection.choice.digest()), images=len(kept), kept=kept)
         if taken:
             rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
             repeated = taken.add([keys[row] for row in rows])
