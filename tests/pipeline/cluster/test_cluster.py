@@ -71,7 +71,7 @@ def test_what_a_look_at_a_gpu_waits_for_is_told(
 
 def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the file that `ray up` makes of cluster.yaml: no more than its own ceiling, no more than its node types."""
-    text = (Path(__file__).parents[2] / "cluster.yaml").read_text()
+    text = (Path(__file__).parents[3] / "cluster.yaml").read_text()
     (tmp_path / connection.BOOTSTRAP).write_text(text)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert connection.reach() == (2, 0, False)  # on this machine nothing else counts

@@ -18,7 +18,7 @@ from driftrec.image.picture import UPRIGHT
 from driftrec.restoration.opening import opened
 from tests.pipeline import offline
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 QUALITIES = (30, 75, 90, 95)
 ORIENTATION, MAKER = 0x0112, 0x010F
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

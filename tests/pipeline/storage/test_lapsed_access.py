@@ -13,7 +13,7 @@ from pipeline.storage import open_store
 from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline.offline import ledger, restore
-from tests.pipeline.test_faults import proxy  # noqa: F401
+from tests.pipeline.storage.test_faults import proxy  # noqa: F401
 from tests.s3 import KEY, SECRET
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]

@@ -28,7 +28,7 @@ from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SCHEMA, SurveyShard
 from pipeline.survey.summary import Survey, wilson
 from tests import made
-from tests.pipeline.test_evaluate_report import HOSTILE, Page
+from tests.pipeline.evaluate.test_evaluate_report import HOSTILE, Page
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.cluster import connection
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def kind(cpus: int, gpus: int, most: int) -> dict[str, Any]:

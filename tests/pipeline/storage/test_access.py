@@ -32,8 +32,8 @@ from pipeline.train.windows import draw_shard
 from tests import made
 from tests.faults import Fault, Proxy
 from tests.pipeline import evaluations, offline
-from tests.pipeline.test_faults import proxy  # noqa: F401
-from tests.pipeline.test_windows import DRAWING
+from tests.pipeline.storage.test_faults import proxy  # noqa: F401
+from tests.pipeline.train.test_windows import DRAWING
 
 pytestmark = pytest.mark.timeout(300)
 

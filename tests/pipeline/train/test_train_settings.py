@@ -15,7 +15,7 @@ from pipeline.settings import load
 from pipeline.train.settings import FREE_FIELDS, TrainSettings, flat
 from pipeline.train.worker import make_learner
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 PLACES = {"data": "d", "output": "o"}
 
 

@@ -21,7 +21,7 @@ from pipeline.inputs.listing import list_shards
 from pipeline.inputs.shards import read_shard
 from pipeline.runs.crashes import ALONE
 from tests.pipeline.evaluations import by_place, clean, make
-from tests.pipeline.test_trial import WAYS
+from tests.pipeline.runs.test_trial import WAYS
 
 
 def deadly_pool(actors: int, notes: Path) -> RestoringPool:
@@ -115,7 +115,7 @@ def test_every_image_has_its_rows_whatever_max_pixels_is(
 
 def test_nothing_that_a_run_decodes_has_a_limit_of_its_own() -> None:
     """Every call of decode and open_picture in pipeline/ says how many pixels it may take."""
-    for path in Path(pipeline.__file__).parent.glob("*.py"):
+    for path in Path(pipeline.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("decode", "open_picture"):
                 said = len(call.args) >= 3 or any(one.arg == "max_pixels" for one in call.keywords)

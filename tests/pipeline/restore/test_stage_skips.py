@@ -15,7 +15,7 @@ from driftrec.metrics.blockiness import bef_u8
 from driftrec.models.checkpoint import load
 from pipeline.inputs.names import copy_name, output_name
 from tests.driftrec.pictures import RGB, exif_bytes, saved
-from tests.pipeline.test_stage import restore
+from tests.pipeline.restore.test_stage import restore
 
 PHOTO = np.ascontiguousarray(astronaut()[20:148, 100:260])
 GIF = saved(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)])

@@ -69,7 +69,7 @@ def test_paths_on_two_nodes(tmp_path: Path) -> None:
     program = "import sys, pathlib, pipeline; from tests.pipeline import test_shared_storage as t; "
     program += "t.on_two_nodes(pathlib.Path(sys.argv[1]))"
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", program, tmp_path]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -17,7 +17,7 @@ from tests.corpus.make import main, odd_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
-TABLE = Path(__file__).parents[2] / "docs/formats.md"
+TABLE = Path(__file__).parents[3] / "docs/formats.md"
 DOCUMENTED = re.findall(r"^\| `([a-z0-9-]+)` \|", TABLE.read_text(encoding="utf-8"), re.M)
 FILES = odd_files()
 MISSING = {  # rows whose reader may be absent, and the remedy that is named then
@@ -71,7 +71,7 @@ def kept(odd: Odd) -> None:
         if max(picture.rgb.shape) > 9999 or (kind == "jpeg" and picture.alpha is not None):
             continue
         if kind == "tiff" and (picture.depth, picture.mode) == (16, "LA"):
-            continue  # written, but not read: tests/driftrec/test_deep.py
+            continue  # written, but not read: tests/driftrec/image/test_deep.py
         if kind == "tiff" and odd.name == "broken-exif.jpg":
             continue
         other = decode(encode(picture, kind), f"x.{kind}")

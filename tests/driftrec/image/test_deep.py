@@ -153,7 +153,7 @@ def test_a_large_image_needs_a_few_bytes_a_pixel(kind, decoding, encoding, tmp_p
     """Besides the file and the picture that go in. Decoding: Pillow's image (4) and the picture (3 or 6), and some."""
     (tmp_path / "large").write_bytes(large(kind))
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "large")]
-    done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parents[2], text=True)
+    done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parents[3], text=True)
     decoded, encoded = map(float, done.stdout.split())
     assert 6 <= decoded < decoding
     assert encoded < encoding
