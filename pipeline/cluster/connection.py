@@ -67,7 +67,7 @@ def _init(num_cpus: int | None) -> None:
 
 def checkout() -> Path | None:
     """The root of the checkout that this code is of; None where it is installed."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else None
 
 

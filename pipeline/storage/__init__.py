@@ -1,7 +1,7 @@
 """Where bytes lie: a folder or an object-store prefix, to list, read, put and create.
 
-`open_store` gives the store of a URL: `local` a folder, `remote` any fsspec URL; `base` says what both promise and how
-they fail, `file` makes one object a file. Must know nothing of images, shards or Ray. Start with `base.Store`.
+`open_store` gives the store of a URL: `local` a folder, `remote` any fsspec URL; `base` says what both promise and
+how they fail, `file` makes one object a file. Must know nothing of images, shards or Ray. Start with `base.Store`.
 """
 
 from driftrec.errors import InvalidInput
