@@ -19,7 +19,7 @@ from driftrec.image import Picture, decode
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Graph, Pool, work
 from pipeline.evaluate.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
-from pipeline.evaluate.settings import FREE_FIELDS, DegradeSettings
+from pipeline.evaluate.settings import DegradeSettings
 from pipeline.evaluate.stage import failure
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
@@ -30,7 +30,7 @@ from pipeline.runs.run import plan as plan_run
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
-from pipeline.storage.base import Store, redact
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -140,9 +140,8 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     """
     conditions, listing = _found(settings)
     check_apart(listing.source, open_store(settings.output))
-    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input"})
     rows = len(conditions)
-    given = (settings.output, listing, shown(settings), fixed, settings.max_failed)
+    given = (settings.output, listing, settings.public(), settings.determining(), settings.max_failed)
     run = open_run("degrade", *given, schema=SCHEMA, rows_per_image=rows, repair=settings.repair)
     if result := earlier_result(run):
         log.info("finished already: %s", run.store.url)
@@ -157,12 +156,7 @@ def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:
     done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     slugs = [condition.slug for condition in conditions]
     told = {"job": "degrade", "state": "dry run", "exit_code": 0, **plan_run(listing, done), "conditions": slugs}
-    return told | {"settings": shown(settings)}
-
-
-def shown(settings: DegradeSettings) -> dict[str, Any]:
-    """All settings, fit for run.json: URLs without credentials."""
-    return settings.model_dump(mode="json") | {name: redact(getattr(settings, name)) for name in ("input", "output")}
+    return told | {"settings": settings.public()}
 
 
 def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:

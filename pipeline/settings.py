@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,10 +17,45 @@ MIB = 2**20
 MAX_YAML = MIB  # characters of a settings file
 
 
+class Mark(Enum):
+    """What a field's annotation says of it."""
+
+    free = "another value does not make another run: it may differ between two attempts at one OUTPUT"
+    place = "a path or URL, or several: shown without credentials, and known by what is there"
+
+
+T = TypeVar("T")
+Free = Annotated[T, Mark.free]
+Place = Annotated[T, Mark.place]
+
+
 class Settings(BaseModel):
     """Base of all settings: an unknown name is an error, and nothing changes after the check."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def marked(cls, mark: Mark) -> set[str]:
+        """Names of the fields that bear this mark."""
+        return {name for name, field in cls.model_fields.items() if mark in field.metadata}
+
+    def public(self) -> dict[str, Any]:
+        """All settings as JSON values, fit for run.json: places without credentials."""
+        values = self.model_dump(mode="json")
+        return values | {name: _public(values[name]) for name in self.marked(Mark.place)}
+
+    def determining(self, *apart: str) -> dict[str, Any]:
+        """The settings that determine what a run makes, as JSON values: those that are neither free nor places.
+
+        Args:
+            apart: names of others that something else stands for.
+        """
+        return self.model_dump(mode="json", exclude=self.marked(Mark.free) | self.marked(Mark.place) | set(apart))
+
+
+def _public(place: Any) -> Any:
+    """One place, a list of them, or None, without credentials."""
+    return [redact(one) for one in place] if isinstance(place, list) else place and redact(place)
 
 
 S = TypeVar("S", bound=Settings)

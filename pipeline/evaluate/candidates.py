@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
 from pipeline.evaluate.conditions import Condition
-from pipeline.evaluate.settings import EvaluateSettings
+from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
 from pipeline.inputs.partners import Partners, find_partners
@@ -97,12 +97,6 @@ def find_candidates(settings: EvaluateSettings, conditions: Sequence[Condition],
     return found
 
 
-def shown_spec(text: str) -> str:
-    """A model's spec without credentials in its URL; the settings behind the ? stay."""
-    head, mark, query = text.partition("?")
-    return redact(head) + mark + query
-
-
 def _model(text: str, opened: dict[str, Weights]) -> Model:
     """The model behind NAME=SOURCE?field=value&...; of one source in `opened` the weights are taken from there."""
     told = f"--model {redact(text)}"
@@ -125,7 +119,7 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     weights = opened[source]
     sampling = sampling.resolve(weights.recommended)
     weights.check(sampling)
-    return Model(name, shown_spec(text), weights, sampling)
+    return Model(name, public_spec(text), weights, sampling)
 
 
 def _short(source: str) -> str:

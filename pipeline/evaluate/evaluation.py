@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 from driftrec.errors import InvalidInput
-from pipeline.evaluate.candidates import JPEG, Candidates, find_candidates, shown_spec
+from pipeline.evaluate.candidates import JPEG, Candidates, find_candidates
 from pipeline.evaluate.conditions import Condition, conditions_of
 from pipeline.evaluate.metrics import Plan, plan_metrics
 from pipeline.evaluate.set_features import FOLDER as SETS
-from pipeline.evaluate.settings import FREE_FIELDS, EvaluateSettings
+from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.evaluate.stage import schema_of
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
@@ -18,10 +18,9 @@ from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
 from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage import open_store
-from pipeline.storage.base import redact
 
 # Settings whose content counts, not where or how it was given.
-GIVEN = frozenset("reference model candidate weights labels quality second_quality subsampling shift".split())
+DAMAGE = ("quality", "second_quality", "subsampling", "shift")  # of which the conditions are made
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
         "evaluate",
         settings.output,
         listing,
-        shown(settings),
+        settings.public(),
         identity(settings, conditions, candidates, plan),
         settings.max_failed,
         schema=schema_of(plan),
@@ -79,19 +78,10 @@ def list_references(settings: EvaluateSettings) -> Listing:
         raise InvalidInput(str(error).replace("INPUT ", "REFERENCE ", 1)) from None
 
 
-def shown(settings: EvaluateSettings) -> dict[str, Any]:
-    """All settings, fit for run.json: URLs without credentials."""
-    values = settings.model_dump(mode="json")
-    for name in ("reference", "output", "labels"):
-        values[name] = values[name] and redact(values[name])
-    values |= {name: [redact(text) for text in values[name]] for name in ("candidate", "weights")}
-    return values | {"model": [shown_spec(text) for text in values["model"]]}
-
-
 def identity(
     settings: EvaluateSettings, conditions: tuple[Condition, ...], candidates: Candidates, plan: Plan
 ) -> dict[str, Any]:
     """What determines the rows. The places of files do not count, their content does."""
-    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS | GIVEN))
+    fixed = settings.determining(*DAMAGE)
     slugs = [condition.slug for condition in conditions]
     return fixed | {"conditions": slugs} | candidates.identity() | plan.identity()

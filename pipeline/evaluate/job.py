@@ -16,7 +16,7 @@ from pipeline.cluster import connection
 from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work
 from pipeline.evaluate.candidates import find_candidates
 from pipeline.evaluate.conditions import conditions_of
-from pipeline.evaluate.evaluation import Evaluation, list_references, open_evaluate, shown
+from pipeline.evaluate.evaluation import Evaluation, list_references, open_evaluate
 from pipeline.evaluate.metrics import plan_metrics
 from pipeline.evaluate.model_pool import RestoringPool, start_pool, stop_pool
 from pipeline.evaluate.reduction import Reduction
@@ -89,7 +89,7 @@ def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             "megapixels_to_do": round(megapixels, 2),
             "restoring_seconds_of_one_actor": {name: round(seconds, 1) for name, seconds in restoring.items()},
         },
-        "settings": shown(settings),
+        "settings": settings.public(),
     }
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
-from pipeline.settings import MIB, Allowance, Settings
+from driftrec.urls import redact
+from pipeline.settings import MIB, Allowance, Free, Place, Settings
 
 
 def _listed(value: Any) -> Any:
@@ -61,73 +62,78 @@ class DamageSettings(Settings):
 class EvaluateSettings(DamageSettings):
     """Settings of `driftrec evaluate`, named as the flags; the two groups say what a change does to the ledger."""
 
-    reference: str  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
-    output: str  # folder or URL prefix that this run owns
+    reference: Place[str]  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # These determine the ledger: another value needs another output.
-    model: Specs = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.options.Sampling
-    candidate: Specs = ()  # NAME=URL of files that another tool has restored
+    model: Place[Specs] = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.options.Sampling
+    candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored
     metrics: Texts = ("psnr", "ssim", "psnrb", "bef")
-    weights: Specs = ()  # NAME=PATH or NAME=URL of the weights of a metric
+    weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric
     classifier: str = "resnet50"  # of torchvision, for the metric accuracy
-    labels: str | None = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
+    labels: Place[str | None] = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
     kid_images: int = Field(2000, ge=2)  # of which the features are kept for KID, of every set
     kid_subsets: int = Field(50, ge=1)
     kid_subset_size: int = Field(1000, ge=2)
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
-    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
     shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
-    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Allowance = "0"  # images with a failed row that are still a success: a number or "5%"
-    actors: int | None = Field(None, ge=1)  # that restore; None: one per GPU, or one per CPU where there is no GPU
-    scorers: int | None = Field(None, ge=1)  # actors that score; None: as many as CPUs, half of them beside CPU models
-    batch_size: int = Field(4, ge=1)  # conditions of an image given to the network together
-    threads: int | None = Field(None, ge=1)  # images that a scorer has in work at once; None: as restoring needs
-    gpus_per_actor: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs
-    gpus_per_scorer: float = Field(0.0, ge=0)  # worth it for lpips, fid and the like
-    cpus_per_actor: float | None = Field(None, gt=0)  # None: what leaves room for the others
-    report: bool = True  # write report.html at the end
-    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+    max_failed: Free[Allowance] = "0"  # images with a failed row that are still a success: a number or "5%"
+    actors: Free[int | None] = Field(None, ge=1)  # that restore; None: one per GPU, or else one per CPU
+    scorers: Free[int | None] = Field(None, ge=1)  # that score; None: one per CPU, half of them beside CPU models
+    batch_size: Free[int] = Field(4, ge=1)  # conditions of an image given to the network together
+    threads: Free[int | None] = Field(None, ge=1)  # images that a scorer has in work at once; None: as restoring needs
+    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # None: 1 where the cluster has GPUs
+    gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # worth it for lpips, fid and the like
+    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the others
+    report: Free[bool] = True  # write report.html at the end
+    progress_s: Free[float] = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+
+
+    def public(self) -> dict[str, Any]:
+        """All settings, without credentials; what stands behind a model's ? are settings, and stays."""
+        return super().public() | {"model": [public_spec(text) for text in self.model]}
+
+
+def public_spec(text: str) -> str:
+    """A model's spec without credentials in its URL; the settings behind the ? stay."""
+    head, mark, query = text.partition("?")
+    return redact(head) + mark + query
 
 
 class DegradeSettings(DamageSettings):
     """Settings of `driftrec degrade`, named as the flags."""
 
-    input: str  # clean images
-    output: str
+    input: Place[str]  # clean images
+    output: Free[Place[str]]
 
     max_pixels: int = Field(100_000_000, ge=1)
-    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)
     shard_bytes: int = Field(8 * MIB, ge=1)
     shard_images: int = Field(64, ge=1)
 
     # These may change between two attempts.
-    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Allowance = "0"
-    repair: bool = False  # images of which an output is missing, or is not what the ledger says, are done again
-    actors: int | None = Field(None, ge=1)  # None: one per CPU
-    threads: int = Field(2, ge=1)  # images that an actor has in work at once
-    progress_s: float = Field(10.0, gt=0)
+    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+    max_failed: Free[Allowance] = "0"
+    repair: Free[bool] = False  # images of which an output is missing, or is not what the ledger says, are done again
+    actors: Free[int | None] = Field(None, ge=1)  # None: one per CPU
+    threads: Free[int] = Field(2, ge=1)  # images that an actor has in work at once
+    progress_s: Free[float] = Field(10.0, gt=0)
 
 
 class SplitSettings(Settings):
     """Settings of `driftrec split`."""
 
-    input: str
-    output: str
+    input: Place[str]
+    output: Place[str]
     allow_local: bool = False  # without effect: a split is made by this process alone
     seed: int = Field(102405, ge=0)
     limit: int | None = Field(None, ge=1)
 
-
-# Fields that may differ between two attempts at the same output.
-FREE_FIELDS = frozenset(
-    "output allow_local max_failed max_file_bytes actors scorers batch_size threads gpus_per_actor gpus_per_scorer "
-    "cpus_per_actor report progress_s repair".split()
-)

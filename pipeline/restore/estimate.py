@@ -13,7 +13,7 @@ from driftrec.restoration.options import Sampling
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, read_shard
 from pipeline.model_source import Weights, find
-from pipeline.restore.job import list_restore, resolve, shown
+from pipeline.restore.job import list_restore, resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.runs.ledger import Ledger
@@ -44,7 +44,7 @@ def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
             "actors": actors,
             "seconds": round(seconds / actors, 1),
         },
-        "settings": shown(settings),
+        "settings": settings.public(),
     }
 
 

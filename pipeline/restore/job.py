@@ -14,11 +14,11 @@ from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
 from pipeline.model_source import Weights, find
-from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
+from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
 from pipeline.storage import open_store
-from pipeline.storage.base import Store, redact
+from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
         "restore",
         settings.output,
         listing,
-        shown(settings),
-        identity(settings, weights),
+        settings.public(),
+        settings.determining() | {"weights": weights.sha256},
         settings.max_failed,
         retry=settings.retry_failed,
         repair=settings.repair,
@@ -87,22 +87,6 @@ def list_restore(settings: RestoreSettings) -> Listing:
         choice,
         cut_tars=True,
     ).bounded(settings.max_file_bytes)
-
-
-def shown(settings: RestoreSettings) -> dict[str, Any]:
-    """All settings, fit for run.json: URLs without credentials."""
-    places = {name: getattr(settings, name) for name in ("input", "output", "model", "only_listed")}
-    urls = {name: place and redact(place) for name, place in places.items()}
-    return settings.model_dump(mode="json") | urls
-
-
-def identity(settings: RestoreSettings, weights: Weights) -> dict[str, Any]:
-    """What determines bytes and shards. The places of input and model do not count, their content does.
-
-    Which keys are listed in a file is a part of the input's digest.
-    """
-    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "model", "only_listed"})
-    return fixed | {"weights": weights.sha256}
 
 
 def _work(run: Run, settings: RestoreSettings, weights: Weights) -> None:

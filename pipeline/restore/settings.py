@@ -5,17 +5,17 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from driftrec.errors import Reason
-from pipeline.settings import MIB, Allowance, Settings
+from pipeline.settings import MIB, Allowance, Free, Place, Settings
 
 
 class RestoreSettings(Settings):
     """Settings of `driftrec restore`, named as the flags; the two groups say what a change does to an output."""
 
-    input: str  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
-    output: str  # folder or URL prefix that this run owns
+    input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # These determine the bytes or the shards: another value needs another output.
-    model: str = "tiny"  # embedded; path or URL of a .safetensors; fbcnn:PATH; or "identity": no network at all
+    model: Place[str] = "tiny"  # embedded; path or URL of a .safetensors; fbcnn:PATH; or "identity": no network at all
     seed: int = Field(0, ge=0)
     sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"
     steps: int | None = Field(None, ge=1)  # None: as the model says
@@ -49,31 +49,31 @@ class RestoreSettings(Settings):
     copy_failed: bool = False  # put the files that failed, as they are, where their outputs would be
     include: tuple[str, ...] = ()  # patterns of keys; only what matches one of them is restored
     exclude: tuple[str, ...] = ()  # patterns of keys; what matches one of them is not
-    only_listed: str | None = None  # file of keys: text, or the column key of CSV or Parquet. Its content counts
+    only_listed: Place[str | None] = None  # file of keys: text, or the column key of CSV or Parquet. Its content counts
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
-    max_file_bytes: int = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
     shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
-    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Allowance = "0"  # failed images that are still a success: a number or "5%"
+    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+    max_failed: Free[Allowance] = "0"  # failed images that are still a success: a number or "5%"
     # Images with this reason (or "all") are done again. Free, for it changes only rows that say failed; and an image
     # that is restored on a second try has the bytes that it would have had on the first.
-    retry_failed: str | None = None
+    retry_failed: Free[str | None] = None
     # Images whose output is missing, or is not what the ledger says, are done again. Free, for they get the same bytes.
-    repair: bool = False
+    repair: Free[bool] = False
     # Seconds that an image may take in one step before its worker counts as hung. Free, as memory is: a result that
     # came in time is the same under any limit.
-    image_timeout_s: float = Field(3600.0, gt=0)
-    actors: int | None = Field(None, ge=1)  # None: one per GPU, or one per CPU where there is no GPU
-    batch_size: int = Field(4, ge=1)  # images given to the network together
-    gpus_per_actor: float | None = Field(None, ge=0)  # None: 1 where the cluster has GPUs
-    cpus_per_actor: float | None = Field(None, gt=0)  # None: what leaves room for the reading tasks
-    codec_threads: int = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
-    report: bool = True  # write report.html at the end
-    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+    image_timeout_s: Free[float] = Field(3600.0, gt=0)
+    actors: Free[int | None] = Field(None, ge=1)  # None: one per GPU, or one per CPU where there is no GPU
+    batch_size: Free[int] = Field(4, ge=1)  # images given to the network together
+    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # None: 1 where the cluster has GPUs
+    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the reading tasks
+    codec_threads: Free[int] = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
+    report: Free[bool] = True  # write report.html at the end
+    progress_s: Free[float] = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
 
     @field_validator("include", "exclude", mode="before")
     @classmethod
@@ -88,23 +88,3 @@ class RestoreSettings(Settings):
             raise ValueError(f"no image fails so; known are {', '.join(known)}")
         return value
 
-
-# Fields of RestoreSettings that may differ between two attempts at the same output.
-FREE_FIELDS = frozenset(
-    {
-        "output",
-        "allow_local",
-        "max_failed",
-        "max_file_bytes",
-        "retry_failed",
-        "repair",
-        "image_timeout_s",
-        "actors",
-        "batch_size",
-        "gpus_per_actor",
-        "cpus_per_actor",
-        "codec_threads",
-        "report",
-    }
-    | {"progress_s"}
-)

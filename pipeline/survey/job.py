@@ -23,10 +23,9 @@ from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_r
 from pipeline.runs.run import plan as plan_run
 from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage import open_store
-from pipeline.storage.base import redact
 from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.graph import SurveyGraph
-from pipeline.survey.settings import COST_FIELDS, FREE_FIELDS, SurveySettings
+from pipeline.survey.settings import COST_FIELDS, SurveySettings
 from pipeline.survey.stage import SCHEMA, SurveyShard
 from pipeline.survey.summary import Survey, reduce_ledger, summarize
 
@@ -45,8 +44,8 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     check_apart(listing.source, open_store(settings.output))
     model = find_model(settings) if settings.calibration_s else None
     share = _share(settings, listing)
-    fixed = settings.model_dump(mode="json", exclude=set(FREE_FIELDS) | {"input", "pixels"}) | {"share": share}
-    given = (settings.output, listing, shown(settings), fixed, settings.max_failed)
+    fixed = settings.determining("pixels") | {"share": share}
+    given = (settings.output, listing, settings.public(), fixed, settings.max_failed)
     run = open_run("survey", *given, schema=SCHEMA, folders=(FOLDER,), at_end=(TABLE, SUMMARY))
     asked = settings.model_dump(mode="json", include=set(COST_FIELDS))
     if (result := earlier_result(run)) and result.get("asked") == asked:
@@ -63,13 +62,7 @@ def plan_survey(settings: SurveySettings) -> dict[str, Any]:
         find_model(settings)
     done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     told = {"job": "survey", "state": "dry run", "exit_code": 0, **plan_run(listing, done)}
-    return told | {"share_decoded": _share(settings, listing), "settings": shown(settings)}
-
-
-def shown(settings: SurveySettings) -> dict[str, Any]:
-    """All settings, fit for run.json: URLs without credentials."""
-    urls = {name: redact(getattr(settings, name)) for name in ("input", "output", "model")}
-    return settings.model_dump(mode="json") | urls
+    return told | {"share_decoded": _share(settings, listing), "settings": settings.public()}
 
 
 def _list(settings: SurveySettings) -> Listing:

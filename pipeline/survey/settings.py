@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import MIB, Allowance, Settings
+from pipeline.settings import MIB, Allowance, Free, Place, Settings
 
 ENOUGH, LEAST_SHARE = 500, 0.01  # files that "auto" decodes, about; of large archives this share
 USUAL_BYTES = 200_000  # of a file, to guess how many a tar holds
@@ -13,8 +13,8 @@ USUAL_BYTES = 200_000  # of a file, to guess how many a tar holds
 class SurveySettings(Settings):
     """Settings of `driftrec survey`, named as the flags; the two groups say what a change does to the ledger."""
 
-    input: str  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
-    output: str  # folder or URL prefix that this run owns
+    input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # These determine the ledger: another value needs another output.
     pixels: str = "auto"  # files that are decoded: auto, all, none, or a share such as 0.1 or 10%
@@ -25,16 +25,16 @@ class SurveySettings(Settings):
     shard_images: int = Field(1024, ge=1)  # images in a shard of loose files, at most
 
     # These do not: they may change between two attempts at one output.
-    model: str = "tiny"  # whose cost is measured
-    steps: int | None = Field(None, ge=1)  # None: as the model says
-    samples: int = Field(1, ge=1)
-    fidelity: float | None = Field(None, ge=0, le=1)
-    calibration_s: float = Field(10.0, ge=0)  # seconds for which it is measured; 0: not at all
-    gpu_megapixels_per_s: float | None = Field(None, gt=0)  # of one GPU, as the user knows it
-    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Allowance = "0"  # damaged images that are still a success: a number or "5%"
-    report: bool = True  # write report.html at the end
-    progress_s: float = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+    model: Free[Place[str]] = "tiny"  # whose cost is measured
+    steps: Free[int | None] = Field(None, ge=1)  # None: as the model says
+    samples: Free[int] = Field(1, ge=1)
+    fidelity: Free[float | None] = Field(None, ge=0, le=1)
+    calibration_s: Free[float] = Field(10.0, ge=0)  # seconds for which it is measured; 0: not at all
+    gpu_megapixels_per_s: Free[float | None] = Field(None, gt=0)  # of one GPU, as the user knows it
+    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+    max_failed: Free[Allowance] = "0"  # damaged images that are still a success: a number or "5%"
+    report: Free[bool] = True  # write report.html at the end
+    progress_s: Free[float] = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
 
     @field_validator("pixels", mode="before")
     @classmethod
@@ -64,5 +64,3 @@ def _share(text: str) -> float:
 
 # What the cost is asked of.
 COST_FIELDS = ("model", "steps", "samples", "fidelity", "calibration_s", "gpu_megapixels_per_s")
-# Fields that may differ between two attempts at the same output.
-FREE_FIELDS = frozenset({"output", "allow_local", "max_failed", "report", "progress_s", *COST_FIELDS})

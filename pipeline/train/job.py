@@ -40,7 +40,7 @@ from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
 from pipeline.train.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
 from pipeline.train.metrics_log import METRICS
-from pipeline.train.settings import FREE_FIELDS, TrainSettings, flat, shown
+from pipeline.train.settings import TrainSettings, flat
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import draw_shard, no_patches, why_skipped
 from pipeline.train.worker import CARD, Task, drawing_of, make_learner, train_worker
@@ -96,7 +96,7 @@ def plan_train(settings: TrainSettings) -> dict[str, Any]:
     return {
         "job": "train",
         "dry_run": True,
-        "settings": shown(settings),
+        "settings": settings.public(),
         "data": run.plan(data.clean, []),
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
@@ -170,24 +170,19 @@ def initial_state(settings: TrainSettings) -> Initial | None:
 
 def open_output(settings: TrainSettings, data: Data, initial: Initial | None) -> Store:
     """OUTPUT, made this run's. Raises InvalidInput if it cannot be written or belongs to a run of other settings."""
-    identity = determining(settings) | {
+    identity = flat(settings.determining()) | {
         "init_from": hashlib.sha256(initial.data).hexdigest() if initial else None,
         "corrupted": data.damaged.digest if data.damaged else None,
     }
-    defaults = determining(TrainSettings(data="", output="")) | {"corrupted": None}
+    defaults = flat(TrainSettings(data="", output="").determining()) | {"init_from": None, "corrupted": None}
     store = open_store(settings.output)
     for listing in filter(None, (data.clean, data.damaged)):
         check_apart(listing.source, store)
     try:
-        run.claim(store, run.describe("train", data.clean, shown(settings), identity), defaults)
+        run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
     return store
-
-
-def determining(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that determine the weights, by their dotted names."""
-    return flat({name: value for name, value in shown(settings).items() if name not in FREE_FIELDS})
 
 
 def earlier_result(store: Store) -> dict[str, Any] | None:

@@ -15,8 +15,7 @@ from driftrec.restoration.options import DEFAULTS, Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig
-from pipeline.settings import MIB, Allowance, Settings
-from pipeline.storage.base import redact
+from pipeline.settings import MIB, Allowance, Free, Place, Settings
 
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
 
@@ -68,9 +67,9 @@ def complete_process(value: Any) -> dict[str, Any]:
 class TrainSettings(Settings):
     """Settings of `driftrec train`; the groups say what a change of them does."""
 
-    data: str  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
-    output: str  # folder or URL prefix that this run owns
-    corrupted: str | None = None  # the same images damaged, found by name; they are trained on instead of JPEGs
+    data: Free[Place[str]]  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: Free[Place[str]]  # folder or URL prefix that this run owns
+    corrupted: Free[Place[str | None]] = None  # the same images damaged, found by name, in place of JPEGs
 
     # These determine the weights: another value needs another output.
     network: NetworkSettings = NetworkSettings()  # also by name: {preset: tiny, width: 48}
@@ -84,7 +83,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(8, ge=1)  # patches that go through a worker's network together
     shuffle_buffer: int = Field(1024, ge=1)  # patches that are mixed with each other
     seed: int = Field(0, ge=0, lt=2**20)
-    init_from: str | None = None  # training state to go on from, its step count and optimizer included
+    init_from: Place[str | None] = None  # training state to go on from, its step count and optimizer included
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
     shard_images: int = Field(256, ge=1)  # images in a shard of loose files, at most
@@ -92,27 +91,27 @@ class TrainSettings(Settings):
 
     # These do not: they may change between two attempts at one output. Another number of workers is another batch size,
     # though: the run goes on, but not bit for bit as it would have.
-    allow_local: bool = False  # paths are the same folder on all nodes of the cluster
-    workers: int = Field(1, ge=1)
-    min_workers: int | None = Field(None, ge=1)  # where the cluster has no room for all: go on with so many, or more
-    gpus_per_worker: int | None = Field(None, ge=0, le=1)  # None: 1 where the cluster has GPUs
-    cpus_per_worker: float | None = Field(None, gt=0)  # None: what leaves room for the reading tasks
-    threads: int | None = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the machine's cores
-    checkpoint_every: int = Field(500, ge=1)  # steps
-    keep: int = Field(3, ge=1)  # checkpoints
-    log_every: int = Field(50, ge=1)  # steps
-    halt_s: float = Field(30.0, ge=0)  # seconds that a checkpoint may take before workers are ended on purpose
-    max_failures: int = Field(10, ge=0)  # deaths of workers after which the run is given up
-    max_skipped: Allowance = "10%"  # images that cannot be used before the run is given up: a number or a share
-    validation: str | None = None  # clean images that are restored and scored every so often
-    validation_corrupted: str | None = None  # the same images damaged, instead of their JPEGs
-    validation_images: int = Field(16, ge=1)  # the first so many, the middle of each
-    validation_quality: int = Field(10, ge=0, le=100)  # of their JPEGs, which are 4:2:0
-    validate_every: int = Field(1000, ge=1)  # steps
-    track: tuple[Literal["wandb", "mlflow"], ...] = ()  # where else the metrics go; needs driftrec[track]
-    weights_dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of model.safetensors
-    recommend: dict[str, Any] | None = None  # steps, fidelity, start: what a restore with the model does unless told
-    data_licence: str | None = None  # of the data, for the model card
+    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+    workers: Free[int] = Field(1, ge=1)
+    min_workers: Free[int | None] = Field(None, ge=1)  # where there is no room for all: go on with so many
+    gpus_per_worker: Free[int | None] = Field(None, ge=0, le=1)  # None: 1 where the cluster has GPUs
+    cpus_per_worker: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the reading tasks
+    threads: Free[int | None] = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the machine's cores
+    checkpoint_every: Free[int] = Field(500, ge=1)  # steps
+    keep: Free[int] = Field(3, ge=1)  # checkpoints
+    log_every: Free[int] = Field(50, ge=1)  # steps
+    halt_s: Free[float] = Field(30.0, ge=0)  # seconds that a checkpoint may take before workers are ended on purpose
+    max_failures: Free[int] = Field(10, ge=0)  # deaths of workers after which the run is given up
+    max_skipped: Free[Allowance] = "10%"  # images that cannot be used before the run is given up: a number or a share
+    validation: Free[Place[str | None]] = None  # clean images that are restored and scored every so often
+    validation_corrupted: Free[Place[str | None]] = None  # the same images damaged, instead of their JPEGs
+    validation_images: Free[int] = Field(16, ge=1)  # the first so many, the middle of each
+    validation_quality: Free[int] = Field(10, ge=0, le=100)  # of their JPEGs, which are 4:2:0
+    validate_every: Free[int] = Field(1000, ge=1)  # steps
+    track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs driftrec[track]
+    weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # of model.safetensors
+    recommend: Free[dict[str, Any] | None] = None  # steps, fidelity, start of a restore, unless it is told
+    data_licence: Free[str | None] = None  # of the data, for the model card
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainSettings":
@@ -161,24 +160,6 @@ class TrainSettings(Settings):
     def denoiser(self) -> Denoiser:
         """A new network in its process; the weights come from PyTorch's global generator."""
         return Denoiser(NCSNpp(self.network.build()), self.build_process(), self.form, self.residual_std)
-
-
-# Fields of TrainSettings that may differ between two attempts at the same output. Data and corrupted images are known
-# by what they hold.
-FREE_FIELDS = frozenset(
-    "data output allow_local corrupted workers min_workers gpus_per_worker cpus_per_worker threads checkpoint_every "
-    "keep log_every max_failures max_skipped validation validation_corrupted validation_images validation_quality "
-    "validate_every halt_s "
-    "track weights_dtype recommend data_licence".split()
-)
-
-PLACES = ("data", "output", "corrupted", "validation", "validation_corrupted", "init_from")
-
-
-def shown(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as JSON types, without what a URL may hold of secrets."""
-    values = settings.model_dump(mode="json")
-    return values | {name: redact(values[name]) for name in PLACES if values[name] is not None}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -39,7 +39,7 @@ from pipeline.train.feed import NAMED, Feed, drawers, too_many_skipped
 from pipeline.train.halt import Requests
 from pipeline.train.metrics_log import Interval, Journal
 from pipeline.train.model_card import make_card, render
-from pipeline.train.settings import TrainSettings, flat, shown
+from pipeline.train.settings import TrainSettings, flat
 from pipeline.train.validation import Source, load_samples, validate
 from pipeline.train.windows import Drawing, Position
 
@@ -139,7 +139,7 @@ class Worker:
         self.document = json.loads(self.store.read(RUN))
         named = f"{self.store.url} {self.document['fingerprint']}"
         identity = hashlib.sha256(named.encode()).hexdigest()[:16]
-        arguments = self.store.url, identity, flat(shown(self.settings))
+        arguments = self.store.url, identity, flat(self.settings.public())
         self.trackers = [trackers.Cautious(name, *arguments) for name in self.settings.track]
         self.journal.listeners = [trackers.TensorBoard(self.store, self.journal.lines), *self.trackers]
         source = self.task.validation
@@ -255,7 +255,7 @@ class Worker:
 
     def save_model(self, skipped: Mapping[str, int]) -> None:
         """The averaged weights as a file for inference, and its card."""
-        network, settings = self.learner.denoiser.network, shown(self.settings)
+        network, settings = self.learner.denoiser.network, self.settings.public()
         batch = self.batch * self.group.world
         card = make_card(
             *(self.document, settings, self.journal.lines, self.learner.step_count, batch, skipped),

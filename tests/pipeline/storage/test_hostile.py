@@ -152,7 +152,7 @@ def test_secrets_in_urls_are_not_repeated(
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caplog.text
     settings = job.RestoreSettings(input=url, output=url, model=url, only_listed=url)
-    assert "hunter2" not in json.dumps(job.shown(settings))
+    assert "hunter2" not in json.dumps(settings.public())
 
 
 @pytest.fixture

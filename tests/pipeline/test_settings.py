@@ -7,9 +7,12 @@ import pytest
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
-from pipeline.restore.settings import FREE_FIELDS, RestoreSettings
+from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings
+from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
-from pipeline.settings import Settings, allowed_failures, load
+from pipeline.settings import Mark, Settings, allowed_failures, load
+from pipeline.survey.settings import SurveySettings
+from pipeline.train.settings import TrainSettings
 
 PLACES = {"input": "in", "output": "out"}
 
@@ -96,10 +99,30 @@ def test_allowed_failures_refuses(text: str) -> None:
         allowed_failures(text, 1)
 
 
-def test_free_fields_exist() -> None:
-    assert set(RestoreSettings.model_fields) >= FREE_FIELDS
+JOBS = [
+    RestoreSettings(input="i", output="o"),
+    EvaluateSettings(reference="r", output="o"),
+    DegradeSettings(input="i", output="o"),
+    SurveySettings(input="i", output="o"),
+    TrainSettings(data="d", output="o"),
+]
 
 
+@pytest.mark.parametrize("settings", JOBS, ids=lambda settings: type(settings).__name__)
+def test_a_run_is_the_same_wherever_it_works_and_however_fast(settings: Settings) -> None:
+    fixed = settings.determining()
+    free = {"input", "output", "data", "actors", "workers", "progress_s", "allow_local", "max_failed"}
+    assert not fixed.keys() & free
+    assert {"seed", "limit", "shard_bytes", "max_pixels"} <= fixed.keys()
+
+
+@pytest.mark.parametrize("settings", JOBS, ids=lambda settings: type(settings).__name__)
+def test_no_place_shows_credentials(settings: Settings) -> None:
+    given = dict.fromkeys(settings.marked(Mark.place), "s3://key:hunter2@bucket/x")
+    many = {name: ("n=s3://key:hunter2@bucket/x?steps=3",) for name, value in settings if isinstance(value, tuple)}
+    told = settings.model_copy(update=given | {name: many[name] for name in given.keys() & many.keys()}).public()
+    assert "hunter2" not in str(told)
+    assert all("bucket" in str(told[name]) for name in given)
 @pytest.mark.parametrize(
     "text",
     [
