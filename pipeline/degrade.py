@@ -16,17 +16,16 @@ import pyarrow as pa
 
 from driftrec.errors import DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, decode
-from pipeline.cluster import connection
-from pipeline.cluster.graph import Graph, Pool, work
+from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.evaluate.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
 from pipeline.evaluate.settings import DegradeSettings
 from pipeline.evaluate.stage import failure
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
-from pipeline.runs.ledger import IMAGES, OK, Ledger
-from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
-from pipeline.runs.run import plan as plan_run
+from pipeline.job import carry_out, dry_run, finished_shards
+from pipeline.runs.ledger import IMAGES, OK
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
@@ -143,20 +142,14 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     rows = len(conditions)
     given = (settings.output, listing, settings.public(), settings.determining(), settings.max_failed)
     run = open_run("degrade", *given, schema=SCHEMA, rows_per_image=rows, repair=settings.repair)
-    if result := earlier_result(run):
-        log.info("finished already: %s", run.store.url)
-        return result
-    session = connection.connected(partial(fail, run)) if run.todo else None
-    return attempt(run, partial(_attempt, run, settings, conditions), session)
+    return carry_out(run, partial(_attempt, run, settings, conditions), needs_ray=bool(run.todo))
 
 
 def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:
     """What would be done. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing = _found(settings)
-    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
     slugs = [condition.slug for condition in conditions]
-    told = {"job": "degrade", "state": "dry run", "exit_code": 0, **plan_run(listing, done), "conditions": slugs}
-    return told | {"settings": settings.public()}
+    return dry_run("degrade", settings, listing, finished_shards(settings.output, listing), conditions=slugs)
 
 
 def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:
@@ -172,5 +165,5 @@ def _attempt(run: Run, settings: DegradeSettings, conditions: Sequence[Condition
         pool = Pool.fit(settings.actors, None, 0.0, len(run.todo))
         arguments = (settings, conditions, run.store)
         graph = Graph(DegradeShard, arguments, pool, partial(output_name, wanted="jpeg"))
-        work(run, graph, settings.progress_s)
+        work_through(run, graph, settings.progress_s)
     return finish(run, {"conditions": [condition.slug for condition in conditions]})

@@ -161,7 +161,7 @@ def _on_rows(stage: type[ShardStage]) -> type[ShardStage]:
     return OnRows
 
 
-def work(run: Run, graph: Graph, progress_s: float) -> None:
+def work_through(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
     try:

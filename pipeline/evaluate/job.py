@@ -7,31 +7,29 @@ pool, of restoring actors (`pipeline.evaluate.model_pool`).
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from pipeline.cluster import connection
-from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work
+from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work_through
 from pipeline.evaluate.candidates import find_candidates
 from pipeline.evaluate.conditions import conditions_of
 from pipeline.evaluate.evaluation import Evaluation, list_references, open_evaluate
 from pipeline.evaluate.metrics import plan_metrics
 from pipeline.evaluate.model_pool import RestoringPool, start_pool, stop_pool
-from pipeline.evaluate.reduction import Reduction
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.evaluate.stage import ScoreShard
 from pipeline.evaluate.summary import reduce_ledger, summarize
 from pipeline.inputs.names import output_name
+from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.restore.estimate import sample_images, seconds_per_megapixel
-from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import attempt, earlier_result, fail, finish
-from pipeline.runs.run import plan as plan_run
-from pipeline.storage import open_store
+from pipeline.runs.run import finish
 
 log = logging.getLogger(__name__)
 
+REPORT = "pipeline.evaluate.report:write_evaluate_report"
 SHARE_RESTORING, SHARE_SCORING = 0.5, 0.25  # of the cluster's CPUs, where both pools are; the rest is for read tasks
 
 
@@ -42,13 +40,8 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """
     evaluation = open_evaluate(settings)
     run = evaluation.run
-    if result := earlier_result(run):
-        log.info("finished already: %s", run.store.url)
-        return result
-    log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
     pictures = settings.report and bool(evaluation.candidates.models)
-    session = connection.connected(partial(fail, run)) if run.todo or pictures else None
-    return attempt(run, partial(_attempt, evaluation), session)
+    return carry_out(run, partial(_attempt, evaluation), needs_ray=bool(run.todo) or pictures)
 
 
 def _attempt(evaluation: Evaluation) -> dict[str, Any]:
@@ -56,12 +49,12 @@ def _attempt(evaluation: Evaluation) -> dict[str, Any]:
     run, settings = evaluation.run, evaluation.settings
     with _restoring(evaluation) as (pool, beside):
         if run.todo:
-            work(run, _graph(evaluation, pool, beside), settings.progress_s)
+            work_through(run, _graph(evaluation, pool, beside), settings.progress_s)
         reduction = reduce_ledger(evaluation)
         summary = summarize(evaluation, reduction)
         result = finish(run, {name: summary[name] for name in ("warnings", "conditions")})
         if settings.report:
-            _write_page(evaluation, summary, reduction, result, pool)
+            write_page(REPORT, evaluation, summary, reduction, result, pool)
     return result
 
 
@@ -69,28 +62,20 @@ def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """What would be done, and about how long it would take. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing, plan = conditions_of(settings), list_references(settings), plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)
-    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = finished_shards(settings.output, listing)
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     restoring = {
         model.name: megapixels * len(conditions) * seconds_per_megapixel(model.weights, model.sampling, settings.seed)
         for model in candidates.models
     }
-    return {
-        "job": "evaluate",
-        "state": "dry run",
-        "exit_code": 0,
-        **plan_run(listing, done),
-        "conditions": [condition.slug for condition in conditions],
-        "candidates": candidates.describe(),
-        **plan.recipe(),
-        "estimate": {
-            "images": images,
-            "rows": images * len(conditions) * len(candidates.names),
-            "megapixels_to_do": round(megapixels, 2),
-            "restoring_seconds_of_one_actor": {name: round(seconds, 1) for name, seconds in restoring.items()},
-        },
-        "settings": settings.public(),
+    estimate = {
+        "images": images,
+        "rows": images * len(conditions) * len(candidates.names),
+        "megapixels_to_do": round(megapixels, 2),
+        "restoring_seconds_of_one_actor": {name: round(seconds, 1) for name, seconds in restoring.items()},
     }
+    told = {"conditions": [condition.slug for condition in conditions], "candidates": candidates.describe()}
+    return dry_run("evaluate", settings, listing, done, **told, **plan.recipe(), estimate=estimate)
 
 
 @contextmanager
@@ -124,19 +109,3 @@ def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> 
     files = evaluation.candidates.files
     others = {f"--candidate {one.name}": partners.store for one in files for partners in one.partners.values()}
     return Graph(ScoreShard, given, size, partial(output_name, wanted="jpeg"), others)
-
-
-def _write_page(
-    evaluation: Evaluation,
-    summary: Mapping[str, Any],
-    reduction: Reduction,
-    result: Mapping[str, Any],
-    pool: RestoringPool | None,
-) -> None:
-    """Write report.html; without it the run is as good."""
-    try:
-        from pipeline.evaluate.report import write_evaluate_report
-
-        write_evaluate_report(evaluation, summary, reduction, result, pool)
-    except Exception as error:
-        log.warning("report.html was not written: %s: %s", type(error).__name__, error)

@@ -12,13 +12,11 @@ from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, read_shard
+from pipeline.job import dry_run, finished_shards
 from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore, resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
-from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import plan
-from pipeline.storage import open_store
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
 CROP = 128  # pixels, side of the crop on which the network is timed
@@ -28,24 +26,18 @@ def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
     """Shards, bytes, resolved settings and an estimate of the cost. Raises InvalidInput as the run would."""
     listing, weights = list_restore(settings), find(settings.model)
     settings = resolve(settings, weights)
-    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
+    done = finished_shards(settings.output, listing)
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     seconds = megapixels * seconds_per_megapixel(weights, sampling_of(settings), settings.seed)
     actors = settings.actors or os.cpu_count() or 1
-    return {
-        "job": "restore",
-        "state": "dry run",
-        "exit_code": 0,
-        **plan(listing, done),
-        "estimate": {
-            "images": images,
-            "megapixels_to_do": round(megapixels, 2),
-            "seconds_of_one_actor": round(seconds, 1),
-            "actors": actors,
-            "seconds": round(seconds / actors, 1),
-        },
-        "settings": settings.public(),
+    estimate = {
+        "images": images,
+        "megapixels_to_do": round(megapixels, 2),
+        "seconds_of_one_actor": round(seconds, 1),
+        "actors": actors,
+        "seconds": round(seconds / actors, 1),
     }
+    return dry_run("restore", settings, listing, done, estimate=estimate)
 
 
 def sample_images(listing: Listing, done: Collection[str], max_pixels: int) -> tuple[int, float]:

@@ -1,26 +1,25 @@
 """The restore job: a graph whose stage restores and writes, and the run around it."""
 
-import logging
 from collections.abc import Generator
 from functools import partial
 from typing import Any
 
 from driftrec.restoration.options import DEFAULTS
-from pipeline.cluster import connection
-from pipeline.cluster.graph import Graph, Pool, work
+from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
+from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
-from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
 
-log = logging.getLogger(__name__)
+REPORT = "pipeline.restore.report:write_restore_report"
 
 
 def run_restore(settings: RestoreSettings) -> dict[str, Any]:
@@ -29,19 +28,16 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
     """
     run, weights, settings = open_restore(settings)
-    if result := earlier_result(run):
-        log.info("finished already: %s", run.store.url)
+
+    def work() -> dict[str, Any]:
+        if run.todo:
+            work_through(run, _graph(len(run.todo), settings, weights, run.store), settings.progress_s)
+        result = finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
+        if settings.report and result["state"] == "done":
+            write_page(REPORT, settings.input, settings.output, run.listing.shards, result)
         return result
-    log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
 
-    def attempted() -> dict[str, Any]:
-        _work(run, settings, weights)
-        return finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
-
-    result = attempt(run, attempted, connection.connected(partial(fail, run)) if run.todo else None)
-    if settings.report and result["state"] == "done":
-        _report(settings, run, result)
-    return result
+    return carry_out(run, work, needs_ray=bool(run.todo))
 
 
 def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettings]:
@@ -89,12 +85,6 @@ def list_restore(settings: RestoreSettings) -> Listing:
     ).bounded(settings.max_file_bytes)
 
 
-def _work(run: Run, settings: RestoreSettings, weights: Weights) -> None:
-    """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
-    if run.todo:
-        work(run, _graph(len(run.todo), settings, weights, run.store), settings.progress_s)
-
-
 def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
 ) -> Generator[dict[str, Any]]:
@@ -109,13 +99,3 @@ def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Sto
 
 def _output_name(settings: RestoreSettings) -> partial[str]:
     return partial(output_name, wanted=settings.format)
-
-
-def _report(settings: RestoreSettings, run: Run, result: dict[str, Any]) -> None:
-    """Write report.html; without it the run is as good."""
-    try:
-        from pipeline.restore.report import write_restore_report
-
-        write_restore_report(settings.input, settings.output, run.listing.shards, result)
-    except Exception as error:
-        log.warning("report.html was not written: %s: %s", type(error).__name__, error)

@@ -11,26 +11,26 @@ from typing import Any
 
 from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
-from pipeline.cluster import connection
-from pipeline.cluster.graph import work
+from pipeline.cluster.graph import work_through
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Shard, files_of, rows_of
+from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
-from pipeline.runs.ledger import FOLDER, Ledger
-from pipeline.runs.run import Run, attempt, earlier_result, fail, finish, open_run
-from pipeline.runs.run import plan as plan_run
+from pipeline.runs.ledger import FOLDER
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage import open_store
 from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.graph import SurveyGraph
 from pipeline.survey.settings import COST_FIELDS, SurveySettings
 from pipeline.survey.stage import SCHEMA, SurveyShard
-from pipeline.survey.summary import Survey, reduce_ledger, summarize
+from pipeline.survey.summary import reduce_ledger, summarize
 
 log = logging.getLogger(__name__)
 
+REPORT = "pipeline.survey.report:write_survey_report"
 EXAMPLES = 12  # files that are shown, and measured with
 ON_STDOUT = ("files", "sound", "damaged", "megapixels", "formats", "compressed_before", "cost")  # of summary.json
 
@@ -48,11 +48,9 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     given = (settings.output, listing, settings.public(), fixed, settings.max_failed)
     run = open_run("survey", *given, schema=SCHEMA, folders=(FOLDER,), at_end=(TABLE, SUMMARY))
     asked = settings.model_dump(mode="json", include=set(COST_FIELDS))
-    if (result := earlier_result(run)) and result.get("asked") == asked:
-        log.info("finished already: %s", run.store.url)
-        return result
-    session = connection.connected(partial(fail, run)) if run.todo or model else None
-    return attempt(run, partial(_attempt, run, settings, share, model, asked), session)
+    work = partial(_attempt, run, settings, share, model, asked)
+    needs_ray = bool(run.todo) or model is not None
+    return carry_out(run, work, needs_ray, holds=lambda result: result.get("asked") == asked)
 
 
 def plan_survey(settings: SurveySettings) -> dict[str, Any]:
@@ -60,9 +58,8 @@ def plan_survey(settings: SurveySettings) -> dict[str, Any]:
     listing = _list(settings)
     if settings.calibration_s:
         find_model(settings)
-    done = Ledger(open_store(settings.output)).committed() & {shard.id for shard in listing.shards}
-    told = {"job": "survey", "state": "dry run", "exit_code": 0, **plan_run(listing, done)}
-    return told | {"share_decoded": _share(settings, listing), "settings": settings.public()}
+    done = finished_shards(settings.output, listing)
+    return dry_run("survey", settings, listing, done, share_decoded=_share(settings, listing))
 
 
 def _list(settings: SurveySettings) -> Listing:
@@ -78,7 +75,7 @@ def _attempt(
 ) -> dict[str, Any]:
     """Work, sums, reports."""
     if run.todo:
-        work(run, SurveyGraph.over(SurveyShard(settings, share, run.store)), settings.progress_s)
+        work_through(run, SurveyGraph.over(SurveyShard(settings, share, run.store)), settings.progress_s)
     survey = reduce_ledger(run)
     examples = survey.examples(EXAMPLES)
     files = read_files({shard.id: shard for shard in run.listing.shards}, examples)
@@ -87,7 +84,7 @@ def _attempt(
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     result = finish(run, {name: summary[name] for name in ON_STDOUT if name in summary} | {"asked": asked})
     if settings.report:
-        _write_page(run, summary, survey, files, result)
+        write_page(REPORT, run, summary, survey, files, result)
     return result
 
 
@@ -113,19 +110,3 @@ def _files(shard: Shard, keys: set[str]) -> Iterator[tuple[str, bytes]]:
         yield from ((key, shard.store.read(names[key])) for key in sorted(keys & names.keys()))
     else:
         yield from ((row.key, bytes(row.data)) for row in rows_of(shard) if row.key in keys)
-
-
-def _write_page(
-    run: Run,
-    summary: dict[str, Any],
-    survey: Survey,
-    files: Sequence[tuple[dict[str, Any], bytes]],
-    result: dict[str, Any],
-) -> None:
-    """Write report.html; without it the run is as good."""
-    try:
-        from pipeline.survey.report import write_survey_report
-
-        write_survey_report(run, summary, survey, files, result)
-    except Exception as error:
-        log.warning("report.html was not written: %s: %s", type(error).__name__, error)

@@ -29,6 +29,7 @@ from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
+from pipeline.job import dry_run
 from pipeline.runs import run
 from pipeline.runs.integrity import MISSING, sha256_of
 from pipeline.runs.ledger import RESULT
@@ -93,15 +94,12 @@ def plan_train(settings: TrainSettings) -> dict[str, Any]:
     list_validation(settings)
     initial_state(settings)
     mark = checkpoints.latest(open_store(settings.output))
-    return {
-        "job": "train",
-        "dry_run": True,
-        "settings": settings.public(),
-        "data": run.plan(data.clean, []),
+    told = {
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
         "steps_done": mark.step if mark else 0,
     }
+    return dry_run("train", settings, data.clean, set(), **told)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model:
     run, weights, settings = job.open_restore(settings)
     model.write_bytes(small_model.read_bytes()[:-1])
     with pytest.raises(DriftRecError, match=r"m\.safetensors"):
-        job._work(run, settings, weights)
+        list(job.graph(run.todo, settings, weights, run.store))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_bad_input_is_refused_before_anything_starts(
     places = {"input": f"{tmp_path}/in", "output": f"{tmp_path}/done", "model": "identity", "report": False}
     if changes.get("seed"):
         run_restore(RestoreSettings(**places))
-    monkeypatch.setattr("pipeline.restore.job._work", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr("pipeline.restore.job.work_through", lambda *_: pytest.fail("something was started"))
     given = {name: value.format(tmp=tmp_path) if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(InvalidInput, match=told):
         run_restore(RestoreSettings(**{**places, **given}))

@@ -263,7 +263,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
     assert command.main(arguments) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["settings"]["optimizer"]["steps"] == 30
-    assert plan["data"]["images"] == 5
+    assert (plan["state"], plan["exit_code"], plan["images"]) == ("dry run", 0, 5)
     assert plan["patches"] == 30 * 8
     assert plan["steps_done"] == 0
     assert plan["parameters"] == parameter_count(NCSNpp(NetworkConfig.tiny()))

@@ -1,0 +1,62 @@
+"""The course that every job with a ledger takes: opened, perhaps finished already, attempted, told of.
+
+A job lists its input, opens OUTPUT (`runs.run.open_run`) and hands over what is to be done; a dry run tells of the same
+listing and writes nothing. Must know nothing of one job's settings, stages or pages.
+"""
+
+import logging
+import pkgutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pipeline.cluster import connection
+from pipeline.inputs.listing import Listing
+from pipeline.runs.ends import Exit
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run import Run, attempt, earlier_result, fail, plan
+from pipeline.settings import Settings
+from pipeline.storage import open_store
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+
+
+def carry_out(
+    run: Run, work: Callable[[], Result], needs_ray: bool, holds: Callable[[Result], bool] = lambda _: True
+) -> Result:
+    """The result of `work`, or that of an earlier attempt that has left nothing to do.
+
+    Args:
+        run: opened.
+        work: does what is left, ends with `runs.run.finish`, and gives its result.
+        needs_ray: whether `work` uses the cluster.
+        holds: whether an earlier result is still what is asked for.
+
+    Raises DriftRecError where the run cannot get through; _RESULT.json tells of it.
+    """
+    if (result := earlier_result(run)) and holds(result):
+        log.info("finished already: %s", run.store.url)
+        return result
+    log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
+    return attempt(run, work, connection.connected(partial(fail, run)) if needs_ray else None)
+
+
+def finished_shards(output: str, listing: Listing) -> set[str]:
+    """Ids of the shards of this listing that OUTPUT has a ledger part of."""
+    return Ledger(open_store(output)).committed() & {shard.id for shard in listing.shards}
+
+
+def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **told: Any) -> Result:
+    """What would be done: the input, what of it is done, what else the job tells, its settings."""
+    common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
+    return common | plan(listing, done) | told | {"settings": settings.public()}
+
+
+def write_page(writer: str, *given: Any) -> None:
+    """report.html, by a function that is named "module:function" and not loaded before; without it a run is as good."""
+    try:
+        pkgutil.resolve_name(writer)(*given)
+    except Exception as error:
+        log.warning("report.html was not written: %s: %s", type(error).__name__, error)
