@@ -37,7 +37,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python -m benchmarks.throughput
 
 # Stamps: written only after a whole install, so a killed one is taken up again.
 $(VENV)/.runtime: requirements/runtime.lock pyproject.toml

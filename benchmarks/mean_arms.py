@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))  # the benchmarks that run as scripts name each other so
-
-from arms import batches
-from scores import Set, clean_images
-
+from benchmarks.ablations import batches
+from benchmarks.scores import Set, clean_images
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.jpeg.codec import degrade

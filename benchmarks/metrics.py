@@ -1,6 +1,6 @@
 """How many images a second get PSNR, SSIM, BEF and PSNR-B on one core, and how many the usual way?
 
-python benchmarks/metrics.py [--images 16] [--rounds 5] [--size 256]
+python -m benchmarks.metrics [--images 16] [--rounds 5] [--size 256]
 
 The usual way is scikit-image for SSIM (its default window) and PSNR, and the blocking effect factor in NumPy, image by
 image, channel by channel. Ours is `pair_scores`. Both start from the same decoded 8-bit images. Interleaved: each round

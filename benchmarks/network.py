@@ -1,6 +1,6 @@
 """How fast is one evaluation of the paper's network on this CPU, and what does the speed cost in accuracy?
 
-python benchmarks/network.py [--size 256] [--rounds 3] [--threads 2] [--authors CHECKOUT]
+python -m benchmarks.network [--size 256] [--rounds 3] [--threads 2] [--authors CHECKOUT]
 
 The same random weights go through: the authors' network as shipped (if the folder of a checkout of their public
 repository is given), ours in float32 with every filter as a plain depth-wise convolution, ours in float32, and ours in

@@ -1,6 +1,6 @@
 """How good is a restored image, beside its JPEG and beside what other tools make of it? Means over photographs.
 
-python benchmarks/quality.py data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
+python -m benchmarks.quality data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
                              [--model tiny] [--steps 8] [--start 0.1,0.2] [--limit N] [--no-rivals] [--no-average]
 
 Prints a table a condition: the JPEG itself; ffmpeg's spp at the quantiser whose PSNR is best for that condition, and
@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rivals import jpegqs, spp
-from scores import Scores, Set, cells, clean_images, header
 
+from benchmarks.other_tools import jpegqs, spp
+from benchmarks.scores import Scores, Set, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg

@@ -1,6 +1,6 @@
 """The evaluation that README and docs/evaluate.md show: JPEG, the embedded model and what one could install instead.
 
-python benchmarks/report.py data/photos/devtest data/standins out/evaluation [--limit N] [--quality ...]
+python -m benchmarks.report data/photos/devtest data/standins out/evaluation [--limit N] [--quality ...]
 
 `driftrec degrade` writes the damaged images, ffmpeg's spp (at the quantiser with the best PSNR for each condition) and
 jpegqs restore them (`apt-get install ffmpeg jpegqs`), `driftrec evaluate` does the rest and leaves
@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rivals import Set, jpegqs, spp
+
+from benchmarks.other_tools import Set, jpegqs, spp
 
 Pixels = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """Error against evaluations for every sampler and grid, on a case with the exact score.
 
-python benchmarks/samplers.py [--process ouve tsdve cosve] [--markdown]
+python -m benchmarks.samplers [--process ouve tsdve cosve] [--markdown]
 
 x0 - y is Gaussian with five scales from 0.01 to 0.15 (pixels in [0, 1]), so that the score is known in closed form. The
 error is the root mean square, over the scales, of ln(standard deviation of the samples / true one); 50,000 samples a

@@ -1,6 +1,6 @@
 """How many evaluations does a sampler need? Scores against evaluations on photographs, and what averaging brings.
 
-python benchmarks/steps.py data/photos/devtest data/standins [--quality 10] [--model tiny] [--limit N] [--keep FOLDER]
+python -m benchmarks.steps data/photos/devtest data/standins [--quality 10] [--model tiny] [--limit N] [--keep FOLDER]
 
 Prints two tables: every sampler at 1 to 100 evaluations, and the mean of 1 to 8 samples of the multistep sampler (the
 paper's Fig. 7). BEF is in squared levels of 255. lpips-like and kid* are stand-ins (`python -m recipes.standins`): good
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scores import HIGHER_IS_BETTER, Scores, Set, cells, clean_images, header
 
+from benchmarks.scores import HIGHER_IS_BETTER, Scores, Set, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade

@@ -1,6 +1,6 @@
 """How many local JPEG files a second a survey reads the headers of, and what memory it takes.
 
-    python benchmarks/survey.py data/photos/devtest [--files 2000,20000]
+    python -m benchmarks.survey data/photos/devtest [--files 2000,20000]
 
 Each number of files is surveyed twice, in processes of their own: by the stage alone (a second of CPU time is then a
 second of one core, however busy the machine is), and as `driftrec survey --pixels none --calibration 0` does it, Ray
@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from PIL import Image
 
 from pipeline.inputs.listing import list_input

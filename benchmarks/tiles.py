@@ -1,6 +1,6 @@
 """What do tiles change? Restored in tiles against restored whole, on photographs of quality 10 (4:2:0).
 
-python benchmarks/tiles.py data/photos/devtest [--side 768] [--limit 10] [--tiles 128,256,512] [--fidelity 1]
+python -m benchmarks.tiles data/photos/devtest [--side 768] [--limit 10] [--tiles 128,256,512] [--fidelity 1]
                            [--model tiny]
 
 Each photograph is mirrored at its edges to --side pixels. The table gives the largest and the mean difference from the

@@ -1,6 +1,6 @@
 """How fast is one training step, against a plain one of the same network?
 
-python benchmarks/train_step.py [--rounds 5] [--threads 2] [--only tiny|paper]
+python -m benchmarks.train_step [--rounds 5] [--threads 2] [--only tiny|paper]
 
 Ours is what `driftrec train` does: bfloat16 autocast, channels_last, gradient clipping, AdamW, EMA. The plain step does
 the same in float32 on contiguous tensors. Interleaved: each round runs one step of either. Prints the fastest round of

@@ -1,6 +1,6 @@
 """How long `driftrec verify` takes on a sound run, and what memory: by hand-made pictures and the real ledger.
 
-    python benchmarks/verify.py [--images 4000] [--side 192] [--shard-images 64]
+    python -m benchmarks.verify [--images 4000] [--side 192] [--shard-images 64]
 
 Outputs are small PNGs of noise (192x192: about 110 KB), written as a run writes them. Each line is a process of its
 own: its seconds of wall and CPU time, and its peak of memory. "quick" is `--quick`; "again" is what a run that is
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 from PIL import Image
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.rivals import spp
+from benchmarks.other_tools import spp
 from driftrec import Restorer
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.opening import open_picture

@@ -1,6 +1,6 @@
 """What helps? The same small network trained for equal steps in different ways, and what came of it.
 
-python benchmarks/arms.py data/photos data/standins [--steps 800] [--images 24] [--arm NAME ...] [--keep FOLDER]
+python -m benchmarks.ablations data/photos data/standins [--steps 800] [--images 24] [--arm NAME ...] [--keep FOLDER]
 
 Each arm changes one thing of the first. Prints a row an arm: scores at quality 10, 4:2:0, of the mean (one evaluation)
 and of a sample of 8 multistep steps, over photographs that none has seen. All arms see the same patches in the same
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scores import Scores, cells, clean_images, header
 
+from benchmarks.scores import Scores, cells, clean_images, header
 from driftrec import Restorer
 from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
 from driftrec.diffusion.denoiser import Denoiser, Form

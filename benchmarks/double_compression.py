@@ -1,6 +1,6 @@
 """How often `double_compression.earlier` sees an earlier compression, and how often it sees one that never was.
 
-    python benchmarks/double.py data/photos/devtest [--images 100]
+    python -m benchmarks.double_compression data/photos/devtest [--images 100]
 
 Every photograph is compressed once at a pair's second quality, and twice: on the same grid, and with 1 to 4 rows and
 columns cut off in between, as many as its number in the folder says. Precision is that of as many files of one kind as
@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 from PIL import Image
 

@@ -1,6 +1,6 @@
 """The restore graph with the identity model against a bare pool of two processes that decodes, encodes and writes.
 
-    python benchmarks/pipeline.py [--images 1500] [--pairs 3]
+    python -m benchmarks.throughput [--images 1500] [--pairs 3]
 
 Interleaved pairs (pool, graph, pool, graph, ...), because a shared machine is not equally fast all the time. The graph
 does more: it hashes inputs and outputs, reads the JPEG's tables, measures blocking before and after, and writes the
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script: in this file's own folder `pipeline` is this file
-
 import numpy as np
 from PIL import Image
 
