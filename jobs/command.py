@@ -25,37 +25,43 @@ class Parts(NamedTuple):
     settings: str  # a class of settings with a field `output`
     plan: str  # settings -> what --dry-run tells
     run: str  # settings -> the result
+    example: str  # a command line, for the help
 
 
-def add_common(told: argparse.ArgumentParser) -> None:
-    """The flags that every job has."""
-    told.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
-    told.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win over it")
-    told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
-    told.add_argument("--seed", type=int, metavar="N", help="seed of all noise (default 0)")
-    told.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    told.add_argument(
-        "--allow-local",
-        action="store_true",
-        default=None,
-        help="on a cluster of several nodes: paths are the same folder on all of them",
+def make_parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
+    """The command line of a job: a flag for every setting, and what every job has."""
+    from jobs.flags import Parser, add_settings
+
+    settings = pkgutil.resolve_name(parts.settings)
+    told = Parser(
+        prog=f"driftrec {name}",
+        usage=" ".join([f"driftrec {name}", *(field.upper() for field in settings.required()), "[FLAGS]"]),
+        description=about.partition(": ")[2],
+        epilog=f"Example: {parts.example}",
+        allow_abbrev=False,
     )
-    told.add_argument("--dry-run", action="store_true", help="tell what would be done and what it costs; write nothing")
+    common = told.add_argument_group("Of every job")
+    common.add_argument("--config", metavar="FILE", help="YAML file of settings, NAME: VALUE; flags win over it")
+    common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
+    common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
+    common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
+    add_settings(told, settings)
+    return told
 
 
-def run_job(name: str, told: argparse.ArgumentParser, argv: Sequence[str] | None, parts: Parts) -> int:
+def run_job(name: str, about: str, argv: Sequence[str] | None, parts: Parts) -> int:
     """Read the settings of a job; plan, submit or run it; print the result. Gives the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = vars(told.parse_args(arguments))
-    config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
-    if submit:
-        choose_token()
+    arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
     def job() -> dict[str, Any]:
+        with contextlib.redirect_stdout(stdout):  # where --help goes
+            flags = vars(make_parser(name, about, parts).parse_args(arguments))
+        config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
         from pipeline.settings import load
 
         settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
         if submit and not dry_run:
+            choose_token()
             from pipeline.cluster.submit import submit_job
 
             return submit_job(submit, name, arguments, settings.output)

@@ -2,10 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -24,6 +25,13 @@ class Mark(Enum):
     place = "a path or URL, or several: shown without credentials, and known by what is there"
 
 
+@dataclass(frozen=True)
+class Alone:
+    """What a flag means that is given without a value."""
+
+    value: str
+
+
 T = TypeVar("T")
 Free = Annotated[T, Mark.free]
 Place = Annotated[T, Mark.place]
@@ -33,11 +41,17 @@ class Settings(BaseModel):
     """Base of all settings: an unknown name is an error, and nothing changes after the check."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    shortcuts: ClassVar[dict[str, str]] = {}  # further flags, by the dotted names of settings
 
     @classmethod
     def marked(cls, mark: Mark) -> set[str]:
         """Names of the fields that bear this mark."""
         return {name for name, field in cls.model_fields.items() if mark in field.metadata}
+
+    @classmethod
+    def required(cls) -> list[str]:
+        """Names of the fields without a default, in their order: what is given by position."""
+        return [name for name, field in cls.model_fields.items() if field.is_required()]
 
     def public(self) -> dict[str, Any]:
         """All settings as JSON values, fit for run.json: places without credentials."""
@@ -65,6 +79,18 @@ def _allowance(value: Any) -> str:
     """What `allowed_failures` takes, as text."""
     allowed_failures(str(value), 0)
     return str(value)
+
+
+def _listed(value: Any) -> Any:
+    """ "a,b" or one thing as a list of texts, without repetitions."""
+    if isinstance(value, str | int):
+        value = str(value).split(",")
+    if not isinstance(value, Iterable):
+        return value
+    return list(dict.fromkeys(str(item).strip() for item in value))
+
+
+Listed = BeforeValidator(_listed)
 
 
 Allowance = Annotated[str, BeforeValidator(_allowance)]  # a number of images or a share, "N" or "P%"
@@ -96,7 +122,11 @@ def load(
     values: dict[str, Any] = _read_yaml(config) if config else {}
     for assignment in assignments:
         _assign(values, assignment)
-    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    for name, value in (flags or {}).items():
+        if value is not None and "." in name:
+            _assign(values, f"{name}={value}")
+        elif value is not None:
+            values[name] = value
     _refuse_credentials(values)
     try:
         return model.model_validate(values)

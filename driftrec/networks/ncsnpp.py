@@ -39,29 +39,25 @@ class NetworkConfig:
     """The shape of a network. Level k works at 1 / (stem * 2^k) of the image's resolution."""
 
     width: int = 128  # channels of the first level
-    # the network sees a process state and its noise level beside the JPEG; False: the JPEG alone (regression)
-    conditional: bool = True
-    # sides are filled up to multiples of `stride`; False, as in the authors' code: halving drops the last row or column
-    # of an odd size, doubling repeats the one before it
-    pad_input: bool = True
+    conditional: bool = True  # sees a process state and its noise level beside the JPEG; off: the JPEG alone
+    # False: halving drops the last row or column of an odd size, doubling repeats the one before it
+    pad_input: bool = True  # fill sides up to multiples of `stride`; off: as the authors do
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
     blocks: int = 2  # residual blocks a level going down; one more going up
-    # by level, further ones going up, their sums not divided by sqrt(2): new ones change nothing in a trained network
-    extra: tuple[int, ...] = ()
+    # their sums are not divided by sqrt(2): new ones change nothing in a trained network
+    extra: tuple[int, ...] = ()  # further blocks going up, by level
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
     attention_levels: tuple[int, ...] = (4,)  # levels whose blocks are followed by self-attention
     attention_middle: bool = True  # self-attention at the lowest level, between its two blocks
-    # group: GroupNorm over the whole image; pixel: over the channels of each pixel; none: nothing is normalised
-    norm: Literal["group", "pixel", "none"] = "group"
-    activation: Literal["silu", "relu"] = "silu"
-    block: Literal["biggan", "gated"] = "biggan"
+    norm: Literal["group", "pixel", "none"] = "group"  # over the whole image, or the channels of each pixel
+    activation: Literal["silu", "relu"] = "silu"  # between convolutions
+    block: Literal["biggan", "gated"] = "biggan"  # BigGAN's residual blocks, or NAFNet's
     estimates: tuple[int, ...] = ()  # thresholds, levels of 255: what a DCT filter would take away is an input, too
     grid: bool = False  # where a pixel lies in the JPEG's MCU of 16x16 is learnt; the stem must divide 16
-    # feed the shrunken input to every level and sum every level's output (input_skip, output_skip)
-    pyramid: bool = True
+    pyramid: bool = True  # every level sees the shrunken input, and its output is summed (input_skip, output_skip)
     fir_kernel: tuple[int, ...] = (1, 3, 3, 1)  # low-pass filter of the resampling; (1, 1) is a 2x2 mean
     fourier_scale: float = 16.0  # standard deviation of the noise level's Fourier frequencies
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of activations left out in training
 
     @classmethod
     def paper(cls) -> NetworkConfig:

@@ -38,10 +38,10 @@ class Optimisation:
     warmup: int = 200  # steps of linear rise
     decay_steps: int | None = None  # the last so many steps let the rate fall; None: all of them
     final_lr: float = 0.0  # the fall ends here, as a share of lr
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01  # decoupled, as AdamW has it
+    betas: tuple[float, float] = (0.9, 0.99)  # of the two running means
     clip: float = 1.0  # largest gradient norm
-    ema_decay: float = 0.999
+    ema_decay: float = 0.999  # of the averaged weights, per step
     accumulate: int = 1  # parts of a batch that go through the network one after the other, for less memory
     bf16: bool = True  # autocast to bfloat16
     compile: bool = False  # torch.compile the network: minutes at the start, faster steps

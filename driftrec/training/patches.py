@@ -27,18 +27,17 @@ class PatchConfig:
 
     size: int = 64  # side of a patch, pixels; a multiple of 16 keeps whole 4:2:0 blocks
     per_image: int = 8  # patches drawn from a photograph each epoch
-    # native: squares of `size` as they are, or area-reduced ones; resized: of another size, resampled to `size`
-    crop: Literal["native", "resized"] = "native"
+    crop: Literal["native", "resized"] = "native"  # squares of `size` as they are (or reduced), or resampled to it
     share_reduced: float = 0.0  # of native crops: by a whole factor from 2 to largest_reduction, as far as it fits
-    largest_reduction: int = 4
+    largest_reduction: int = 4  # the largest such factor
     smallest_scale: float = 0.2  # of resized crops: share of the photograph's area, up to 1
     turn: bool = True  # each crop in one of its eight orientations
     small: Literal["skip", "reflect"] = "skip"  # a photograph smaller than a patch: left out, or mirrored at its edges
-    quality_min: int = 5  # JPEG quality factor, 0..100
-    quality_max: int = 95
+    quality_min: int = 5  # smallest JPEG quality factor, from 0
+    quality_max: int = 95  # largest JPEG quality factor, to 100
     quality_power: float = 2.0  # quality = min + (max - min) u^power: above 1, more of the low ones
     share_444: float = 0.25  # without chroma subsampling; the rest is 4:2:0
-    share_grey: float = 0.05
+    share_grey: float = 0.05  # without colours
     share_double: float = 0.1  # compressed before, at another quality and an unaligned grid
 
     def __post_init__(self) -> None:

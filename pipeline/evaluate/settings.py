@@ -1,25 +1,13 @@
 """The settings of `driftrec evaluate`, `degrade` and `split`. Knows no Ray, no storage."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
-from pipeline.settings import MIB, Allowance, Free, Place, Settings
+from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings
 
-
-def _listed(value: Any) -> Any:
-    """ "a,b" or one thing as a list of texts, without repetitions."""
-    if isinstance(value, str | int):
-        value = str(value).split(",")
-    if not isinstance(value, Iterable):
-        return value
-    return list(dict.fromkeys(str(item).strip() for item in value))
-
-
-Listed = BeforeValidator(_listed)
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -27,11 +15,12 @@ Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isin
 class DamageSettings(Settings):
     """How clean images are damaged: all combinations of these."""
 
+    # How images are damaged:
     quality: Texts = ("5", "10", "20", "30")  # JPEG qualities; 30/10 compresses at 30 and then at 10
     second_quality: Annotated[tuple[int, ...], Listed] = ()  # then every image once more, at each of these
     shift: int = Field(4, ge=0, le=7)  # before a second compression: crop by 0 to so many pixels at the top and left
-    subsampling: Texts = ("4:2:0",)
-    seed: int = Field(0, ge=0)
+    subsampling: Texts = ("4:2:0",)  # some of 4:2:0, 4:2:2 and 4:4:4
+    seed: int = Field(0, ge=0)  # of all noise, and of what is cropped
 
     @field_validator("quality")
     @classmethod
@@ -65,24 +54,26 @@ class EvaluateSettings(DamageSettings):
     reference: Place[str]  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
     output: Free[Place[str]]  # folder or URL prefix that this run owns
 
-    # These determine the ledger: another value needs another output.
-    model: Place[Specs] = ()  # NAME=SOURCE?field=value&..., any field of driftrec.restoration.options.Sampling
-    candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored
-    metrics: Texts = ("psnr", "ssim", "psnrb", "bef")
-    weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric
+    # What is compared, and by what:
+    model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...] of ours, say mean=tiny?fidelity=1; may be repeated
+    candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored; may be repeated
+    metrics: Texts = ("psnr", "ssim", "psnrb", "bef")  # see docs/metrics.md
+    weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric; may be repeated
     classifier: str = "resnet50"  # of torchvision, for the metric accuracy
     labels: Place[str | None] = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
     kid_images: int = Field(2000, ge=2)  # of which the features are kept for KID, of every set
-    kid_subsets: int = Field(50, ge=1)
-    kid_subset_size: int = Field(1000, ge=2)
+    kid_subsets: int = Field(50, ge=1)  # drawn of these, whose mean KID is
+    kid_subset_size: int = Field(1000, ge=2)  # images in each, at most
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
+
+    # Which images:
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
     limit: int | None = Field(None, ge=1)  # only the first so many images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
     shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
 
-    # These do not: they may change between two attempts at one output.
+    # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
     max_failed: Free[Allowance] = "0"  # images with a failed row that are still a success: a number or "5%"
     actors: Free[int | None] = Field(None, ge=1)  # that restore; None: one per GPU, or else one per CPU
@@ -93,7 +84,7 @@ class EvaluateSettings(DamageSettings):
     gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # worth it for lpips, fid and the like
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the others
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # seconds between two progress lines where stderr is no terminal
+    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
 
 
     def public(self) -> dict[str, Any]:
@@ -110,30 +101,31 @@ def public_spec(text: str) -> str:
 class DegradeSettings(DamageSettings):
     """Settings of `driftrec degrade`, named as the flags."""
 
-    input: Place[str]  # clean images
-    output: Free[Place[str]]
+    input: Place[str]  # clean images: folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    output: Free[Place[str]]  # folder or URL prefix that this run owns
 
-    max_pixels: int = Field(100_000_000, ge=1)
+    # Which images:
+    max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
-    limit: int | None = Field(None, ge=1)
-    shard_bytes: int = Field(8 * MIB, ge=1)
-    shard_images: int = Field(64, ge=1)
+    limit: int | None = Field(None, ge=1)  # only the first so many images
+    shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
 
-    # These may change between two attempts.
+    # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Free[Allowance] = "0"
+    max_failed: Free[Allowance] = "0"  # images with a failed row that are still a success: a number or "5%"
     repair: Free[bool] = False  # images of which an output is missing, or is not what the ledger says, are done again
     actors: Free[int | None] = Field(None, ge=1)  # None: one per CPU
     threads: Free[int] = Field(2, ge=1)  # images that an actor has in work at once
-    progress_s: Free[float] = Field(10.0, gt=0)
+    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
 
 
 class SplitSettings(Settings):
     """Settings of `driftrec split`."""
 
-    input: Place[str]
-    output: Place[str]
+    input: Place[str]  # folder, tar, glob of tars, or Parquet with images; local or any fsspec URL
+    output: Place[str]  # folder or URL for train.txt, validation.txt, test.txt and split.json
     allow_local: bool = False  # without effect: a split is made by this process alone
-    seed: int = Field(102405, ge=0)
-    limit: int | None = Field(None, ge=1)
+    seed: int = Field(102405, ge=0)  # of the ranks of the keys
+    limit: int | None = Field(None, ge=1)  # only the first so many images
 
