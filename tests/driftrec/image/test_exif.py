@@ -45,7 +45,7 @@ def test_broken_exif_is_upright(noise):
         orientation, after = exif.upright(data)
         assert 1 <= orientation <= 8
         assert len(after) == len(data)
-        assert exif.has_tag(data, 0x0112) in (True, False)
+        assert exif.has_tag(data, 0x0112) or orientation == 1
 
 
 def test_what_describes_the_storage_is_left_behind():

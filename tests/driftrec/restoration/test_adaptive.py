@@ -14,7 +14,7 @@ from driftrec import Restorer
 from driftrec.diffusion.baselines import I2SB, InDI
 from driftrec.diffusion.drift import OUVE, CosVE
 from driftrec.diffusion.process import Process
-from driftrec.image import Picture
+from driftrec.image import Picture, Pixels
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.older_blocks import Older
 from driftrec.restoration import adaptive
@@ -57,17 +57,24 @@ def test_a_mere_suspicion_gets_a_full_start_but_no_full_strength(monkeypatch: py
         assert WANTED.adapted(picture, OUVE()) == (WANTED, strength)
 
 
-@pytest.mark.parametrize("offset", [0, 4])
-def test_an_older_quality_that_can_be_told_counts(offset: int) -> None:
-    for earlier, strength in [(30, 1.0), (85, adaptive.strength(85))]:
-        moved = np.ascontiguousarray(shift(degrade(PHOTO, earlier), offset, offset))
-        picture = opened(moved, 97)
-        assert picture.constraint is None or earlier > 30
-        seen, quality = adaptive.history(replace(picture, constraint=None))
-        if seen:  # one of 85 may go unseen
-            assert WANTED.adapted(replace(picture, constraint=None), OUVE())[1] == pytest.approx(strength, abs=0.05)
-            assert abs(quality - earlier) <= 2
-        assert seen == Older.plain or earlier > 30
+@pytest.mark.parametrize(("offset", "earlier"), [(0, 30), (4, 30), (4, 85)])
+def test_an_older_quality_that_can_be_told_counts(offset: int, earlier: int) -> None:
+    picture = replace(opened(shifted(earlier, offset), 97), constraint=None)
+    seen, quality = adaptive.history(picture)
+    assert seen == Older.plain
+    assert abs(quality - earlier) <= 2
+    strength = 1.0 if earlier == 30 else adaptive.strength(earlier)
+    assert WANTED.adapted(picture, OUVE())[1] == pytest.approx(strength, abs=0.05)
+
+
+def test_one_that_cannot_be_told_does_not() -> None:
+    picture = replace(opened(shifted(85, 0), 97), constraint=None)  # its steps are fine beside the second's
+    assert adaptive.history(picture) == (Older.unseen, 97)
+
+
+def shifted(quality: int, offset: int) -> Pixels:
+    """A photograph, compressed and then cropped."""
+    return np.ascontiguousarray(shift(degrade(PHOTO, quality), offset, offset))
 
 
 @pytest.mark.parametrize("process", [OUVE(), CosVE(), I2SB()], ids=lambda process: process.name)

@@ -291,15 +291,13 @@ def remove_all(source: Path) -> None:
     source.rmdir()
 
 
-@pytest.mark.parametrize(("what", "pairs"), [(change_one, 0), (remove_all, 0)])
-def test_a_changed_input_is_never_shown_as_what_was_restored(
-    what: Callable[[Path], None], pairs: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("what", [change_one, remove_all])
+def test_a_changed_input_is_never_shown_as_what_was_restored(what: Callable[[Path], None], tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", {"0.jpg": jpeg(0)})
     restored_run(source, tmp_path / "out")
     what(tmp_path / "in")
     page = report(source, tmp_path / "out")
-    assert len(page.all("figure")) == pairs
+    assert page.all("figure") == []
     assert "could not be read again" in page.html
     assert page.text("h1") == ["1 of 1 images restored"]
 
