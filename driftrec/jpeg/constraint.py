@@ -15,7 +15,7 @@ are those in the file (4:2:0, 251x243 pixels), the others one or two steps off. 
 
 Only the last compression is known. A file that was compressed hard, perhaps resized, and saved again at high quality
 says that the damage is the picture: projected on it, a restoration keeps most of that damage. `constraint` trusts none
-where an older grid shows; damage without a visible grid (a reduced image) goes unseen.
+where an older compression is certain; one before the image was resized goes unseen.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from scipy.fft import dctn, idctn
 
 from driftrec.errors import BadImage
 from driftrec.jpeg.codec import TO_RGB, TO_YCC
+from driftrec.jpeg.double_compression import older_quality
 from driftrec.jpeg.headers import JpegInfo, info_of, segments
-from driftrec.jpeg.older_blocks import older_damage
 
 Array = NDArray[np.float32]
 Samples = NDArray[np.uint8]
@@ -157,7 +157,7 @@ def constraint(data: bytes) -> Constraint | Unconstrained:
     known = Constraint(info.height, info.width, REDUCTION[info.subsampling], steps, planes)
     if planes[0].shape != (info.height, info.width) or not known.agrees():
         return Unconstrained.unclear
-    return Unconstrained.older if older_damage(planes[0], info.quality or 1) else known
+    return Unconstrained.older if older_quality(planes[0], info.tables[0], info.quality or 1) else known
 
 
 def _is_usual(info: JpegInfo) -> bool:

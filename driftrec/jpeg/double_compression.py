@@ -12,6 +12,11 @@ coefficients gather around multiples of q1, blurred by the later rounding (Bianc
 double JPEG compression based on integer periodicity maps", IEEE TIFS 2012). All 64 grids are looked at; what counts is
 how far one stands out from the others.
 
+Pictures that are drawn on a raster (pixel art, codes of squares, ruled tables, text of one width) show rhythms like
+these without any compression. So a verdict must stand a last test, on the grid and for the table that it speaks for: of
+many blocks that differ, the coefficients lie on multiples of the steps, more often than chance has it (after Farid,
+"Exposing digital forgeries from JPEG ghosts", IEEE TIFS 2009).
+
 Neither sees a first compression whose steps are fine beside the second's, one with the same tables on the same grid, or
 one before the image was resized. How often which is seen stands in docs/survey.md.
 """
@@ -31,6 +36,7 @@ from scipy.fft import dctn
 from scipy.special import ndtr
 
 from driftrec.jpeg.headers import ZIGZAG, Table, inspect, standard_tables
+from driftrec.jpeg.older_blocks import middle, suspected
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -59,6 +65,9 @@ BINS = 1100  # of whole absolute coefficients: 8 * 128 for DC, and some more
 SOFT = 4.0  # added to a variance: so that few coefficients do not stand out
 INNER_LIMIT = 6.5  # standard deviations of the other grids
 CROSS_LIMIT = 20.0  # of the grids that share rows or columns with the file's own, whose steps show there
+ROUNDED = 1.5  # what the roundings to pixels move a coefficient by, at most, nearly always
+COARSE = (*range(5, 16), 18, 20, 22, 25, 28, 30)  # qualities that leave few coefficients, and those far apart
+KEPT, DIFFERENT = 0.2, 40  # share of coefficients on multiples, beyond chance; of so many blocks that differ
 FINE_LIMIT, FINE_CROSS_LIMIT, FINE = 5.0, 8.0, 4  # both where the file's own step of DC is at most the last
 
 BASIS = np.array(
@@ -104,6 +113,20 @@ def earlier_in(data: bytes) -> Earlier | None:
     return earlier((pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.float32), tables[0])
 
 
+def older_quality(stored: NDArray[Any], table: Table, quality: int) -> int | None:
+    """The lower quality at which a picture was compressed before; None where no such is certain.
+
+    Args:
+        stored: luma (H, W) or RGB (H, W, 3), as its file stores it.
+        table: of the file's luma, in row order; of ones where the file is none of JPEG.
+        quality: of the file.
+    """
+    if not suspected(stored, quality):
+        return None
+    found = earlier(middle(stored), table)
+    return found.quality if found and found.quality and found.quality < quality else None
+
+
 def earlier(luma: Array, table: Table) -> Earlier | None:
     """What shows of an earlier compression.
 
@@ -118,7 +141,48 @@ def earlier(luma: Array, table: Table) -> Earlier | None:
         return None
     top, left = (max(0, side - WINDOW) // 16 * 8 for side in luma.shape)
     window = luma[top : top + WINDOW, left : left + WINDOW] - np.float32(128)
-    return Earlier(*_aligned(window, table), *_shifted(window, table))
+    shifted, quality, offset = _shifted(window, table)
+    aligned = _tested(window, table, *_aligned(window, table), (0, 0))
+    return Earlier(*aligned, *_tested(window, table, shifted, quality, offset), offset)
+
+
+def _tested(
+    window: Array, table: Table, evidence: float, quality: int, offset: tuple[int, int]
+) -> tuple[float, int]:
+    """Evidence and quality, once tested: none where it does not stand; that of a coarse quality where one stands
+    alone. Such a quality leaves few coefficients, and those far apart, which the other looks hardly see.
+    """
+    if evidence > 1 and _kept(window, table, quality, offset) > KEPT:
+        return evidence, quality
+    kept = [_kept(window, table, coarse, offset) for coarse in COARSE]
+    best = int(np.argmax(kept))
+    return (kept[best] / KEPT, COARSE[best]) if kept[best] > KEPT else (min(evidence, 0.0), quality)
+
+
+def _kept(window: Array, table: Table, quality: int, offset: tuple[int, int] = (0, 0)) -> float:
+    """How much more often than by chance the coefficients other than 0 of blocks that differ lie on multiples of a
+    quality's steps, as near as the file's own steps left them; 0 where too few blocks differ.
+
+    offset: rows and columns that were cut off the grid of that quality.
+    """
+    blocks = window[-offset[0] % 8 :, -offset[1] % 8 :]
+    height, width = (side // 8 * 8 for side in blocks.shape)
+    blocks = blocks[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
+    coefficients = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32).reshape(-1, 64)
+    own, steps = np.array(table, np.float32), np.array(standard_tables(quality)[0], np.float32)
+    if offset == (0, 0):
+        reach = own / 2 + ROUNDED
+    else:  # each coefficient has a part of the errors of all
+        reach = np.full(64, 2 * np.sqrt(np.mean(own**2) / 12) + ROUNDED, np.float32)
+    telling = (steps > 3 * reach) & (np.arange(64) > 0)
+    coefficients, steps, reach = coefficients[:, telling], steps[telling], reach[telling]
+    levels = np.round(coefficients / steps)
+    different, first = np.unique(levels, axis=0, return_index=True)
+    some = different != 0
+    if some.any(axis=1).sum() < DIFFERENT:
+        return 0.0
+    near = (np.abs(coefficients[first] - different * steps) <= reach)[some].mean()
+    return float(near - np.broadcast_to(2 * reach / steps, some.shape)[some].mean())
 
 
 def _aligned(window: Array, table: Table) -> tuple[float, int]:

@@ -12,9 +12,9 @@ network's settings are recommended:
   gave the best PSNR, mean over 50 photographs of 256x256, was 1.06 at quality 60, 0.83 at 75, 0.58 at 85, 0.39 at 90,
   0.19 at 95 and 0.06 at 98; `strength` follows it. A network that knows fine files better loses little by that.
 
-A file in which an older compression shows says nothing of its damage: it gets a full start. Its strength goes by the
-older quality where that can be told, is full where the older grid is plain all the same, and that of the file's own
-quality on a mere suspicion.
+A file that was compressed before, at a lower quality, has lost what that took: it goes by that quality, with a full
+start. One that is no JPEG goes by the quality that its pixels still show, and is left as it is where none shows: a
+lossless drawing is not to be smeared. A picture smaller than an MCU is left too: nothing in its file holds it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from typing import cast
 from scipy.optimize import brentq
 
 from driftrec.diffusion.process import Process
-from driftrec.image.picture import Picture
-from driftrec.jpeg.double_compression import earlier
+from driftrec.image.picture import Picture, to_8_bits
+from driftrec.jpeg.double_compression import older_quality
 from driftrec.jpeg.headers import damage, standard_tables
-from driftrec.jpeg.older_blocks import Older, middle, older_damage
 
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
+LOSSLESS = (1,) * 64  # the table of what is stored as it is
+SMALLEST = 16  # pixels, the side of an MCU
 MEAN_ONLY = 0.42  # of the damage of quality 10: from quality 73 on
 
 
@@ -44,21 +45,16 @@ def strength(quality: int) -> float:
     return min(1.0, max(0.0, (damage(quality) - NOTHING) / (EVERYTHING - NOTHING)))
 
 
-def history(picture: Picture) -> tuple[Older, int]:
-    """What shows of an older compression in a picture from a JPEG file, and the lowest quality that it has gone
-    through, as far as is known: 1 where that may have been any.
+def history(picture: Picture) -> tuple[int | None, bool]:
+    """The lowest quality that a picture has gone through as a JPEG, None where none shows; and whether that was before
+    its file was written.
     """
-    assert picture.quality is not None
+    quality = picture.quality
     if picture.constraint is not None:  # a file is only taken at its word where nothing older shows
-        return Older.unseen, picture.quality
-    luma = middle(picture.stored)
-    seen = older_damage(luma, picture.quality)
-    if seen == Older.unseen:
-        return seen, picture.quality
-    found = earlier(luma, picture.steps or standard_tables(picture.quality)[0])
-    if found and found.quality:
-        return Older.plain, min(found.quality, picture.quality)
-    return seen, 1 if seen == Older.plain else picture.quality
+        return quality, False
+    table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
+    older = older_quality(to_8_bits(picture.stored), table, quality or 100)
+    return (older, True) if older else (quality, False)
 
 
 def start(process: Process, wanted: float, t_eps: float, part: float) -> float:

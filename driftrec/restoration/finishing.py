@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from driftrec.errors import BadImage, Reason
+from driftrec.image.metadata import joined
 from driftrec.image.picture import ROWS, STORED, Picture
 from driftrec.jpeg.constraint import project_band
 from driftrec.restoration.guard import Change
 from driftrec.restoration.tiling import Canvas
 
 if TYPE_CHECKING:
-    from driftrec.restoration.options import Sampling
+    from driftrec.restoration.options import Plan, Sampling
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Restored:
         return self.picture
 
 
-def finish(picture: Picture, canvas: Canvas, settings: Sampling, strength: float, nfe: int) -> Restored:
-    """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. strength:
-    the share of the change that is applied; the whole of it is judged.
+def finish(picture: Picture, canvas: Canvas, plan: Plan, nfe: int) -> Restored:
+    """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. A share
+    of the change is applied; the whole of it is judged.
     """
+    settings, strength, quality, note = plan
     if strength == 0:
-        return Restored(picture, nfe, settings, strength)
-    # What is not known to be the file's first compression may have lost more than its quality tells.
-    change = Change(picture.quality if picture.constraint else None, canvas.finite)
+        return Restored(replace(picture, note=joined(picture.note, note)), nfe, settings, strength)
+    change = Change(quality, canvas.finite)
     shift = np.zeros(3)
     if settings.color_correction:
         shift = picture.stored.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
@@ -66,4 +67,7 @@ def finish(picture: Picture, canvas: Canvas, settings: Sampling, strength: float
         if settings.projection and picture.constraint:
             band = project_band(band, picture.constraint, top)
         after[top : top + ROWS] = band
+    if settings.adaptive and change.strange and not change.fault:
+        left = replace(picture, note=joined(picture.note, "of no kind that the model knows: left as it is"))
+        return Restored(left, nfe, settings, 0.0, change)
     return Restored(picture.with_rgb(rgb), nfe, settings, strength, change)

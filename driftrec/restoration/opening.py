@@ -87,7 +87,7 @@ def _of_image(image: Image.Image, projection: bool) -> Picture:
     still be read and the image is as it came.
     """
     if not isinstance(image, JpegImageFile):
-        return from_pil(image)
+        return replace(from_pil(image), source_format=image.format or "")
     data = _file_of(image)  # loading closes it
     picture = from_pil(image)
     with contextlib.suppress(KeyError, IndexError):  # of no tables

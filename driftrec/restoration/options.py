@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from torch import Tensor
 
@@ -82,19 +82,24 @@ class Sampling:
         wanted = {name: recommended.get(name, value) for name, value in DEFAULTS.items() if getattr(self, name) is None}
         return replace(self, **wanted)
 
-    def adapted(self, picture: Picture, process: Process) -> tuple[Sampling, float]:
-        """What suits a picture: resolved settings, and the share of the network's change that is applied to it."""
-        if not self.adaptive or picture.quality is None:
-            return self, 1.0
+    def adapted(self, picture: Picture, process: Process) -> Plan:
+        """What suits a picture."""
+        if not self.adaptive or not (picture.quality or picture.source_format):  # an array says nothing
+            return Plan(self, 1.0, picture.quality if picture.constraint else None)
         assert self.steps is not None and self.start is not None, "resolve first"
-        seen, quality = adaptive.history(picture)
-        part, strength = adaptive.share(quality), adaptive.strength(quality)
-        if seen or self.spacing == "authors":  # whose steps fit a start at 1 alone
-            return self, strength
+        quality, older = adaptive.history(picture)
+        if quality is None:
+            return Plan(self, 0.0, quality, "no JPEG damage shows: left as it is")
+        if min(picture.height, picture.width) < adaptive.SMALLEST:
+            return Plan(self, 0.0, quality, f"a side below {adaptive.SMALLEST} pixels: left as it is")
+        plan = Plan(self, adaptive.strength(quality), quality)
+        if older or self.spacing == "authors":  # whose steps fit a start at 1 alone
+            return plan
+        part = adaptive.share(quality)
         if part < adaptive.MEAN_ONLY:
-            return replace(self, fidelity=1.0), strength
+            return plan._replace(sampling=replace(self, fidelity=1.0))
         start = adaptive.start(process, self.start, self._t_eps, part)
-        return replace(self, start=start, steps=max(1, round(self.steps * part))), strength
+        return plan._replace(sampling=replace(self, start=start, steps=max(1, round(self.steps * part))))
 
     def times(self, process: Process) -> Tensor:
         """The falling times of one sample."""
@@ -113,6 +118,15 @@ class Sampling:
         """The sampler with its options."""
         method = SAMPLERS[self.sampler]
         return partial(method.sample, **{name: getattr(self, name) for name in method.options})
+
+
+class Plan(NamedTuple):
+    """What is done to one picture."""
+
+    sampling: Sampling  # resolved
+    strength: float  # share of the network's change that is applied, 0 to 1
+    quality: int | None  # the lowest that the picture has gone through as a JPEG; None where that is not known
+    note: str = ""  # what a reader of the ledger should know
 
 
 class Options(TypedDict, total=False):

@@ -30,7 +30,7 @@ from driftrec.restoration import opening
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import Array, File, Source
-from driftrec.restoration.options import Options, Sampling
+from driftrec.restoration.options import Options, Plan, Sampling
 from driftrec.restoration.tiling import Canvas, Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
@@ -189,30 +189,30 @@ class Restorer:
         settings = (sampling or Sampling()).resolve(self.recommended)
         if isinstance(self.checkpoint, fbcnn.Weights):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
-        plans = [settings.adapted(p, self.process) if self.process else (settings, 1.0) for p in pictures]
+        plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
         canvases, nfe = [Canvas(*_size(p), p.depth) for p in pictures], [0] * len(pictures)
         for parts in self._batches(pictures, plans):
             y = torch.stack([_as_tensor(pictures[i].stored[tile.place]) for i, tile in parts])
-            sampling = plans[parts[0][0]][0]
+            sampling = plans[parts[0][0]].sampling
             restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, sampling)
             for (i, tile), pixels in zip(parts, restored, strict=True):
                 canvases[i].add(tile, pixels)
                 nfe[i] = max(nfe[i], calls)
         done = zip(pictures, canvases, nfe, plans, strict=True)
-        return [finish(p, canvas, *plan, nfe=calls) for p, canvas, calls, plan in done]
+        return [finish(p, canvas, plan, nfe=calls) for p, canvas, calls, plan in done]
 
-    def _batches(self, pictures: Sequence[Picture], plans: Sequence[tuple[Sampling, float]]) -> list[list[Part]]:
+    def _batches(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
         image steps of its own, which only then are counted as its own. What is not to be changed stays away.
         """
         parts: list[Part] = []
         alike: dict[tuple[Sampling, tuple[int, int]], list[Part]] = {}
-        for i, (picture, (sampling, strength)) in enumerate(zip(pictures, plans, strict=True)):
+        for i, (picture, (sampling, strength, *_)) in enumerate(zip(pictures, plans, strict=True)):
             for tile in tiles(*_size(picture), sampling.tile) if strength > 0 else []:
                 parts.append((i, tile))
                 alike.setdefault((sampling, tile.size), []).append((i, tile))
-        if self.device.type == "cpu" or any(sampling.sampler == "ode" for sampling, _ in plans):
+        if self.device.type == "cpu" or any(plan.sampling.sampler == "ode" for plan in plans):
             return [[part] for part in parts]
         count = len(pictures)
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]

@@ -20,7 +20,6 @@ from driftrec.image import Picture, encode, not_kept
 from driftrec.image.metadata import joined
 from driftrec.image.picture import to_8_bits
 from driftrec.image.probe import read_header
-from driftrec.jpeg.older_blocks import Older
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
@@ -154,7 +153,7 @@ class RestoreShard(ShardStage):
         limit = self.settings.skip_above
         if limit is None or picture.quality is None or picture.quality < limit:
             return False
-        return adaptive.history(picture)[0] == Older.unseen
+        return not adaptive.history(picture)[1]
 
     def _restore(self, batch: Sequence[Item]) -> list[Item]:
         """The network's turn. If a batch fails its images go one by one: none can take the others along."""
