@@ -26,7 +26,7 @@ def render(template: str, contents: Mapping[str, Any]) -> str:
         style += own.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
-        loader=PackageLoader("pipeline"),
+        loader=PackageLoader("pipeline.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
