@@ -1,12 +1,12 @@
 """Bytes to Picture and back: pixels, and all that must survive (alpha, mode, depth, profile, EXIF, XMP, resolution).
 
-`sniff` knows a format by its content, `probe` reads a header, `decode` and `encode` do the rest; the other modules are
-one format or one kind of metadata each. Must know nothing of tensors, processes or archives. Start with
-`decode.decode`. What becomes of every kind of file stands in docs/formats.md, one line each.
+`sniff` knows a format by its content, `probe` reads a header, `decoding` and `encoding` do the rest; the other modules
+are one format or one kind of metadata each. Must know nothing of tensors, processes or archives. Start with
+`decoding.decode`. What becomes of every kind of file stands in docs/formats.md, one line each.
 """
 
-from driftrec.image.decode import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.image.encode import Format, encode, format_of, not_kept, to_pil
+from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil
+from driftrec.image.encoding import Format, encode, format_of, not_kept, to_pil
 from driftrec.image.picture import Mode, Picture, Pixels
 
 __all__ = [

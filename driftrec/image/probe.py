@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import exif, isobmff, png, sniff, tiff
-from driftrec.image.decode import reason_of
+from driftrec.image.decoding import reason_of
 from driftrec.image.metadata import one_line
 from driftrec.jpeg import headers
 

@@ -21,8 +21,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from driftrec.errors import BadImage
-from driftrec.image.decode import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.image.encode import to_pil
+from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil
+from driftrec.image.encoding import to_pil
 from driftrec.image.metadata import joined
 from driftrec.image.picture import Picture
 from driftrec.jpeg.constraint import Constraint, constraint
@@ -46,7 +46,7 @@ def open_picture(
     data: bytes, name: str = "", max_pixels: int = MAX_PIXELS, frames: Frames = "first", projection: bool = True
 ) -> Picture:
     """A file as a restoration takes it: decoded, and where `projection` is on with what a JPEG says of the image that
-    it was made from. Arguments and errors as of `driftrec.image.decode`.
+    it was made from. Arguments and errors as of `driftrec.image.decoding.decode`.
     """
     picture = decode(data, name, max_pixels, frames)
     if not projection or picture.source_format != "JPEG":
@@ -61,7 +61,7 @@ def opened(source: Source, projection: bool = True) -> Opened:
     """Of a path or bytes the upright picture, which comes back as a PIL image; of all else what comes back alike.
 
     Raises:
-        BadImage: as `driftrec.image.decode` and `from_pil` do.
+        BadImage: as `driftrec.image.decoding.decode` and `from_pil` do.
         OSError: the path cannot be read.
         TypeError, ValueError: an array or tensor of another type, shape or range, or none of these kinds.
     """

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from driftrec.errors import InvalidInput
-from jobs.restore import parser
+from jobs import restore
+from jobs.command import make_parser
 from pipeline.restore.settings import RestoreSettings
 from pipeline.settings import load
 from tests.deploy.locks import locked
@@ -148,7 +149,7 @@ def settings_of(entrypoint: str) -> RestoreSettings:
     """The settings that the command line of the job gives; SystemExit or InvalidInput where it is wrong."""
     python, dash_m, module, *arguments = shlex.split(entrypoint)
     assert (python, dash_m, module) == ("python", "-m", "jobs.restore")
-    flags = vars(parser().parse_args(arguments))
+    flags = vars(make_parser("restore", "", restore.PARTS).parse_args(arguments))
     return load(RestoreSettings, flags={name: flags[name] for name in RestoreSettings.model_fields if name in flags})
 
 

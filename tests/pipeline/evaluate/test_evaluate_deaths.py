@@ -100,7 +100,7 @@ def test_every_image_has_its_rows_whatever_max_pixels_is(
     max_pixels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is above the decoder's own default, which nothing in a run may fall back to."""
-    monkeypatch.setattr("driftrec.image.decode.decode.__defaults__", ("", 1000, "first"))
+    monkeypatch.setattr("driftrec.image.decoding.decode.__defaults__", ("", 1000, "first"))
     monkeypatch.setattr("driftrec.restoration.opening.open_picture.__defaults__", ("", 1000, "first", True))
     source = clean(tmp_path / "in", 3)  # 40, 48 and 56 by 56
     scorer = make(source, tmp_path / "out", model=["same=identity"], max_pixels=max_pixels, quality="10,30")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.cluster.graph import work_through
 from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
 from tests import made
@@ -183,7 +184,7 @@ def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model:
     run, weights, settings = job.open_restore(settings)
     model.write_bytes(small_model.read_bytes()[:-1])
     with pytest.raises(DriftRecError, match=r"m\.safetensors"):
-        list(job.graph(run.todo, settings, weights, run.store))
+        work_through(run, job._graph(4, settings, weights, run.store), 1.0)
 
 
 @pytest.mark.parametrize(

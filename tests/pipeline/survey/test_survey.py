@@ -151,7 +151,7 @@ def test_of_loose_files_only_ends_are_read(tmp_path: Path, monkeypatch: pytest.M
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     for index in range(5):
         (tmp_path / f"in/{index}.jpg").write_bytes(encode_jpeg(noise, 95))
-    monkeypatch.setattr("pipeline.storage.local.LocalStore", Counting)
+    monkeypatch.setattr("pipeline.storage.LocalStore", Counting)
     rows = looked(str(tmp_path / "in"), tmp_path / "out", share=0.0)
     size = sum(row["bytes"] for row in rows)
     assert (len(rows), size > 2_000_000) == (5, True)
