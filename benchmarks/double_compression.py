@@ -4,7 +4,7 @@
 
 Every photograph is compressed once at a pair's second quality, and twice: on the same grid, and with 1 to 4 rows and
 columns cut off in between, as many as its number in the folder says. Precision is that of as many files of one kind as
-of the other. Beside it `driftrec.jpeg.older_blocks.older_damage`, on the same files.
+of the other. Beside it `driftrec.jpeg.older_blocks.suspected`, on the same files.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from PIL import Image
 from driftrec.image import decode
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.double_compression import earlier_in
-from driftrec.jpeg.older_blocks import older_damage
+from driftrec.jpeg.older_blocks import suspected
 
 # The first five are the paper's (Table IV).
 PAIRS = ((30, 10), (10, 30), (30, 30), (50, 30), (30, 50), (10, 10), (75, 90), (90, 75), (60, 95), (50, 75), (80, 70))
 
 
 def look(photo: np.ndarray, first: int | None, second: int, cut: tuple[int, int]) -> tuple[str, int | None, bool]:
-    """(verdict, quality that it names, verdict of older_damage) on one file."""
+    """(verdict, quality that it names, verdict of suspected) on one file."""
     once = photo if first is None else degrade(photo, first)
     data = encode_jpeg(np.ascontiguousarray(shift(once, *cut)), second, "4:2:0")
     seen = earlier_in(data)
     assert seen is not None
-    return seen.found, seen.quality, bool(older_damage(decode(data).rgb8, second))
+    return seen.found, seen.quality, suspected(decode(data).rgb8, second)
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     flags = told.parse_args()
     photos = [np.array(Image.open(path).convert("RGB")) for path in sorted(flags.folder.glob("*.png"))[: flags.images]]
     once = {q: [look(photo, None, q, (0, 0)) for photo in photos] for q in sorted({second for _, second in PAIRS})}
-    print("| first / second | grid | recall | precision | names the first quality within 2 | older_damage: recall |")
+    print("| first / second | grid | recall | precision | names the first quality within 2 | suspected: recall |")
     print("|---|---|---|---|---|---|")
     for first, second in PAIRS:
         wrong = sum(bool(found) for found, _, _ in once[second])
@@ -54,7 +54,7 @@ def main() -> int:
             older = sum(older for _, _, older in seen)
             shares = [right / len(photos), right / max(1, right + wrong), named / len(photos), older / len(photos)]
             print(f"| {first} / {second} | {grid} | {' | '.join(f'{share:.2f}' for share in shares)} |", flush=True)
-    print("\n| compressed once at | suspected | older_damage |\n|---|---|---|")
+    print("\n| compressed once at | found | suspected |\n|---|---|---|")
     for q, seen in once.items():
         shares = np.mean([(bool(found), older) for found, _, older in seen], axis=0)
         print(f"| {q} | {shares[0]:.2f} | {shares[1]:.2f} |")

@@ -65,6 +65,8 @@ BINS = 1100  # of whole absolute coefficients: 8 * 128 for DC, and some more
 SOFT = 4.0  # added to a variance: so that few coefficients do not stand out
 INNER_LIMIT = 6.5  # standard deviations of the other grids
 CROSS_LIMIT = 20.0  # of the grids that share rows or columns with the file's own, whose steps show there
+FEWEST_MODES = 6  # of MODES, that must be telling for a test
+LATTICE = 400  # multiples of a file's own step that are looked at
 ROUNDED = 1.5  # what the roundings to pixels move a coefficient by, at most, nearly always
 COARSE = (*range(5, 16), 18, 20, 22, 25, 28, 30)  # qualities that leave few coefficients, and those far apart
 KEPT, DIFFERENT = 0.2, 40  # share of coefficients on multiples, beyond chance; of so many blocks that differ
@@ -85,6 +87,7 @@ class Earlier:
     shifted: float  # on another grid
     shifted_quality: int
     offset: tuple[int, int]  # 0 to 7: the rows and columns that were cut off that grid
+    untested: bool = False  # whether the file's own steps are too coarse for the last test of the other grid
 
     @property
     def found(self) -> str:
@@ -97,6 +100,11 @@ class Earlier:
     def quality(self) -> int | None:
         """Of the earlier compression; None without a verdict. Right where its tables were libjpeg's."""
         return {"aligned": self.aligned_quality, "shifted": self.shifted_quality}.get(self.found)
+
+    @property
+    def certain(self) -> int | None:
+        """The same, of a verdict that has stood the last test."""
+        return None if self.untested and self.found == "shifted" else self.quality
 
 
 def earlier_in(data: bytes) -> Earlier | None:
@@ -124,7 +132,7 @@ def older_quality(stored: NDArray[Any], table: Table, quality: int) -> int | Non
     if not suspected(stored, quality):
         return None
     found = earlier(middle(stored), table)
-    return found.quality if found and found.quality and found.quality < quality else None
+    return found.certain if found and found.certain and found.certain < quality else None
 
 
 def earlier(luma: Array, table: Table) -> Earlier | None:
@@ -141,8 +149,10 @@ def earlier(luma: Array, table: Table) -> Earlier | None:
         return None
     top, left = (max(0, side - WINDOW) // 16 * 8 for side in luma.shape)
     window = luma[top : top + WINDOW, left : left + WINDOW] - np.float32(128)
-    shifted, quality, offset = _shifted(window, table)
     aligned = _tested(window, table, *_aligned(window, table), (0, 0))
+    shifted, quality, offset = _shifted(window, table)
+    if shifted > 1 and _telling(table, quality, offset)[MODES].sum() < FEWEST_MODES:
+        return Earlier(*aligned, shifted, quality, offset, untested=True)
     return Earlier(*aligned, *_tested(window, table, shifted, quality, offset), offset)
 
 
@@ -159,6 +169,21 @@ def _tested(
     return (kept[best] / KEPT, COARSE[best]) if kept[best] > KEPT else (min(evidence, 0.0), quality)
 
 
+def _reach(table: Table, offset: tuple[int, int]) -> Array:
+    """(64,): how far the file's own steps, and roundings, move a coefficient of the grid of that offset. On another
+    grid than its own each has a part of the errors of all.
+    """
+    own = np.array(table, np.float32)
+    apart = np.full(64, 2 * np.sqrt(np.mean(own**2) / 12), np.float32)
+    return np.asarray((own / 2 if offset == (0, 0) else apart) + ROUNDED, np.float32)
+
+
+def _telling(table: Table, quality: int, offset: tuple[int, int]) -> NDArray[np.bool_]:
+    """(64,): the coefficients of which multiples of a quality's steps can be told apart; never DC."""
+    steps = np.array(standard_tables(quality)[0])
+    return (steps > 3 * _reach(table, offset)) & (np.arange(64) > 0)
+
+
 def _kept(window: Array, table: Table, quality: int, offset: tuple[int, int] = (0, 0)) -> float:
     """How much more often than by chance the coefficients other than 0 of blocks that differ lie on multiples of a
     quality's steps, as near as the file's own steps left them; 0 where too few blocks differ.
@@ -169,20 +194,29 @@ def _kept(window: Array, table: Table, quality: int, offset: tuple[int, int] = (
     height, width = (side // 8 * 8 for side in blocks.shape)
     blocks = blocks[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
     coefficients = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32).reshape(-1, 64)
-    own, steps = np.array(table, np.float32), np.array(standard_tables(quality)[0], np.float32)
-    if offset == (0, 0):
-        reach = own / 2 + ROUNDED
-    else:  # each coefficient has a part of the errors of all
-        reach = np.full(64, 2 * np.sqrt(np.mean(own**2) / 12) + ROUNDED, np.float32)
-    telling = (steps > 3 * reach) & (np.arange(64) > 0)
-    coefficients, steps, reach = coefficients[:, telling], steps[telling], reach[telling]
+    telling = _telling(table, quality, offset)
+    coefficients, reach = coefficients[:, telling], _reach(table, offset)[telling]
+    own, steps = (np.array(steps, np.float32)[telling] for steps in (table, standard_tables(quality)[0]))
     levels = np.round(coefficients / steps)
     different, first = np.unique(levels, axis=0, return_index=True)
     some = different != 0
     if some.any(axis=1).sum() < DIFFERENT:
         return 0.0
     near = (np.abs(coefficients[first] - different * steps) <= reach)[some].mean()
-    return float(near - np.broadcast_to(2 * reach / steps, some.shape)[some].mean())
+    sizes = np.abs(coefficients[first])
+    chance = _chance(own, steps, reach, sizes[some].mean()) if offset == (0, 0) else 2 * reach / steps
+    return float(near - np.broadcast_to(chance, some.shape)[some].mean())
+
+
+def _chance(own: Array, steps: Array, reach: Array, size: float) -> Array:
+    """(modes,): the share of multiples of a file's own step, falling off with their size as coefficients do, that lie
+    within reach of a multiple other than 0 of another step.
+    """
+    values = np.arange(1, LATTICE)[:, None] * own
+    multiples = np.round(values / steps)
+    weights = np.exp(-values / size) * (multiples > 0)
+    near = np.abs(values - multiples * steps) <= reach
+    return (weights * near).sum(axis=0) / np.maximum(weights.sum(axis=0), FLOOR)
 
 
 def _aligned(window: Array, table: Table) -> tuple[float, int]:

@@ -29,8 +29,8 @@ from driftrec.jpeg.headers import standard_tables
 Array = NDArray[np.float64]
 
 LIMITS = np.array([0.42, 0.6, 0.6])  # of the measure of luma, Cb, Cr: 4:2:0 may lose much of thin colours
-# Of the same: beyond it a picture is left as it is, for the model does not know its kind. Photographs stay below 0.04 and
-# 0.08; drawings on a raster (pixel art, codes of squares), of which it makes smears, reach 0.05 to 0.9 in luma.
+# Of the same: beyond it a picture is left as it is, for the model does not know its kind. Photographs stay below 0.04
+# and 0.08; drawings on a raster (pixel art, codes of squares), of which it makes smears, reach 0.05 to 0.9 in luma.
 STRANGE = np.array([0.06, 0.12, 0.12])
 LEAST = 0.03  # what counts as detail even in a flat picture, pixels in [0, 1]: no model leaves one exactly as it is
 UNKNOWN, BEST = 5, 10  # qualities: of a file that tells none; whose steps are the smallest, for older damage may hide

@@ -10,6 +10,7 @@ from skimage.data import astronaut, coffee
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.double_compression import Earlier, _best_likelihoods, _shapes, earlier, earlier_in
 from driftrec.jpeg.headers import standard_tables
+from tests.driftrec.drawings import DRAWINGS
 
 PHOTOS = {
     "astronaut": np.ascontiguousarray(astronaut()[20:277, 100:353]),  # no multiple of 8
@@ -69,3 +70,12 @@ def test_the_distributions_are_distributions_and_the_fit_finds_the_right_one():
         once = np.round(raw / first) * first + rng.normal(0, 0.4, raw.size) if first else raw
         counts = np.bincount(np.minimum(np.abs(np.round(once / 5)), 64).astype(int), minlength=65)
         assert _best_likelihoods(counts, shapes.astype(np.float32)).argmax() == case
+
+
+@pytest.mark.parametrize("quality", [75, 85, 90, 95, 97, 100])
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_drawing_on_a_raster_was_not_compressed_before(name: str, quality: int) -> None:
+    for subsampling in ("4:4:4", "4:2:0"):
+        found = earlier_in(encode_jpeg(DRAWINGS[name], quality, subsampling))
+        assert found is not None
+        assert found.certain is None, found

@@ -15,7 +15,7 @@ from driftrec.image import decode
 from driftrec.image.picture import STORED
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
 from driftrec.jpeg.constraint import Constraint, Unconstrained, constraint, project
-from driftrec.jpeg.older_blocks import Older, older_damage
+from driftrec.jpeg.older_blocks import suspected
 
 # Small JPEG files, and their levels as libjpeg reads them from the entropy-coded data.
 REFERENCE = json.loads((Path(__file__).parent / "fixtures" / "levels.json").read_text())["files"]
@@ -205,16 +205,17 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("photo", [PHOTO, np.ascontiguousarray(coffee()[:256, 150:406])], ids=["astronaut", "coffee"])
 def test_files_whose_damage_is_older_give_none(photo: np.ndarray) -> None:
     hard = degrade(photo, 10)
-    for image in (hard, shift(hard, 3, 4), enlarged(hard)):
+    for image in (hard, shift(hard, 3, 4)):
         assert constraint(encode_jpeg(image, 90)) == Unconstrained.older
+    assert isinstance(constraint(encode_jpeg(enlarged(hard), 90)), Constraint)  # no proof
     for quality in (10, 30, 50, 75, 90):
         assert isinstance(constraint(encode_jpeg(photo, quality)), Constraint)
 
 
-def test_older_damage_shows_in_a_later_file_alone() -> None:
-    assert older_damage(decode(encode_jpeg(PHOTO, 90, "4:2:0")).rgb, 90) == Older.unseen
+def test_older_blocks_show_in_a_later_file_alone() -> None:
+    assert not suspected(decode(encode_jpeg(PHOTO, 90, "4:2:0")).rgb, 90)
     moved = np.ascontiguousarray(shift(degrade(PHOTO, 10), 4, 4))
-    for earlier, seen in [(degrade(PHOTO, 10), Older.plain), (moved, Older.suspected)]:
+    for earlier in (degrade(PHOTO, 10), moved):
         pixels = decode(encode_jpeg(earlier, 90, "4:2:0")).rgb
-        assert older_damage(pixels, 90) == seen
-        assert older_damage(np.asarray(Image.fromarray(pixels).convert("L")), 90) == seen
+        assert suspected(pixels, 90)
+        assert suspected(np.asarray(Image.fromarray(pixels).convert("L")), 90)

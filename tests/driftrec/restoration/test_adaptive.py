@@ -16,10 +16,9 @@ from driftrec.diffusion.drift import OUVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, Pixels
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
-from driftrec.jpeg.older_blocks import Older
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.options import Sampling
+from driftrec.restoration.options import Plan, Sampling
 
 PHOTO = np.ascontiguousarray(astronaut()[20:276, 100:356])
 WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)
@@ -32,7 +31,7 @@ def opened(image: np.ndarray, quality: int) -> Picture:
 
 def test_the_better_a_file_the_less_is_done() -> None:
     plans = [WANTED.adapted(opened(PHOTO, quality), OUVE()) for quality in (5, 10, 20, 50, 70)]
-    starts, steps = ([getattr(sampling, name) for sampling, _ in plans] for name in ("start", "steps"))
+    starts, steps = ([getattr(sampling, name) for sampling, *_ in plans] for name in ("start", "steps"))
     assert starts[0] == starts[1] == 0.3
     assert all(a > b for a, b in pairwise(starts[1:]))
     assert steps == [4, 4, 3, 2, 2]
@@ -44,32 +43,30 @@ def test_the_better_a_file_the_less_is_done() -> None:
 
 
 def test_what_tells_nothing_of_its_damage_gets_everything() -> None:
-    for picture in (Picture(PHOTO), opened(degrade(PHOTO, 10), 90)):
-        assert WANTED.adapted(picture, OUVE()) == (WANTED, 1.0)
+    assert WANTED.adapted(Picture(PHOTO), OUVE()) == Plan(WANTED, 1.0, None)
+    assert WANTED.adapted(opened(degrade(PHOTO, 10), 90), OUVE()) == Plan(WANTED, 1.0, 10)
     fine = opened(PHOTO, 90)
     assert replace(WANTED, adaptive=False).adapted(fine, OUVE())[1] == 1
 
 
-def test_a_mere_suspicion_gets_a_full_start_but_no_full_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_a_constraint_goes_by_its_own_quality() -> None:
     picture = replace(opened(PHOTO, 90), constraint=None)
-    for seen, strength in [(Older.suspected, adaptive.strength(90)), (Older.plain, 1.0)]:
-        monkeypatch.setattr(adaptive, "older_damage", lambda *_, seen=seen: seen)
-        assert WANTED.adapted(picture, OUVE()) == (WANTED, strength)
+    assert WANTED.adapted(picture, OUVE()).strength == adaptive.strength(90)
 
 
-@pytest.mark.parametrize(("offset", "earlier"), [(0, 30), (4, 30), (4, 85)])
+@pytest.mark.parametrize(("offset", "earlier"), [(0, 30), (4, 30), (0, 50)])
 def test_an_older_quality_that_can_be_told_counts(offset: int, earlier: int) -> None:
     picture = replace(opened(shifted(earlier, offset), 97), constraint=None)
-    seen, quality = adaptive.history(picture)
-    assert seen == Older.plain
-    assert abs(quality - earlier) <= 2
-    strength = 1.0 if earlier == 30 else adaptive.strength(earlier)
-    assert WANTED.adapted(picture, OUVE())[1] == pytest.approx(strength, abs=0.05)
+    quality, older = adaptive.history(picture)
+    assert older
+    assert abs((quality or 0) - earlier) <= 2
+    assert WANTED.adapted(picture, OUVE()).strength == 1.0
 
 
-def test_one_that_cannot_be_told_does_not() -> None:
-    picture = replace(opened(shifted(85, 0), 97), constraint=None)  # its steps are fine beside the second's
-    assert adaptive.history(picture) == (Older.unseen, 97)
+@pytest.mark.parametrize("offset", [0, 4])
+def test_one_that_cannot_be_told_does_not(offset: int) -> None:
+    picture = replace(opened(shifted(85, offset), 97), constraint=None)  # its steps are fine beside the second's
+    assert adaptive.history(picture) == (97, False)
 
 
 def shifted(quality: int, offset: int) -> Pixels:

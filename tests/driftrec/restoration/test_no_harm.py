@@ -17,7 +17,11 @@ from driftrec.restoration.options import Sampling
 from tests.driftrec.drawings import DRAWINGS
 
 Pixels = NDArray[np.uint8]
-PHOTOS = {"astronaut": astronaut()[:160, 140:300], "coffee": coffee()[100:260, 200:360], "cat": chelsea()[60:220, 90:250]}
+PHOTOS = {
+    "astronaut": astronaut()[:160, 140:300],
+    "coffee": coffee()[100:260, 200:360],
+    "cat": chelsea()[60:220, 90:250],
+}
 
 
 @pytest.fixture(scope="module")
