@@ -65,6 +65,7 @@ BINS = 1100  # of whole absolute coefficients: 8 * 128 for DC, and some more
 SOFT = 4.0  # added to a variance: so that few coefficients do not stand out
 INNER_LIMIT = 6.5  # standard deviations of the other grids
 CROSS_LIMIT = 20.0  # of the grids that share rows or columns with the file's own, whose steps show there
+STRONG = 4.0  # evidence of another grid that counts where it cannot be tested, from blocks that differ
 FEWEST_MODES = 6  # of MODES, that must be telling for a test
 LATTICE = 400  # multiples of a file's own step that are looked at
 ROUNDED = 1.5  # what the roundings to pixels move a coefficient by, at most, nearly always
@@ -87,7 +88,8 @@ class Earlier:
     shifted: float  # on another grid
     shifted_quality: int
     offset: tuple[int, int]  # 0 to 7: the rows and columns that were cut off that grid
-    untested: bool = False  # whether the file's own steps are too coarse for the last test of the other grid
+    # whether the file's own steps are too coarse for the last test of the other grid, and the evidence is not strong
+    untested: bool = False
 
     @property
     def found(self) -> str:
@@ -152,7 +154,9 @@ def earlier(luma: Array, table: Table) -> Earlier | None:
     aligned = _tested(window, table, *_aligned(window, table), (0, 0))
     shifted, quality, offset = _shifted(window, table)
     if shifted > 1 and _telling(table, quality, offset)[MODES].sum() < FEWEST_MODES:
-        return Earlier(*aligned, shifted, quality, offset, untested=True)
+        levels = np.round(_coefficients(window, offset) / np.array(standard_tables(quality)[0]))
+        weak = shifted < STRONG or len(np.unique(levels, axis=0)) < DIFFERENT
+        return Earlier(*aligned, shifted, quality, offset, untested=weak)
     return Earlier(*aligned, *_tested(window, table, shifted, quality, offset), offset)
 
 
@@ -190,12 +194,8 @@ def _kept(window: Array, table: Table, quality: int, offset: tuple[int, int] = (
 
     offset: rows and columns that were cut off the grid of that quality.
     """
-    blocks = window[-offset[0] % 8 :, -offset[1] % 8 :]
-    height, width = (side // 8 * 8 for side in blocks.shape)
-    blocks = blocks[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
-    coefficients = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32).reshape(-1, 64)
     telling = _telling(table, quality, offset)
-    coefficients, reach = coefficients[:, telling], _reach(table, offset)[telling]
+    coefficients, reach = _coefficients(window, offset)[:, telling], _reach(table, offset)[telling]
     own, steps = (np.array(steps, np.float32)[telling] for steps in (table, standard_tables(quality)[0]))
     levels = np.round(coefficients / steps)
     different, first = np.unique(levels, axis=0, return_index=True)
@@ -219,11 +219,17 @@ def _chance(own: Array, steps: Array, reach: Array, size: float) -> Array:
     return (weights * near).sum(axis=0) / np.maximum(weights.sum(axis=0), FLOOR)
 
 
+def _coefficients(window: Array, offset: tuple[int, int] = (0, 0)) -> Array:
+    """(blocks, 64): of the whole blocks of a grid of which so many rows and columns were cut off."""
+    blocks = window[-offset[0] % 8 :, -offset[1] % 8 :]
+    height, width = (side // 8 * 8 for side in blocks.shape)
+    blocks = blocks[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
+    return np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32).reshape(-1, 64)
+
+
 def _aligned(window: Array, table: Table) -> tuple[float, int]:
     """The evidence, and the quality that explains the levels best."""
-    height, width = (side // 8 * 8 for side in window.shape)
-    blocks = window[:height, :width].reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2)
-    coefficients = np.asarray(dctn(blocks, axes=(-2, -1), norm="ortho"), np.float32).reshape(-1, 64)
+    coefficients = _coefficients(window)
     ratios = np.zeros(len(QUALITIES))
     for mode in MODES:
         levels = np.minimum(np.abs(np.round(coefficients[:, mode] / table[mode])), LEVELS).astype(np.intp)

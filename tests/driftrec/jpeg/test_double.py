@@ -72,7 +72,7 @@ def test_the_distributions_are_distributions_and_the_fit_finds_the_right_one():
         assert _best_likelihoods(counts, shapes.astype(np.float32)).argmax() == case
 
 
-@pytest.mark.parametrize("quality", [75, 85, 90, 95, 97, 100])
+@pytest.mark.parametrize("quality", [50, 60, 75, 85, 90, 95, 97, 100])
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_on_a_raster_was_not_compressed_before(name: str, quality: int) -> None:
     for subsampling in ("4:4:4", "4:2:0"):
