@@ -8,7 +8,7 @@ from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 FORMATS: Mapping[str, tuple[float, int, str]] = {
     "psnr": (1, 2, ""),
     "ssim": (1, 4, ""),
-    "bef": (1e4, 2, "×10⁴"),
+    "bef": (255**2, 1, "squared levels of 255"),
     "fid": (1, 1, ""),
     "kid": (1e3, 2, "×10³"),
     "accuracy": (100, 1, "%"),

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.errors import Reason
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, Settings
+
+AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as YAML reads the default's own name
 
 
 class RestoreSettings(Settings):
@@ -30,7 +32,7 @@ class RestoreSettings(Settings):
     grid: Literal["uniform", "quadratic", "lambda"] | None = None  # how the times lie; None: as suits the sampler
     eta: float = Field(0.0, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
     order: Literal[1, 2] = 2  # multistep: of its steps
-    spacing: Literal["true", "authors"] = "true"  # euler-maruyama: of its steps
+    spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama: of its steps
     corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps after each step
     corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: of the corrector's step to sigma
     tolerance: float = Field(1e-2, gt=0)  # ode: largest error of a step

@@ -99,6 +99,14 @@ def test_allowed_failures_refuses(text: str) -> None:
         allowed_failures(text, 1)
 
 
+def test_the_default_of_a_setting_may_be_given() -> None:
+    values = RestoreSettings(input="i", output="o").model_dump(exclude_none=True)
+    for name, value in values.items():
+        if isinstance(value, str) and ":" not in value:
+            given = load(RestoreSettings, assignments=[f"{name}={value}"], flags={"input": "i", "output": "o"})
+            assert getattr(given, name) == value
+
+
 JOBS = [
     RestoreSettings(input="i", output="o"),
     EvaluateSettings(reference="r", output="o"),

@@ -148,7 +148,7 @@ def test_sections_and_charts(example: tuple[Path, Page, dict[str, Any]]) -> None
         page.text("h2")
     )
     charts = [one for one in page.all("svg") if one.get("class") == "chart"]
-    metrics = ("PSNR (dB) ↑", "SSIM (uniform 7x7) ↑", "BEF (×10⁴) ↓")
+    metrics = ("PSNR (dB) ↑", "SSIM (uniform 7x7) ↑", "BEF (squared levels of 255) ↓")
     assert [one["aria-label"] for one in charts] == 2 * [f"{metric} against JPEG quality" for metric in metrics]
     assert "Chroma 4:2:0: gains over jpeg, with 95 % intervals" in page.text("h3")
     histograms = [one for one in page.all("svg") if one.get("class", "").startswith("bars")]
