@@ -65,7 +65,7 @@ BINS = 1100  # of whole absolute coefficients: 8 * 128 for DC, and some more
 SOFT = 4.0  # added to a variance: so that few coefficients do not stand out
 INNER_LIMIT = 6.5  # standard deviations of the other grids
 CROSS_LIMIT = 20.0  # of the grids that share rows or columns with the file's own, whose steps show there
-STRONG = 4.0  # evidence of another grid that counts where it cannot be tested, from blocks that differ
+STRONG, STRONG_APART = 50.0, 4.0  # evidence on its own grid and on another that counts where it cannot be tested
 FEWEST_MODES = 6  # of MODES, that must be telling for a test
 LATTICE = 400  # multiples of a file's own step that are looked at
 ROUNDED = 1.5  # what the roundings to pixels move a coefficient by, at most, nearly always
@@ -88,8 +88,8 @@ class Earlier:
     shifted: float  # on another grid
     shifted_quality: int
     offset: tuple[int, int]  # 0 to 7: the rows and columns that were cut off that grid
-    # whether the file's own steps are too coarse for the last test of the other grid, and the evidence is not strong
-    untested: bool = False
+    # verdicts that are not certain: the file's own steps are too coarse for the last test, and the evidence is weak
+    uncertain: tuple[str, ...] = ()
 
     @property
     def found(self) -> str:
@@ -105,8 +105,8 @@ class Earlier:
 
     @property
     def certain(self) -> int | None:
-        """The same, of a verdict that has stood the last test."""
-        return None if self.untested and self.found == "shifted" else self.quality
+        """The same, of a verdict that is certain."""
+        return None if self.found in self.uncertain else self.quality
 
 
 def earlier_in(data: bytes) -> Earlier | None:
@@ -151,13 +151,23 @@ def earlier(luma: Array, table: Table) -> Earlier | None:
         return None
     top, left = (max(0, side - WINDOW) // 16 * 8 for side in luma.shape)
     window = luma[top : top + WINDOW, left : left + WINDOW] - np.float32(128)
-    aligned = _tested(window, table, *_aligned(window, table), (0, 0))
     shifted, quality, offset = _shifted(window, table)
-    if shifted > 1 and _telling(table, quality, offset)[MODES].sum() < FEWEST_MODES:
-        levels = np.round(_coefficients(window, offset) / np.array(standard_tables(quality)[0]))
-        weak = shifted < STRONG or len(np.unique(levels, axis=0)) < DIFFERENT
-        return Earlier(*aligned, shifted, quality, offset, untested=weak)
-    return Earlier(*aligned, *_tested(window, table, shifted, quality, offset), offset)
+    looks = {
+        "aligned": (*_aligned(window, table), (0, 0)),
+        "shifted": (shifted, quality, offset),
+    }
+    uncertain = tuple(name for name, look in looks.items() if _is_uncertain(window, table, *look))
+    tested = [look[:2] if name in uncertain else _tested(window, table, *look) for name, look in looks.items()]
+    return Earlier(*tested[0], *tested[1], offset, uncertain)
+
+
+def _is_uncertain(window: Array, table: Table, evidence: float, quality: int, offset: tuple[int, int]) -> bool:
+    """Whether this evidence can neither be tested nor is strong and of blocks that differ."""
+    if evidence <= 1 or _telling(table, quality, offset)[MODES].sum() >= FEWEST_MODES:
+        return False
+    levels = np.round(_coefficients(window, offset) / np.array(standard_tables(quality)[0]))
+    strong = STRONG if offset == (0, 0) else STRONG_APART
+    return evidence < strong or len(np.unique(levels, axis=0)) < DIFFERENT
 
 
 def _tested(
@@ -166,7 +176,8 @@ def _tested(
     """Evidence and quality, once tested: none where it does not stand; that of a coarse quality where one stands
     alone. Such a quality leaves few coefficients, and those far apart, which the other looks hardly see.
     """
-    if evidence > 1 and _kept(window, table, quality, offset) > KEPT:
+    testable = _telling(table, quality, offset)[MODES].sum() >= FEWEST_MODES
+    if evidence > 1 and (not testable or _kept(window, table, quality, offset) > KEPT):
         return evidence, quality
     kept = [_kept(window, table, coarse, offset) for coarse in COARSE]
     best = int(np.argmax(kept))
