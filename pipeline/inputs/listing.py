@@ -49,6 +49,7 @@ class Listing:
     shards: list[Shard]
     ignored: Counter[str]  # files that are no images, by suffix
     left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
+    output_name: OutputName | None = None  # by which outputs are named, where there are any
 
     def bounded(self, max_bytes: int) -> "Listing":
         """The same listing, of whose files none larger than this is read."""
@@ -89,13 +90,13 @@ def list_input(
         target_bytes: compressed bytes of loose files at which a shard is closed.
         max_images: loose files in a shard, at most; small inputs are cut finer.
         limit: only the first so many images; tars are opened then, to count.
-        output_name: name of the output of a key; given, two keys on one output are refused.
+        output_name: of a key; given, two loose files on one output are refused, and rows of Parquet know it.
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
-        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole. Two members on one
-            output name may then be in two shards, which only their ledger parts show (`pipeline.runs.redo`).
+        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole.
 
-    Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name; for a choice
-    that leaves nothing, or names keys that are not there.
+    What a tar holds on the output name of another shard's image only their ledger parts show (`pipeline.runs.redo`).
+    Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
+    choice that leaves nothing, or names keys that are not there.
     """
     source = open_input(url)
     try:
@@ -149,7 +150,7 @@ def _list(
         else:
             shards += _row_groups(source.store, name, size, taken, selection)
     selection.check_found()
-    return Listing(source, shards, ignored, selection.left_out)
+    return Listing(source, shards, ignored, selection.left_out, output_name)
 
 
 def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:

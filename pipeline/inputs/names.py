@@ -69,6 +69,11 @@ def copy_name(key: str, wanted: str) -> str:
     return key if is_image(key) else output_name(key, wanted)
 
 
+def output_or_copy(key: str, wanted: str) -> tuple[str, str]:
+    """Where the output of `key` or a copy of its file lies: one of the two."""
+    return output_name(key, wanted), copy_name(key, wanted)
+
+
 def unsafe(key: str) -> str:
     """Why no output may be named after this key, in words; "" if it is safe."""
     if match := _UNSAFE.search(key):

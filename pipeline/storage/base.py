@@ -27,6 +27,10 @@ class NotFound(StorageError):
     """The named object or folder does not exist."""
 
 
+class InTheWay(StorageError):
+    """Among the files of one folder a folder lies where a file is wanted, or a file where a folder is."""
+
+
 class AccessDenied(StorageError):
     """Storage knows us not, or not for this."""
 

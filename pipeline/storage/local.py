@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.storage.base import (
     PART_SUFFIX,
     SOME,
     AccessDenied,
+    InTheWay,
     NotFound,
     StorageError,
     Store,
@@ -58,10 +60,10 @@ class LocalStore(Store):
             raise self._failed(name, error) from None
 
     def put(self, name: str, data: bytes) -> None:
-        self._write(name, data, os.replace)
+        self._write(name, data, _replace)
 
     def put_file(self, name: str, path: Path) -> None:
-        self._write(name, path, os.replace)
+        self._write(name, path, _replace)
 
     def create(self, name: str, data: bytes) -> bool:
         try:
@@ -126,14 +128,27 @@ class LocalStore(Store):
         if isinstance(error, PermissionError):
             return AccessDenied(f"{where}: {error.strerror}; check owner and mode")
         if isinstance(error, IsADirectoryError):
-            return StorageError(f"{where} is a folder where a file is wanted; move it away")
+            return InTheWay(f"{where} is a folder where a file is wanted; move it away")
         if isinstance(error, NotADirectoryError | FileExistsError):
-            return StorageError(f"{where} lies below a file where a folder is wanted; move that away")
+            told = f"{where} lies below a file where a folder is wanted; move that away"
+            among_others = (self.root / name.partition("/")[0]).is_dir()
+            return InTheWay(told) if among_others else StorageError(told)
         if error.errno in (errno.ENOTSUP, errno.EMLINK):
             return StorageError(
                 f"{where}: this file system has no hard links; use another disk or its own URL"
             )
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Give a file its name, over an older one, and over what is left of a folder without files."""
+    try:
+        os.replace(part, target)
+    except IsADirectoryError:
+        with suppress(OSError):
+            for folder, _, _ in os.walk(target, topdown=False):
+                os.rmdir(folder)
+        os.replace(part, target)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
