@@ -105,7 +105,21 @@ def _split_glob(url: str) -> tuple[str, str]:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class."""
+    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class. Raises InvalidInput naming it."""
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern)
-    return re.compile("".join(known.get(p) or (p.replace("[!", "[^") if len(p) > 1 else re.escape(p)) for p in parts))
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL)
+    try:
+        return re.compile("".join(known.get(part) or _glob_class(part) for part in parts), re.DOTALL)
+    except re.error as error:
+        shown = re.sub(r"\?\S*=\S*", "?...", pattern)  # a signed URL's query
+        raise InvalidInput(f"the pattern {shown!r} has a {error.msg}; write a class as [abc] or [a-c]") from None
+
+
+def _glob_class(part: str) -> str:
+    """One sign, or a class, as a regular expression has it: in a class only a first ! or ^, and -, mean something."""
+    if len(part) == 1:
+        return re.escape(part)
+    signs = part[1:-1]
+    negated = signs[0] in "!^" and len(signs) > 1
+    inside = re.sub(r"[\\^\[&~|]", r"\\\g<0>", signs[negated:])
+    return f"[{'^' if negated else ''}{inside}]"

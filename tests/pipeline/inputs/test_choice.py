@@ -1,13 +1,19 @@
 """Which images are meant: patterns and lists, of loose files, tar members and Parquet rows alike."""
 
+import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.listing import list_input
+from pipeline.inputs.location import glob_regex
 from pipeline.inputs.selection import Choice
 from pipeline.inputs.shards import read_shard
 from tests import made
@@ -120,3 +126,37 @@ def test_a_limit_counts_what_is_meant(source: Path) -> None:
     listing = list_input(str(source), limit=5, choice=Choice(include=("1.jpg",)), cut_tars=True)
     keys = [key for shard in listing.shards for key in read_shard(shard)["key"].to_pylist()]
     assert keys == ["a/1.jpg", "b/1.jpg", "p/a/1.jpg", "p/b/1.jpg", "t/a/1.jpg"]
+
+
+@pytest.mark.parametrize("place", ["include", "exclude", "INPUT"])
+@pytest.mark.parametrize("pattern", ["[z-a].jpg", "a/[9-0]*.jpg"])
+def test_a_pattern_that_means_nothing_is_named(place: str, pattern: str, source: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any]
+    url, changes = (f"{source}/{pattern}", {}) if place == "INPUT" else (source, {place: [pattern]})
+    last = re.escape(pattern.rpartition("/")[2])
+    with pytest.raises(InvalidInput, match=rf"{last}' has a bad character range"):
+        restore(url, tmp_path / "out", **changes)
+
+
+@settings(max_examples=300)
+@given(st.text("ab[]!^-\\*?/.|&~\n=", max_size=8))
+def test_a_pattern_is_used_or_refused(pattern: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = glob_regex(pattern)
+        except InvalidInput:
+            assert "-" in pattern
+            return
+    if not set(pattern) & set("[*?"):
+        assert found.fullmatch(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "one", "other"),
+    [("[!a].jpg", "b.jpg", "a.jpg"), ("[^a].jpg", "b.jpg", "a.jpg"), ("[!].jpg", "!.jpg", "a.jpg"),
+     ("[\\d].jpg", "d.jpg", "1.jpg"), ("[[a].jpg", "[.jpg", "b.jpg"), ("**", "a\n/b.jpg", None)],
+)  # fmt: skip
+def test_classes(pattern: str, one: str, other: str | None) -> None:
+    assert Choice((pattern,)).takes(one)
+    assert other is None or not Choice((pattern,)).takes(other)
