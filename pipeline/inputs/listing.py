@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 import pyarrow as pa
 
-from driftrec.errors import InvalidInput
+from driftrec.errors import BadImage, InvalidInput
 from pipeline.inputs.collisions import OutputName, Taken
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.names import is_image, strip_suffix, suffix
@@ -195,16 +195,22 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
     """One shard a row group; a file whose footer cannot be read is one shard that says so."""
     try:
         file = open_parquet(store, name)
+        schema = file.schema_arrow
     except (pa.ArrowException, OSError):
         yield Shard(shard_id("parquet", name, size), "parquet", store, name, size, 1, group=-1)
         return
-    _, key_column = parquet_columns(file.schema_arrow, store.where(name))
-    first = 0
+    _, key_column = parquet_columns(schema, store.where(name))
+    first, looks = 0, bool(taken or selection.choice)
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
         digest = shard_id("parquet", name, size, group, info.num_rows)
         shard = Shard(digest, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
-        keys = parquet_keys(file, group, key_column, strip_suffix(name), first) if taken or selection.choice else []
+        first += info.num_rows
+        try:
+            keys = parquet_keys(file, group, key_column, strip_suffix(name), shard.first_row) if looks else []
+        except BadImage:  # it will tell of itself
+            yield shard
+            continue
         if selection.choice:
             kept = selection.rows(keys)
             shard = replace(shard, id=shard_id(digest, selection.choice.digest()), images=len(kept), kept=kept)
@@ -214,7 +220,6 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
             shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
         if shard.images or not selection.choice:
             yield shard
-        first += info.num_rows
 
 
 def _limited(shards: list[Shard], limit: int) -> list[Shard]:

@@ -100,7 +100,8 @@ def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
 def keys_of(shard: Shard) -> list[str]:
     """The keys of all images of a shard as they are stored, of those that are not meant as well.
 
-    A tar is read for that; of others only names are read.
+    A tar is read for that; of others only names are read. Where they cannot be read the container's own name stands for
+    all of them.
     """
     if shard.kind == "files":
         return [name for name, _ in files_of(shard)]
@@ -108,7 +109,10 @@ def keys_of(shard: Shard) -> list[str]:
         return [row.key for row in stored_rows(shard, data=False)]
     file = open_parquet(shard.store, shard.name)
     _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
-    return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
+    try:
+        return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
+    except BadImage:
+        return [shard.name]
 
 
 def stored_rows(shard: Shard, data: bool = True) -> Iterator[Row]:
