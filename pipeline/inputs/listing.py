@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from driftrec.errors import BadImage, InvalidInput
 from pipeline.inputs.collisions import OutputName, Taken
-from pipeline.inputs.location import Input, nothing_found, open_input
+from pipeline.inputs.location import CONTAINERS, Input, nothing_found, open_input
 from pipeline.inputs.names import is_image, strip_suffix, suffix
 from pipeline.inputs.parquet import parquet_columns, parquet_keys
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
@@ -29,7 +29,7 @@ from pipeline.inputs.shards import (
     shard_id,
     stored_rows,
 )
-from pipeline.storage.base import StorageError, Store
+from pipeline.storage.base import NO_FILE, StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -128,11 +128,11 @@ def _list(
     selection = Selection(choice)
 
     def loose() -> Iterator[tuple[str, int]]:
-        for name, size in source.files():
-            if is_image(name):
+        for name, size in source.entries():
+            if is_image(name) or (size == NO_FILE and suffix(name) in CONTAINERS):
                 if selection.takes(name):
-                    yield name, size
-            elif suffix(name) in (".tar", ".parquet"):
+                    yield name, max(0, size)
+            elif suffix(name) in CONTAINERS:
                 containers.append((name, size))
             else:
                 ignored[suffix(name)] += 1

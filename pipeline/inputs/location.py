@@ -10,7 +10,7 @@ from driftrec.errors import InvalidInput
 from driftrec.urls import split
 from pipeline.inputs.names import is_image, printable, suffix
 from pipeline.storage import open_store
-from pipeline.storage.base import StorageError, Store, redact
+from pipeline.storage.base import NO_FILE, StorageError, Store, redact
 from pipeline.storage.local import LocalStore
 
 CONTAINERS = (".tar", ".parquet")
@@ -28,10 +28,15 @@ class Input:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """(name, bytes) of every file meant, in the order of the names."""
+        return ((name, size) for name, size in self.entries() if size != NO_FILE)
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """The same, and with NO_FILE bytes what bears a name and is none: a link that leads nowhere, a pipe, ..."""
         if self.name is not None:
-            yield self.name, self.store.size(self.name) or 0
+            no_file = isinstance(self.store, LocalStore) and self.store.no_file(self.name)
+            yield self.name, NO_FILE if no_file else self.store.size(self.name) or 0
             return
-        for name, size in self.store.list():
+        for name, size in self.store.entries():
             if self.pattern is None or self.pattern.fullmatch(name):
                 yield name, size
 

@@ -16,7 +16,6 @@ from pipeline.inputs.location import glob_regex
 from pipeline.inputs.names import printable, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
-from pipeline.storage.local import LocalStore
 
 NAMED = 5  # keys that an error names
 
@@ -121,10 +120,7 @@ def read_keys(url: str) -> list[str]:
 
 
 def _read(url: str) -> bytes:
-    store = open_store(url)
-    if not isinstance(store, LocalStore):
-        return store.read("")
-    return LocalStore(str(store.root.parent)).read(store.root.name)
+    return open_store(url).read("")
 
 
 def _keys_in(data: bytes, kind: str, shown: str) -> list[str]:

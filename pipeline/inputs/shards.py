@@ -170,11 +170,21 @@ def _file_rows(shard: Shard) -> Iterator[Row]:
         yield from pool.map(lambda file: _file_row(shard.store, *file, shard.max_bytes), files)
 
 
+def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:
+    """Why a loose file is not opened, None if it may be."""
+    if not isinstance(store, LocalStore):
+        return None
+    if store.leads_out(name):
+        return Reason.unsafe_name, "a link that leads out of the input: put the file in its place"
+    what = store.no_file(name)
+    return (Reason.unreadable, f"{what}; put the file in its place") if what else None
+
+
 def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     if unsafe(name):
         return Row(name, b"")  # never opened; `checked` gives the reason
-    if isinstance(store, LocalStore) and store.leads_out(name):
-        return Row(name, b"", Reason.unsafe_name, "a link that leads out of the input: put the file in its place")
+    if why := not_to_open(store, name):
+        return Row(name, b"", *why)
     if size > max_bytes:
         return too_large(name, f"the file has {size} bytes", max_bytes)
     try:

@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -13,6 +14,7 @@ from driftrec.errors import DriftRecError, StorageFull
 from pipeline.storage.base import (
     FREE_ROOM,
     FULL,
+    NO_FILE,
     PART_PREFIX,
     PART_SUFFIX,
     SOME,
@@ -34,14 +36,22 @@ class LocalStore(Store):
         self.url = str(self.root)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        return ((name, size) for name, size in self._entries(prefix) if size != NO_FILE)
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        return self._entries("")
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, int]]:
         top = self.root / prefix
         try:
             if top.is_dir():
                 for name, info in _walk(top, f"{prefix}/" if prefix else ""):
-                    self._note(info.st_mtime, name)
-                    yield name, info.st_size
+                    if info:
+                        self._note(info.st_mtime, name)
+                    yield name, info.st_size if info else NO_FILE
         except OSError as error:
-            raise self._failed(prefix, error) from None
+            where = os.path.relpath(error.filename or top, self.root)
+            raise self._failed("" if where == "." else where, error) from None
 
     def size(self, name: str) -> int | None:
         try:
@@ -53,7 +63,9 @@ class LocalStore(Store):
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:
-            with (self.root / name).open("rb") as file:
+            with open(self.root / name, "rb", opener=_at_once) as file:
+                if why := _no_file(os.fstat(file.fileno()).st_mode):
+                    raise StorageError(f"{self.where(name)} is {why}; put the file in its place")
                 file.seek(offset)
                 return file.read(-1 if length is None else length)
         except OSError as error:
@@ -84,7 +96,15 @@ class LocalStore(Store):
     def leads_out(self, name: str) -> bool:
         """Whether a name is a link to something that is not in this folder."""
         path = self.root / name
-        return path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve())
+        return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+
+    def no_file(self, name: str) -> str:
+        """What a name is that is no file, in words; "" for a file. Nothing is opened for that: a pipe would wait."""
+        path = self.root / name
+        try:
+            return _no_file(path.stat().st_mode)
+        except OSError as error:
+            return f"a link that leads nowhere: {error.strerror}" if path.is_symlink() else ""
 
     def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
@@ -151,8 +171,21 @@ def _replace(part: Path, target: Path) -> None:
         os.replace(part, target)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/"."""
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and a pipe without waiting for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _no_file(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a link to a folder"
+    return "" if stat.S_ISREG(mode) else "a pipe, socket or device"
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/". What is
+    neither (a link that leads nowhere or to a folder, a pipe, socket or device) has no stat.
+    """
     with os.scandir(folder) as entries:
         found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
     for name, entry in found:
@@ -160,7 +193,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
             yield from _walk(Path(entry.path), prefix + name)
         else:
             try:
-                if entry.is_file():
-                    yield prefix + name, entry.stat()
-            except FileNotFoundError:
-                continue  # an unfinished put of another run, finished by now
+                info = entry.stat()
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not entry.is_symlink():
+                    continue  # an unfinished put of another run, finished by now
+                info = None
+            yield prefix + name, info if info and stat.S_ISREG(info.st_mode) else None
