@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import collision_id, printable, unsafe
+from pipeline.inputs.names import TOO_LONG, collision_id, is_too_long, printable, suffix, unsafe
 
 OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
 
@@ -23,9 +23,17 @@ class Claim(NamedTuple):
     folders: frozenset[int]
 
 
+def unsafe_for(output_name: OutputName | None, key: str) -> str:
+    """Why nothing may be written for this key, in words; "" if it is safe, as are the names that its output may get."""
+    if (why := unsafe(key)) or output_name is None:
+        return why
+    long = next((name for name in names_of(output_name, key) if is_too_long(name)), None)
+    return f"the name of its output, which ends with {suffix(long)}, {TOO_LONG}" if long else ""
+
+
 def claim(output_name: OutputName, key: str) -> Claim:
     """What a key claims: of an unsafe one nothing is written, and it stands for itself."""
-    if unsafe(key):
+    if unsafe_for(output_name, key):
         return Claim(frozenset({collision_id(f"\0{key}")}), frozenset())
     names = names_of(output_name, key)
     return Claim(frozenset(map(collision_id, names)), frozenset(above for name in names for above in _folder_ids(name)))

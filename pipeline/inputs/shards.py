@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, Reason
-from pipeline.inputs.collisions import OutputName, Taken
+from pipeline.inputs.collisions import OutputName, Taken, unsafe_for
 from pipeline.inputs.names import printable, strip_suffix, unsafe
 from pipeline.inputs.parquet import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs.selection import EVERYTHING, Choice
@@ -207,7 +207,7 @@ def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -
     for place, row in enumerate(rows):
         if not _is_meant(shard, place, row):
             continue
-        why, key = unsafe(row.key), printable(row.key)
+        why, key = unsafe_for(output_name, row.key), printable(row.key)
         elsewhere = key in shard.lost or place in shard.duplicates
         claims = taken is not None and not tells_of_container(shard.name, row.key, row.reason)
         repeated = bool(claims and taken and taken.add([row.key])) or elsewhere or (claims and key in keys)
