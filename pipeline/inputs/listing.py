@@ -155,7 +155,7 @@ def _list(
 
 def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:
     """A tar as shards of about `length` bytes. It is opened only if some of its keys may have been asked for."""
-    if not selection.may_take_below(strip_suffix(name)):
+    if not selection.may_take_of(name):
         return
     starts = range(0, max(1, size), length or max(1, size))
     choice = selection.choice
@@ -166,7 +166,7 @@ def _pieces(store: Store, name: str, size: int, length: int | None, selection: S
         length = min(size, stop or size) - start
         piece = Shard(digest, "tar", store, name, length, None, start=start, stop=stop, choice=choice.patterns)
         if choice.listed is not None:
-            kept = selection.rows(keys_of(piece))
+            kept = selection.rows(keys_of(piece), name, start)
             if not kept:
                 continue
             piece = replace(piece, kept=kept)
@@ -197,6 +197,7 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
         file = open_parquet(store, name)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError):
+        selection.takes_all(name)
         yield Shard(shard_id("parquet", name, size), "parquet", store, name, size, 1, group=-1)
         return
     _, key_column = parquet_columns(schema, store.where(name))
@@ -208,11 +209,12 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
         first += info.num_rows
         try:
             keys = parquet_keys(file, group, key_column, strip_suffix(name), shard.first_row) if looks else []
-        except BadImage:  # it will tell of itself
+        except BadImage:  # it will tell of itself, whatever is meant
+            selection.takes_all(name)
             yield shard
             continue
         if selection.choice:
-            kept = selection.rows(keys)
+            kept = selection.rows(keys, name, shard.first_row)
             shard = replace(shard, id=shard_id(digest, selection.choice.digest()), images=len(kept), kept=kept)
         if taken:
             rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
