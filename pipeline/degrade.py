@@ -26,10 +26,11 @@ from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards
 from pipeline.runs.ledger import IMAGES, OK
 from pipeline.runs.run import Run, finish, open_run
+from pipeline.runs.settling import WRITE
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
-from pipeline.storage.base import Store
+from pipeline.storage.base import InTheWay, Store
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class DegradeShard(ShardStage):
             height, width, _ = reference_of(picture, key, condition, self.settings.seed).shape
             name = output_of(key, condition, self.conditions)
             self.store.put(name, data)
+        except InTheWay as error:
+            return failure(Failed(key, WRITE, Reason.duplicate_name, str(error)))
         except DriftRecError:
             raise
         except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from driftrec.errors import InvalidInput
 from driftrec.urls import NO_CREDENTIALS_HERE, URL, holds_credentials, redact
@@ -42,6 +42,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     shortcuts: ClassVar[dict[str, str]] = {}  # further flags, by the dotted names of settings
+
+    @field_validator("*")
+    @classmethod
+    def _check_place(cls, value: Any, info: ValidationInfo) -> Any:
+        """Nothing is where "" says: a path would mean the current folder."""
+        places = (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        if info.field_name in cls.marked(Mark.place) and any(not str(place).strip() for place in places):
+            raise ValueError("give a path or URL; . is the current folder")
+        return value
 
     @classmethod
     def marked(cls, mark: Mark) -> set[str]:

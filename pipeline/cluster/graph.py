@@ -25,8 +25,8 @@ from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.progress import Progress
-from pipeline.runs.redo import settle
 from pipeline.runs.run import Run
+from pipeline.runs.settling import settling
 from pipeline.runs.stage import ShardStage
 from pipeline.storage.base import Store
 
@@ -170,8 +170,8 @@ def work_through(run: Run, graph: Graph, progress_s: float) -> None:
             log.info("asking for %s", graph.pool)
         with connection.waiting(graph.pool.cpus, graph.pool.gpus):
             _work(run, graph, run.todo, progress)
-        if disputed := settle(run.ledger, run.listing.shards):
-            log.info("%d shards are done again: several members of a tar have one output name", len(disputed))
+        for disputed in settling(run.ledger, run.listing.shards, run.listing.output_name, run.by_shard):
+            log.info("%d shards are done again: several images have one key or output name", len(disputed))
             _work(run, graph, disputed, progress)
     except DriftRecError:
         raise

@@ -1,14 +1,48 @@
-"""Two inputs on one output name, found before anything is written. Names are kept as 64-bit digests: 8 bytes a name."""
+"""Two inputs on one output name, found before anything is written. Names are kept as 64-bit digests: 8 bytes a name.
+
+An input claims the names that its output may get, and the folders above them; a name that is claimed as a file can be
+no folder. What two containers claim that are not opened before their turn shows in the ledger (`pipeline.runs.redo`).
+"""
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import collision_id, printable
+from pipeline.inputs.names import TOO_LONG, collision_id, is_too_long, printable, suffix, unsafe
 
-OutputName = Callable[[str], str]  # key -> name of its output
+OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
+
+
+class Claim(NamedTuple):
+    """Digests of what one key needs for itself, and of the folders above."""
+
+    names: frozenset[int]
+    folders: frozenset[int]
+
+
+def unsafe_for(output_name: OutputName | None, key: str) -> str:
+    """Why nothing may be written for this key, in words; "" if it is safe, as are the names that its output may get."""
+    if (why := unsafe(key)) or output_name is None:
+        return why
+    long = next((name for name in names_of(output_name, key) if is_too_long(name)), None)
+    return f"the name of its output, which ends with {suffix(long)}, {TOO_LONG}" if long else ""
+
+
+def claim(output_name: OutputName, key: str) -> Claim:
+    """What a key claims: of an unsafe one nothing is written, and it stands for itself."""
+    if unsafe_for(output_name, key):
+        return Claim(frozenset({collision_id(f"\0{key}")}), frozenset())
+    names = names_of(output_name, key)
+    return Claim(frozenset(map(collision_id, names)), frozenset(above for name in names for above in _folder_ids(name)))
+
+
+def names_of(output_name: OutputName, key: str) -> tuple[str, ...]:
+    """The names that the output of a key may get, the usual one first."""
+    given = output_name(key)
+    return (given,) if isinstance(given, str) else given
 
 
 class Taken:
@@ -24,7 +58,7 @@ class Taken:
         """Take the names of all loose files (gone through twice). Raises InvalidInput naming two on one output."""
         ids = array("Q")
         for name in names():
-            ids.append(collision_id(self._output_name(name)))
+            ids.extend({collision_id(output) for output in names_of(self._output_name, name)})
             self._folders.update(_folder_ids(name))
         files = np.sort(np.frombuffer(ids, np.uint64)) if ids else self._files
         self._files = files
@@ -52,14 +86,17 @@ class Taken:
         """Take the output names of some rows; gives the positions of those that were taken before."""
         repeated: list[int] = []
         for position, key in enumerate(keys):
-            name = collision_id(self._output_name(key))
-            above = _folder_ids(self._output_name(key))
-            if name in self._rows or name in self._folders or self._holds(name) or not self._rows.isdisjoint(above):
+            names, above = claim(self._output_name, key)
+            if self._is_taken(names) or not self._folders.isdisjoint(names) or self._is_taken(above):
                 repeated.append(position)
                 continue
-            self._rows.add(name)
+            self._rows.update(names)
             self._folders.update(above)
         return frozenset(repeated)
+
+    def _is_taken(self, ids: frozenset[int]) -> bool:
+        """Whether one of these is a file's."""
+        return not self._rows.isdisjoint(ids) or any(map(self._holds, ids))
 
     def _holds(self, name: int) -> bool:
         at = int(np.searchsorted(self._files, np.uint64(name)))
@@ -68,9 +105,10 @@ class Taken:
     def _refuse(self, names: Iterator[str], repeated: set[int]) -> None:
         first: dict[int, str] = {}
         for name in names:
-            for place in (collision_id(self._output_name(name)), *_folder_ids(name)):
+            outputs = names_of(self._output_name, name)
+            for place in (*map(collision_id, outputs), *_folder_ids(name)):
                 if place in repeated and first.setdefault(place, name) != name:
-                    output = printable(self._output_name(name))
+                    output = printable(outputs[0])
                     raise InvalidInput(
                         f"{printable(first[place])} and {printable(name)} cannot both be written: on some disks at "
                         f"least images/{output} would hold two of them; rename one"

@@ -13,9 +13,9 @@ from itertools import chain, islice
 
 import pyarrow as pa
 
-from driftrec.errors import InvalidInput
+from driftrec.errors import BadImage, InvalidInput
 from pipeline.inputs.collisions import OutputName, Taken
-from pipeline.inputs.location import Input, nothing_found, open_input
+from pipeline.inputs.location import CONTAINERS, Input, nothing_found, open_input
 from pipeline.inputs.names import is_image, strip_suffix, suffix
 from pipeline.inputs.parquet import parquet_columns, parquet_keys
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
@@ -29,7 +29,7 @@ from pipeline.inputs.shards import (
     shard_id,
     stored_rows,
 )
-from pipeline.storage.base import StorageError, Store
+from pipeline.storage.base import NO_FILE, StorageError, Store
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Listing:
     shards: list[Shard]
     ignored: Counter[str]  # files that are no images, by suffix
     left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
+    output_name: OutputName | None = None  # by which outputs are named, where there are any
 
     def bounded(self, max_bytes: int) -> "Listing":
         """The same listing, of whose files none larger than this is read."""
@@ -89,13 +90,13 @@ def list_input(
         target_bytes: compressed bytes of loose files at which a shard is closed.
         max_images: loose files in a shard, at most; small inputs are cut finer.
         limit: only the first so many images; tars are opened then, to count.
-        output_name: name of the output of a key; given, two keys on one output are refused.
+        output_name: of a key; given, two loose files on one output are refused, and rows of Parquet know it.
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
-        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole. Two members on one
-            output name may then be in two shards, which only their ledger parts show (`pipeline.runs.redo`).
+        cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole.
 
-    Raises InvalidInput for an input that does not exist, is empty, or has two images on one output name; for a choice
-    that leaves nothing, or names keys that are not there.
+    What a tar holds on the output name of another shard's image only their ledger parts show (`pipeline.runs.redo`).
+    Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
+    choice that leaves nothing, or names keys that are not there.
     """
     source = open_input(url)
     try:
@@ -127,11 +128,11 @@ def _list(
     selection = Selection(choice)
 
     def loose() -> Iterator[tuple[str, int]]:
-        for name, size in source.files():
-            if is_image(name):
+        for name, size in source.entries():
+            if is_image(name) or (size == NO_FILE and suffix(name) in CONTAINERS):
                 if selection.takes(name):
-                    yield name, size
-            elif suffix(name) in (".tar", ".parquet"):
+                    yield name, max(0, size)
+            elif suffix(name) in CONTAINERS:
                 containers.append((name, size))
             else:
                 ignored[suffix(name)] += 1
@@ -149,12 +150,12 @@ def _list(
         else:
             shards += _row_groups(source.store, name, size, taken, selection)
     selection.check_found()
-    return Listing(source, shards, ignored, selection.left_out)
+    return Listing(source, shards, ignored, selection.left_out, output_name)
 
 
 def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:
     """A tar as shards of about `length` bytes. It is opened only if some of its keys may have been asked for."""
-    if not selection.may_take_below(strip_suffix(name)):
+    if not selection.may_take_of(name):
         return
     starts = range(0, max(1, size), length or max(1, size))
     choice = selection.choice
@@ -165,7 +166,7 @@ def _pieces(store: Store, name: str, size: int, length: int | None, selection: S
         length = min(size, stop or size) - start
         piece = Shard(digest, "tar", store, name, length, None, start=start, stop=stop, choice=choice.patterns)
         if choice.listed is not None:
-            kept = selection.rows(keys_of(piece))
+            kept = selection.rows(keys_of(piece), name, start)
             if not kept:
                 continue
             piece = replace(piece, kept=kept)
@@ -194,18 +195,26 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
     """One shard a row group; a file whose footer cannot be read is one shard that says so."""
     try:
         file = open_parquet(store, name)
+        schema = file.schema_arrow
     except (pa.ArrowException, OSError):
+        selection.takes_all(name)
         yield Shard(shard_id("parquet", name, size), "parquet", store, name, size, 1, group=-1)
         return
-    _, key_column = parquet_columns(file.schema_arrow, store.where(name))
-    first = 0
+    _, key_column = parquet_columns(schema, store.where(name))
+    first, looks = 0, bool(taken or selection.choice)
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
         digest = shard_id("parquet", name, size, group, info.num_rows)
         shard = Shard(digest, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
-        keys = parquet_keys(file, group, key_column, strip_suffix(name), first) if taken or selection.choice else []
+        first += info.num_rows
+        try:
+            keys = parquet_keys(file, group, key_column, strip_suffix(name), shard.first_row) if looks else []
+        except BadImage:  # it will tell of itself, whatever is meant
+            selection.takes_all(name)
+            yield shard
+            continue
         if selection.choice:
-            kept = selection.rows(keys)
+            kept = selection.rows(keys, name, shard.first_row)
             shard = replace(shard, id=shard_id(digest, selection.choice.digest()), images=len(kept), kept=kept)
         if taken:
             rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
@@ -213,7 +222,6 @@ def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selecti
             shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
         if shard.images or not selection.choice:
             yield shard
-        first += info.num_rows
 
 
 def _limited(shards: list[Shard], limit: int) -> list[Shard]:

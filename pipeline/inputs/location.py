@@ -10,7 +10,7 @@ from driftrec.errors import InvalidInput
 from driftrec.urls import split
 from pipeline.inputs.names import is_image, printable, suffix
 from pipeline.storage import open_store
-from pipeline.storage.base import StorageError, Store, redact
+from pipeline.storage.base import NO_FILE, StorageError, Store, redact
 from pipeline.storage.local import LocalStore
 
 CONTAINERS = (".tar", ".parquet")
@@ -28,10 +28,15 @@ class Input:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """(name, bytes) of every file meant, in the order of the names."""
+        return ((name, size) for name, size in self.entries() if size != NO_FILE)
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """The same, and with NO_FILE bytes what bears a name and is none: a link that leads nowhere, a pipe, ..."""
         if self.name is not None:
-            yield self.name, self.store.size(self.name) or 0
+            no_file = isinstance(self.store, LocalStore) and self.store.no_file(self.name)
+            yield self.name, NO_FILE if no_file else self.store.size(self.name) or 0
             return
-        for name, size in self.store.list():
+        for name, size in self.store.entries():
             if self.pattern is None or self.pattern.fullmatch(name):
                 yield name, size
 
@@ -105,7 +110,21 @@ def _split_glob(url: str) -> tuple[str, str]:
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
-    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class."""
+    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class. Raises InvalidInput naming it."""
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern)
-    return re.compile("".join(known.get(p) or (p.replace("[!", "[^") if len(p) > 1 else re.escape(p)) for p in parts))
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL)
+    try:
+        return re.compile("".join(known.get(part) or _glob_class(part) for part in parts), re.DOTALL)
+    except re.error as error:
+        shown = re.sub(r"\?\S*=\S*", "?...", pattern)  # a signed URL's query
+        raise InvalidInput(f"the pattern {shown!r} has a {error.msg}; write a class as [abc] or [a-c]") from None
+
+
+def _glob_class(part: str) -> str:
+    """One sign, or a class, as a regular expression has it: in a class only a first ! or ^, and -, mean something."""
+    if len(part) == 1:
+        return re.escape(part)
+    signs = part[1:-1]
+    negated = signs[0] in "!^" and len(signs) > 1
+    inside = re.sub(r"[\\^\[&~|]", r"\\\g<0>", signs[negated:])
+    return f"[{'^' if negated else ''}{inside}]"

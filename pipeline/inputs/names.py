@@ -18,6 +18,7 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
 }
 MAX_COMPONENT_BYTES = 255  # of Linux file systems
 MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
+TOO_LONG = f"is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
 
 # Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
 # with which a name can pretend to be another.
@@ -69,6 +70,11 @@ def copy_name(key: str, wanted: str) -> str:
     return key if is_image(key) else output_name(key, wanted)
 
 
+def output_or_copy(key: str, wanted: str) -> tuple[str, str]:
+    """Where the output of `key` or a copy of its file lies: one of the two."""
+    return output_name(key, wanted), copy_name(key, wanted)
+
+
 def unsafe(key: str) -> str:
     """Why no output may be named after this key, in words; "" if it is safe."""
     if match := _UNSAFE.search(key):
@@ -78,11 +84,13 @@ def unsafe(key: str) -> str:
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "the name has an empty, . or .. part"
-    longest = stem(key) + ".webp"  # of all its possible outputs
-    lengths = [len(part.encode()) for part in longest.split("/")]
-    if max(lengths) > MAX_COMPONENT_BYTES or sum(lengths) + len(parts) > MAX_NAME_BYTES:
-        return f"the name is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
-    return ""
+    return f"the name {TOO_LONG}" if is_too_long(key) else ""
+
+
+def is_too_long(name: str) -> bool:
+    """Whether some disk or store cannot hold a name that is otherwise safe."""
+    lengths = [len(part.encode()) for part in name.split("/")]
+    return max(lengths) > MAX_COMPONENT_BYTES or sum(lengths) + len(lengths) > MAX_NAME_BYTES
 
 
 def printable(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import InvalidInput, Reason
+from driftrec.errors import BadImage, InvalidInput, Reason
 
 IMAGE_COLUMNS = ("image", "jpg", "bytes")
 ROWS = 16  # of Parquet that are unpacked at once
@@ -40,15 +40,31 @@ def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:
 
 
 def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str, first: int) -> list[str]:
-    """Keys of one row group: the key column's values, or "<stem>/<row>" where there is none."""
+    """Keys of one row group: the key column's values, or "<stem>/<row>" where there is none. Raises BadImage if they
+    cannot be read.
+    """
     numbers = range(first, first + file.metadata.row_group(group).num_rows)
     if column is None:
         return [f"{stem}/{number}" for number in numbers]
-    values = file.read_row_group(group, columns=[column]).column(column)
-    return [
-        f"{stem}/{number}" if value is None else str(value)
-        for number, value in zip(numbers, values.to_pylist(), strict=True)
-    ]
+    try:
+        values = file.read_row_group(group, columns=[column]).column(column)
+        keys = _texts(values)
+        return [f"{stem}/{number}" if key is None else key for number, key in zip(numbers, keys, strict=True)]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadImage(Reason.shard_incomplete, _broken(group, error)) from None
+
+
+def _texts(values: pa.ChunkedArray) -> list[str | None]:
+    """What is no UTF-8 is kept as file names keep it, and found unsafe later."""
+    try:
+        return [None if value is None else str(value) for value in values.to_pylist()]
+    except UnicodeDecodeError:
+        found = (value.as_buffer() for value in values)
+        return [None if text is None else text.to_pybytes().decode("utf-8", "surrogateescape") for text in found]
+
+
+def _broken(group: int, error: Exception) -> str:
+    return f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
 
 
 def too_large(key: str, what: str, max_bytes: int) -> Row:
@@ -71,7 +87,7 @@ def parquet_rows(
         try:
             value = next(images) if images else None
         except (pa.ArrowException, OSError, StopIteration) as error:
-            detail = f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
+            detail = _broken(group, error)
             yield from (Row(key, b"", Reason.shard_incomplete, detail) for key in keys[number:])
             return
         data = value.get("bytes") if isinstance(value, dict) else value

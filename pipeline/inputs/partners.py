@@ -127,7 +127,7 @@ def tar_members(data: bytes) -> Iterator[tuple[str, int, int]]:
                     if member.offset_data + member.size > len(data):
                         raise InvalidInput("a tar that ends inside one of its members; fetch it again")
                     yield member.name.removeprefix("./"), member.offset_data, member.size
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"a tar that cannot be read ({error}); fetch it again") from None
 
 

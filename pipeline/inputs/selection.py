@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,14 @@ import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.location import glob_regex
-from pipeline.inputs.names import printable, suffix
+from pipeline.inputs.names import printable, strip_suffix, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
-from pipeline.storage.local import LocalStore
+
+log = logging.getLogger(__name__)
 
 NAMED = 5  # keys that an error names
+NUMBERED = re.compile(r"(.+?)#(\d{1,18})(?:#[0-9a-f]{16})*", re.DOTALL)  # what `shards` makes of keys that are taken
 
 
 @dataclass(frozen=True)
@@ -65,36 +68,73 @@ class Selection:
     """A choice at work on the keys of an input: what it leaves out, and which listed keys are there."""
 
     def __init__(self, choice: Choice) -> None:
-        self.choice = choice
+        self.choice, self._patterns = choice, choice.patterns
         self.left_out = 0
         self._found: set[str] = set()
         self._folders = {folder for key in choice.listed or () for folder in _folders(key)}
+        self._numbered: dict[str, dict[int, str]] = {}  # listed keys that the ledger has made, by name and place
+        for key in choice.listed or ():
+            if made := NUMBERED.fullmatch(key):
+                self._numbered.setdefault(made[1], {})[int(made[2])] = key
 
-    def may_take_below(self, folder: str) -> bool:
-        """Whether listed keys lie below a folder, or none are listed."""
-        return self.choice.listed is None or printable(folder) in self._folders
+    def may_take_of(self, container: str) -> bool:
+        """Whether listed keys may be of this tar, or none are listed."""
+        name = printable(container)
+        listed = self.choice.listed
+        below = printable(strip_suffix(container)) in self._folders
+        return listed is None or below or name in listed or name in self._numbered
 
     def takes(self, key: str) -> bool:
-        """Whether the image of this key is meant."""
-        if self.choice.listed is not None and printable(key) in self.choice.listed:
-            self._found.add(printable(key))
-        taken = self.choice.takes(key)
+        """Whether this loose file is meant."""
+        made = self._numbered.get(printable(key), {})
+        return self._counted(self._match(printable(key), *made.values()) and self._patterns.takes(key))
+
+    def rows(self, keys: Sequence[str], container: str, first: int = 0) -> frozenset[int]:
+        """The places of those that are meant of a container's rows, or a part of it that begins at `first`."""
+        whole = self.takes_all(container)
+        found: set[int] = set()
+        for place, key in enumerate(keys):
+            names = [printable(key)]
+            made = (self._numbered.get(name, {}).get(first + place) for name in (*names, printable(container)))
+            listed = self._match(*names, *(name for name in made if name)) or whole
+            if self._counted(listed and self._patterns.takes(key)):
+                found.add(place)
+        return frozenset(found)
+
+    def takes_all(self, container: str) -> bool:
+        """Whether this tar or Parquet file is listed by its own name, as the ledger names one that was cut."""
+        return self._match(printable(container))
+
+    def _match(self, *names: str) -> bool:
+        """Whether the list has one of these, or there is none."""
+        if self.choice.listed is None:
+            return True
+        there = self.choice.listed.intersection(names)
+        self._found |= there
+        return bool(there)
+
+    def _counted(self, taken: bool) -> bool:
         self.left_out += not taken
         return taken
 
-    def rows(self, keys: Sequence[str]) -> frozenset[int]:
-        """The places of those that are meant."""
-        return frozenset(place for place, key in enumerate(keys) if self.takes(key))
-
     def check_found(self) -> None:
-        """Raises InvalidInput naming listed keys that the input does not have."""
+        """Raises InvalidInput naming listed keys that the input does not have. Those that a ledger has made for rows
+        whose own key another has may well not be there again: a warning names them.
+        """
         missing = sorted((self.choice.listed or frozenset()) - self._found)
-        if missing:
-            named = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+        made = [key for key in missing if NUMBERED.fullmatch(key)]
+        if made:
+            log.warning("--only-listed: %d keys with a place of a row are not in INPUT: %s", len(made), _named(made))
+        if len(missing) > len(made):
+            keys = [key for key in missing if not NUMBERED.fullmatch(key)]
             raise InvalidInput(
-                f"--only-listed: {len(missing)} of {len(self.choice.listed or ())} keys are not in INPUT: {named}; "
+                f"--only-listed: {len(keys)} of {len(self.choice.listed or ())} keys are not in INPUT: {_named(keys)}; "
                 "write them as the ledger does: names below INPUT, and of a tar's images <name of the tar>/<member>"
             )
+
+
+def _named(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:NAMED]) + (", ..." if len(keys) > NAMED else "")
 
 
 def choice_of(include: Sequence[str], exclude: Sequence[str], only_listed: str | None) -> Choice:
@@ -121,10 +161,7 @@ def read_keys(url: str) -> list[str]:
 
 
 def _read(url: str) -> bytes:
-    store = open_store(url)
-    if not isinstance(store, LocalStore):
-        return store.read("")
-    return LocalStore(str(store.root.parent)).read(store.root.name)
+    return open_store(url).read("")
 
 
 def _keys_in(data: bytes, kind: str, shown: str) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, Reason
-from pipeline.inputs.collisions import OutputName, Taken
+from pipeline.inputs.collisions import OutputName, Taken, unsafe_for
 from pipeline.inputs.names import printable, strip_suffix, unsafe
 from pipeline.inputs.parquet import Row, parquet_columns, parquet_keys, parquet_rows, too_large
 from pipeline.inputs.selection import EVERYTHING, Choice
@@ -50,7 +50,7 @@ class Shard:
     group: int = 0  # row group of a Parquet file; -1 where the file has no readable footer
     first_row: int = 0  # of the row group, counted through the file
     duplicates: frozenset[int] = frozenset()  # rows of the group whose output name an earlier row has taken
-    lost: frozenset[str] = frozenset()  # keys of a piece of a tar whose output name an earlier piece has taken
+    lost: frozenset[str] = frozenset()  # keys that an earlier shard has, or whose output name it has taken
     start: int = 0  # byte of the tar at which a piece begins
     stop: int | None = None  # and where it ends; None for the end of the tar
     choice: Choice = EVERYTHING  # patterns of the keys that are meant
@@ -100,7 +100,8 @@ def narrowed(shard: Shard, keys: Collection[str]) -> Shard:
 def keys_of(shard: Shard) -> list[str]:
     """The keys of all images of a shard as they are stored, of those that are not meant as well.
 
-    A tar is read for that; of others only names are read.
+    A tar is read for that; of others only names are read. Where they cannot be read the container's own name stands for
+    all of them.
     """
     if shard.kind == "files":
         return [name for name, _ in files_of(shard)]
@@ -108,7 +109,10 @@ def keys_of(shard: Shard) -> list[str]:
         return [row.key for row in stored_rows(shard, data=False)]
     file = open_parquet(shard.store, shard.name)
     _, key_column = parquet_columns(file.schema_arrow, shard.store.where(shard.name))
-    return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
+    try:
+        return parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first_row)
+    except BadImage:
+        return [shard.name]
 
 
 def stored_rows(shard: Shard, data: bool = True) -> Iterator[Row]:
@@ -131,26 +135,29 @@ def stored_rows(shard: Shard, data: bool = True) -> Iterator[Row]:
 
 def _given(shard: Shard, output_name: OutputName | None, source: Source) -> Iterator[Row]:
     """The rows. Where this container alone is refused by storage, or not to be read, there are rows for the rest."""
-    given = 0
+    keys: set[str] = set()  # as many as rows
     try:
         for row in checked(shard, source(shard), output_name):
+            keys.add(row.key)
             yield row
-            given += 1
     except StorageError as error:
         if not is_of_object(shard.store, shard.name, error):
             raise
-        yield from _rest(shard, given, Reason.shard_incomplete, str(error))
+        yield from _rest(shard, keys, Reason.shard_incomplete, str(error))
     except BadImage as error:
-        yield from _rest(shard, given, error.reason, error.detail)
+        yield from _rest(shard, keys, error.reason, error.detail)
 
 
-def _rest(shard: Shard, given: int, reason: Reason, detail: str) -> Iterator[Row]:
+def _rest(shard: Shard, given: set[str], reason: Reason, detail: str) -> Iterator[Row]:
     """A row for each image of a container that was not given, whose keys nobody knows; one for all of them if nobody
     knows how many.
     """
-    for number in range(given, given + 1 if shard.images is None else shard.images):
+    for number in range(len(given), len(given) + 1 if shard.images is None else shard.images):
         place = shard.start + shard.first_row + number
-        yield Row(printable(f"{shard.name}#{place}" if place else shard.name), b"", reason, detail)
+        key = printable(f"{shard.name}#{place}" if place else shard.name)
+        if key in given or key in shard.lost:
+            key = _own_key(shard, key, number, given)
+        yield Row(key, b"", reason, detail)
 
 
 def _file_rows(shard: Shard) -> Iterator[Row]:
@@ -163,11 +170,21 @@ def _file_rows(shard: Shard) -> Iterator[Row]:
         yield from pool.map(lambda file: _file_row(shard.store, *file, shard.max_bytes), files)
 
 
+def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:
+    """Why a loose file is not opened, None if it may be."""
+    if not isinstance(store, LocalStore):
+        return None
+    if store.leads_out(name):
+        return Reason.unsafe_name, "a link that leads out of the input: put the file in its place"
+    what = store.no_file(name)
+    return (Reason.unreadable, f"{what}; put the file in its place") if what else None
+
+
 def _file_row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     if unsafe(name):
         return Row(name, b"")  # never opened; `checked` gives the reason
-    if isinstance(store, LocalStore) and store.leads_out(name):
-        return Row(name, b"", Reason.unsafe_name, "a link that leads out of the input: put the file in its place")
+    if why := not_to_open(store, name):
+        return Row(name, b"", *why)
     if size > max_bytes:
         return too_large(name, f"the file has {size} bytes", max_bytes)
     try:
@@ -187,22 +204,36 @@ def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -
     """The rows with unsafe and repeated names turned into reasons, and with keys that are unique in the shard."""
     keys: set[str] = set()
     taken = Taken(output_name) if output_name else None
-    for position, row in enumerate(rows, start=shard.first_row):
-        if not _is_meant(shard, position - shard.first_row, row):
+    for place, row in enumerate(rows):
+        if not _is_meant(shard, place, row):
             continue
-        why, key = unsafe(row.key), printable(row.key)
-        lost = key in shard.lost
-        repeated = bool(taken and taken.add([row.key])) or lost or position - shard.first_row in shard.duplicates
+        why, key = unsafe_for(output_name, row.key), printable(row.key)
+        elsewhere = key in shard.lost or place in shard.duplicates
+        claims = taken is not None and not tells_of_container(shard.name, row.key, row.reason)
+        repeated = bool(claims and taken and taken.add([row.key])) or elsewhere or (claims and key in keys)
         if why:
             row = Row(key, b"", Reason.unsafe_name, why)
         elif repeated and not row.reason:
-            detail = f"an earlier image has the output name of {key}"
+            detail = f"an earlier image has the output name of {key}, or needs it for a folder"
             row = Row(key, b"", Reason.duplicate_name, detail)
-        elsewhere = lost or (repeated and row.reason == Reason.duplicate_name and shard.kind == "parquet")
-        if key in keys or elsewhere:
-            row = row._replace(key=f"{key}#{shard.start + position}")
+        numbered = repeated and row.reason == Reason.duplicate_name and shard.kind == "parquet"
+        if key in keys or elsewhere or numbered:
+            row = row._replace(key=_own_key(shard, key, place, keys))
         keys.add(row.key)
         yield row
+
+
+def _own_key(shard: Shard, key: str, place: int, keys: Collection[str]) -> str:
+    """A key for the row at this place, whose own key another row has."""
+    own = f"{key}#{shard.start + shard.first_row + place}"
+    while own in keys or own in shard.lost:
+        own = f"{own}#{shard.id}"
+    return own
+
+
+def tells_of_container(name: str, key: str, reason: str | None) -> bool:
+    """Whether a row tells of the tar or Parquet file `name`, and of no image that it names."""
+    return reason == Reason.shard_incomplete and (key == printable(name) or key.startswith(f"{printable(name)}#"))
 
 
 def _is_meant(shard: Shard, place: int, row: Row) -> bool:

@@ -117,7 +117,7 @@ def tar_rows(
                         yield row
                 else:
                     ended = True
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         yield Row(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {size}: {error}")
         return
     block = _read(file, end, BLOCK)

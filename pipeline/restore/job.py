@@ -6,9 +6,10 @@ from typing import Any
 
 from driftrec.restoration.options import DEFAULTS
 from pipeline.cluster.graph import Graph, Pool, work_through
+from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
-from pipeline.inputs.names import output_name
+from pipeline.inputs.names import output_name, output_or_copy
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
 from pipeline.job import carry_out, write_page
@@ -97,5 +98,8 @@ def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Sto
     return Graph(RestoreShard, (settings, weights, output), pool, _output_name(settings))
 
 
-def _output_name(settings: RestoreSettings) -> partial[str]:
-    return partial(output_name, wanted=settings.format)
+def _output_name(settings: RestoreSettings) -> OutputName:
+    """By which outputs are named, and copies where there may be any."""
+    skips = settings.skip_above is not None or settings.frames == "skip"
+    copies = settings.copy_failed or (skips and settings.skipped == "copy")
+    return partial(output_or_copy if copies else output_name, wanted=settings.format)

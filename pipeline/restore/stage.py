@@ -30,9 +30,10 @@ from pipeline.model_source import Weights
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.outputs import Outputs, Tar, Tree
+from pipeline.runs.settling import WRITE
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
-from pipeline.storage.base import Store
+from pipeline.storage.base import InTheWay, Store
 
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger
 BEF_SIDE = 512  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle
@@ -55,6 +56,10 @@ class Item:
         """The same image as a row with a reason."""
         reason, detail = explain(error)
         return replace(self, picture=None, skipped=False, failed=Failed(self.key, stage, reason, detail))
+
+    def give_way(self, error: InTheWay) -> "Item":
+        """The same image, whose place another's output has taken; `runs.settling` says in the end whose it is."""
+        return self.fail(WRITE, BadImage(Reason.duplicate_name, str(error)))
 
     def skip(self, reason: Reason, detail: str) -> "Item":
         """The same image, left as it is."""
@@ -194,21 +199,30 @@ class RestoreShard(ShardStage):
             if item.picture:
                 with self.watchdog.watch():
                     item = self._write(item, item.picture)
+        except InTheWay as error:
+            item = item.give_way(error)
         except DriftRecError:
             raise
         except Exception as error:
             item = item.fail("encode", error)
         copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed
         if item.failed and copies and item.copy is not None:
-            name = self.outputs.put(copy_name(item.key, self.settings.format), item.copy)
-            digest, size = item.columns["input_sha256"], len(item.copy)
-            item.columns.update(output=name, output_sha256=digest, output_bytes=size)
+            item = self._copy(item, item.copy)
         row = item.columns | {"key": item.key, "seconds": item.seconds + time.perf_counter() - begun, "status": OK}
         if item.failed:
             row |= {"reason": str(item.failed.reason), "detail": item.failed.detail}
             where = item.failed.stage or None
             row |= {"status": SKIPPED, "nfe": 0} if item.skipped else {"status": FAILED, "stage": where}
         return row
+
+    def _copy(self, item: Item, data: bytes) -> Item:
+        """Put the file itself where its output would be."""
+        try:
+            name = self.outputs.put(copy_name(item.key, self.settings.format), data)
+        except InTheWay as error:
+            return item.give_way(error)
+        columns = {"output": name, "output_sha256": item.columns["input_sha256"], "output_bytes": len(data)}
+        return replace(item, columns=item.columns | columns)
 
     def _write(self, item: Item, picture: Picture) -> Item:
         """Encode and put a restored picture."""

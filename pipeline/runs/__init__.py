@@ -1,6 +1,7 @@
 """The life of a run in OUTPUT: claimed, attempted, resumed, verified, finished.
 
 `run` opens and ends a run, `ledger` is the record that everything is read from, `stage` is what all stages share,
-`crashes` blames the image that ends its worker, `redo` does again what lacks, `verify` and `integrity` look whether
-all is there. Must know nothing of Ray, models or reports. Start with `run.open_run`.
+`crashes` blames the image that ends its worker, `redo` does again what lacks, `settling` what has a name of another,
+`verify` and `integrity` look whether all is there. Must know nothing of Ray, models or reports. Start with
+`run.open_run`.
 """

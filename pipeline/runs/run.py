@@ -43,7 +43,8 @@ from pipeline.runs.ledger import (
 )
 from pipeline.runs.machine import cpu_kind, package_versions, tell_of_another
 from pipeline.runs.progress import Effort
-from pipeline.runs.redo import keys_again, settle
+from pipeline.runs.redo import keys_again
+from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
 from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
 from pipeline.settings import allowed_failures
@@ -75,6 +76,7 @@ class Run:
     folders: Sequence[str] = (IMAGES, SHARDS, FOLDER)  # that this job writes to
     allow_local: bool = False  # whether paths are the same folder on all nodes
     at_end: Sequence[str] = ()  # files that it leaves beside _RESULT.json
+    by_shard: Sequence[str] = ()  # folders in which it leaves a file beside each ledger part
     repair: bool = False  # outputs that lack, or were changed, are done again
     started: float = field(default_factory=time.monotonic)
 
@@ -128,9 +130,10 @@ def open_run(
         claim(store, document)
         ledger = Ledger(store, schema)
         given = (job, store, ledger, listing, max_failed, fingerprint)
-        run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, repair=repair)
+        run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, by_shard=by_shard)
+        run.repair = repair
         run.allow_local = bool(settings.get("allow_local"))
-        run.resumed = _resumed(run, by_shard)
+        run.resumed = _resumed(run)
         run.again = _again(run, retry)
         run.resumed -= run.again.keys()
         if run.todo:
@@ -141,7 +144,7 @@ def open_run(
     return run
 
 
-def _resumed(run: Run, by_shard: Sequence[str]) -> set[str]:
+def _resumed(run: Run) -> set[str]:
     """The shards that an earlier attempt has finished. Parts that are no use are told of, and removed; those that are
     not of this run's shards stay, and `finish` will not end with them.
     """
@@ -150,7 +153,7 @@ def _resumed(run: Run, by_shard: Sequence[str]) -> set[str]:
     for shard in sorted(committed - ours):
         log.warning("%s is of no shard of this run: move it away", run.store.where(part_name(shard)))
     no_use = run.ledger.spoilt(ours)
-    for folder in by_shard:
+    for folder in run.by_shard:
         there = {name.rpartition("/")[2] for name, _ in run.store.list(folder)}
         lone = [shard for shard in ours if f"{shard}.parquet" not in there]
         no_use |= {shard: f"there is no {folder}/{shard}.parquet" for shard in lone}
@@ -165,7 +168,8 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     finished = [shard for shard in run.listing.shards if shard.id in run.resumed]
     again: dict[str, Shard] = {}
     if len(finished) == len(run.listing.shards) and _finished_result(run) is None:
-        again = {shard.id: shard for shard in settle(run.ledger, finished)}
+        disputed = settle(run.ledger, finished, run.listing.output_name, run.by_shard)
+        again = {shard.id: shard for shard in disputed}
     left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)

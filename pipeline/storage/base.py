@@ -16,6 +16,7 @@ from driftrec.urls import redact
 PART_PREFIX, PART_SUFFIX = ".driftrec-", ".part"  # a put that is not finished, on a local disk
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FREE_ROOM = "free some and run the same command again"
+NO_FILE = -1  # in place of the bytes of a name that is no file
 SOME = 10  # objects that are tried to see whether a store gives any
 
 
@@ -25,6 +26,10 @@ class StorageError(DriftRecError):
 
 class NotFound(StorageError):
     """The named object or folder does not exist."""
+
+
+class InTheWay(StorageError):
+    """Among the files of one folder a folder lies where a file is wanted, or a file where a folder is."""
 
 
 class AccessDenied(StorageError):
@@ -53,6 +58,10 @@ class Store:
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        """All of `list`, and in their places with NO_FILE bytes the names that are no files, nor folders with files."""
+        return self.list()
 
     def _note(self, changed: float, name: str) -> None:
         self.latest = max(self.latest or (changed, name), (changed, name))

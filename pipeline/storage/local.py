@@ -4,7 +4,9 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +14,12 @@ from driftrec.errors import DriftRecError, StorageFull
 from pipeline.storage.base import (
     FREE_ROOM,
     FULL,
+    NO_FILE,
     PART_PREFIX,
     PART_SUFFIX,
     SOME,
     AccessDenied,
+    InTheWay,
     NotFound,
     StorageError,
     Store,
@@ -32,14 +36,22 @@ class LocalStore(Store):
         self.url = str(self.root)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        return ((name, size) for name, size in self._entries(prefix) if size != NO_FILE)
+
+    def entries(self) -> Iterator[tuple[str, int]]:
+        return self._entries("")
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, int]]:
         top = self.root / prefix
         try:
             if top.is_dir():
                 for name, info in _walk(top, f"{prefix}/" if prefix else ""):
-                    self._note(info.st_mtime, name)
-                    yield name, info.st_size
+                    if info:
+                        self._note(info.st_mtime, name)
+                    yield name, info.st_size if info else NO_FILE
         except OSError as error:
-            raise self._failed(prefix, error) from None
+            where = os.path.relpath(error.filename or top, self.root)
+            raise self._failed("" if where == "." else where, error) from None
 
     def size(self, name: str) -> int | None:
         try:
@@ -51,17 +63,19 @@ class LocalStore(Store):
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:
-            with (self.root / name).open("rb") as file:
+            with open(self.root / name, "rb", opener=_at_once) as file:
+                if why := _no_file(os.fstat(file.fileno()).st_mode):
+                    raise StorageError(f"{self.where(name)} is {why}; put the file in its place")
                 file.seek(offset)
                 return file.read(-1 if length is None else length)
         except OSError as error:
             raise self._failed(name, error) from None
 
     def put(self, name: str, data: bytes) -> None:
-        self._write(name, data, os.replace)
+        self._write(name, data, _replace)
 
     def put_file(self, name: str, path: Path) -> None:
-        self._write(name, path, os.replace)
+        self._write(name, path, _replace)
 
     def create(self, name: str, data: bytes) -> bool:
         try:
@@ -82,7 +96,15 @@ class LocalStore(Store):
     def leads_out(self, name: str) -> bool:
         """Whether a name is a link to something that is not in this folder."""
         path = self.root / name
-        return path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve())
+        return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+
+    def no_file(self, name: str) -> str:
+        """What a name is that is no file, in words; "" for a file. Nothing is opened for that: a pipe would wait."""
+        path = self.root / name
+        try:
+            return _no_file(path.stat().st_mode)
+        except OSError as error:
+            return f"a link that leads nowhere: {error.strerror}" if path.is_symlink() else ""
 
     def _write(self, name: str, data: bytes | Path, publish: Callable[[Path, Path], None]) -> None:
         """Write beside the target, bring it to the disk, then give it its name in one step."""
@@ -126,9 +148,11 @@ class LocalStore(Store):
         if isinstance(error, PermissionError):
             return AccessDenied(f"{where}: {error.strerror}; check owner and mode")
         if isinstance(error, IsADirectoryError):
-            return StorageError(f"{where} is a folder where a file is wanted; move it away")
+            return InTheWay(f"{where} is a folder where a file is wanted; move it away")
         if isinstance(error, NotADirectoryError | FileExistsError):
-            return StorageError(f"{where} lies below a file where a folder is wanted; move that away")
+            told = f"{where} lies below a file where a folder is wanted; move that away"
+            among_others = (self.root / name.partition("/")[0]).is_dir()
+            return InTheWay(told) if among_others else StorageError(told)
         if error.errno in (errno.ENOTSUP, errno.EMLINK):
             return StorageError(
                 f"{where}: this file system has no hard links; use another disk or its own URL"
@@ -136,8 +160,32 @@ class LocalStore(Store):
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/"."""
+def _replace(part: Path, target: Path) -> None:
+    """Give a file its name, over an older one, and over what is left of a folder without files."""
+    try:
+        os.replace(part, target)
+    except IsADirectoryError:
+        with suppress(OSError):
+            for folder, _, _ in os.walk(target, topdown=False):
+                os.rmdir(folder)
+        os.replace(part, target)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and a pipe without waiting for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _no_file(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a link to a folder"
+    return "" if stat.S_ISREG(mode) else "a pipe, socket or device"
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/". What is
+    neither (a link that leads nowhere or to a folder, a pipe, socket or device) has no stat.
+    """
     with os.scandir(folder) as entries:
         found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
     for name, entry in found:
@@ -145,7 +193,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
             yield from _walk(Path(entry.path), prefix + name)
         else:
             try:
-                if entry.is_file():
-                    yield prefix + name, entry.stat()
-            except FileNotFoundError:
-                continue  # an unfinished put of another run, finished by now
+                info = entry.stat()
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not entry.is_symlink():
+                    continue  # an unfinished put of another run, finished by now
+                info = None
+            yield prefix + name, info if info and stat.S_ISREG(info.st_mode) else None

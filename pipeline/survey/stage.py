@@ -23,7 +23,7 @@ from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.names import printable, unsafe
 from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, files_of, rows_of
+from pipeline.inputs.shards import Shard, files_of, not_to_open, rows_of
 from pipeline.runs.crashes import Trial
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger
 from pipeline.runs.stage import SUMMARY, explain
@@ -149,6 +149,8 @@ class SurveyShard:
         key = printable(name)
         if why := unsafe(name):
             return _failed(key, size, "read", Reason.unsafe_name, why)
+        if refused := not_to_open(store, name):
+            return _failed(key, size, "read", *refused)
         local = isinstance(store, LocalStore)
         try:
             return self._look(key, io.BufferedReader(StoreFile(store, name, size), NEAR if local else FAR), size)

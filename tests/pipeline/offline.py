@@ -1,7 +1,6 @@
 """The restore job without Ray: one stage takes the shards in turn, on the very blocks that read tasks would send."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ import pyarrow.parquet as pq
 
 from driftrec.errors import DriftRecError
 from pipeline.inputs.blocks import read_block
-from pipeline.inputs.names import output_name
 from pipeline.restore.job import open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
-from pipeline.runs.redo import settle
 from pipeline.runs.run import earlier_result, finish
+from pipeline.runs.settling import settling
 
 
 class Died(BaseException):
@@ -29,7 +27,7 @@ def restore(
     run, weights, settings = open_restore(RestoreSettings(input=str(source), output=str(output), **values))
     if result := earlier_result(run):
         return result
-    stage, name = RestoreShard(settings, weights, run.store), partial(output_name, wanted=settings.format)
+    stage, name = RestoreShard(settings, weights, run.store), run.listing.output_name
 
     def work(shards: list[Any]) -> None:
         for shard in shards:
@@ -41,7 +39,8 @@ def restore(
             run.effort.add(row["ok"], row)
 
     work(run.todo)
-    work(settle(run.ledger, run.listing.shards))
+    for disputed in settling(run.ledger, run.listing.shards, name):
+        work(disputed)
     return finish(run)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
-from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings
+from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings, SplitSettings
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.settings import Mark, Settings, allowed_failures, load
@@ -147,3 +147,16 @@ def test_yaml_that_no_settings_need_is_refused(text: str, tmp_path: Path) -> Non
     config.write_text(text)
     with pytest.raises(InvalidInput, match=r"c\.yaml"):
         load(RestoreSettings, str(config))
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", "\t"])
+@pytest.mark.parametrize(
+    "model", [RestoreSettings, DegradeSettings, EvaluateSettings, SurveySettings, TrainSettings, SplitSettings]
+)
+def test_no_place_is_nowhere(model: type[Settings], nothing: str) -> None:
+    """A path that is empty would mean the current folder."""
+    required = dict.fromkeys(model.required(), "there")
+    for name in model.marked(Mark.place):
+        for value in (nothing, [nothing], ["there", nothing]):
+            with pytest.raises(InvalidInput, match=name):
+                load(model, None, [], required | {name: value})

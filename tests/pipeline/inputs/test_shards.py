@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
+from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input, list_shards
 from pipeline.inputs.names import output_name
+from pipeline.inputs.selection import Choice
 from pipeline.inputs.shards import read_shard
 from pipeline.storage.local import LocalStore
 from tests import made
@@ -279,10 +281,66 @@ def test_many_names_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     count = 200_000
     names = ((f"folder-{number // 1000:04}/image-{number:09}.jpg", 50_000) for number in range(count))
-    monkeypatch.setattr(LocalStore, "list", lambda self: names)
+    monkeypatch.setattr(LocalStore, "entries", lambda self: names)
     tracemalloc.start()
     listing = list_input(str(tmp_path), output_name=PNG)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert listing.images == count
     assert kept / count < 25
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+def test_a_key_that_is_no_text_is_one_row(kind: pa.DataType, tmp_path: Path) -> None:
+    keys = [b"good.jpg", b"\xff\xfebad.jpg", None, b""]
+    column = pa.array(keys, pa.binary_view() if kind == pa.string_view() else pa.binary())
+    column = column.view(kind) if kind != pa.large_string() else column.cast(pa.large_binary()).view(kind)
+    pq.write_table(pa.table({"key": column, "image": [b"1", b"2", b"3", b"4"]}), tmp_path / "p.parquet")
+    parquet(tmp_path / "q.parquet", {"key": ["q.jpg"], "image": [b"5"]})
+    expected = {"good.jpg": "", r"\udcff\udcfebad.jpg": "unsafe_name", "p/2": "", "": "unsafe_name", "q.jpg": ""}
+    assert reasons(list_input(str(tmp_path), output_name=PNG)) == expected
+
+
+@pytest.mark.parametrize("choice", [Choice(), Choice(include=("*.jpg",)), Choice(listed=frozenset({"q.jpg", "y2"}))])
+@pytest.mark.parametrize("named", [None, PNG])
+@pytest.mark.parametrize("damage", [b"\xff" * 58, bytes(58), None])
+def test_a_row_group_whose_keys_are_damaged_is_its_rows(
+    damage: bytes | None, named: OutputName | None, choice: Choice, tmp_path: Path
+) -> None:
+    """Whatever the listing wants to know of them."""
+    path, keys = tmp_path / "p.parquet", [f"{letter}{number}" for letter in "xy" for number in range(4)]
+    table = pa.table({"key": keys, "image": [key.encode() for key in keys]})
+    pq.write_table(table, path, row_group_size=4, use_dictionary=False)
+    place = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[place + 2 : place + 60] = damage or os.urandom(58)
+    path.write_bytes(data)
+    parquet(tmp_path / "q.parquet", {"key": ["q.jpg"], "image": [b"5"]})
+    listing = list_input(str(tmp_path), output_name=named, choice=choice)
+    found = [row for shard in listing.shards for row in read_shard(shard, named).to_pylist()]
+    assert [row["key"] for row in found[:4]] == ["p.parquet", *(f"p.parquet#{number}" for number in range(1, 4))]
+    assert {row["reason"] for row in found[:4]} == {"shard_incomplete"}
+    assert all("row group 0 cannot be read" in row["detail"] for row in found[:4])
+    taken = [key for key in (*keys[4:], "q.jpg") if choice.takes(key)]
+    assert [row["key"] for row in found[4:] if not row["reason"]] == taken
+    assert listing.images == len(found)
+
+
+def test_a_chain_of_headers_ends_its_tar_alone(tmp_path: Path) -> None:
+    def header(name: str, kind: bytes, size: int) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, size
+        return info.tobuf(tarfile.GNU_FORMAT)
+
+    long = header("././@LongLink", b"L", 2) + b"a\0".ljust(512, b"\0")
+    rest = header("x.jpg", b"0", 1) + b"1".ljust(512, b"\0") + bytes(10240)
+    good = made.tar({"good.jpg": b"1"})[:1024]
+    for count in (10, 1500, 4000):
+        (tmp_path / "t.tar").write_bytes(good + long * count + rest)
+        for cut in (False, True):
+            listing = list_input(str(tmp_path / "t.tar"), output_name=PNG, cut_tars=cut)
+            found = [row for shard in listing.shards for row in read_shard(shard, PNG).to_pylist()]
+            assert (found[0]["key"], found[0]["reason"]) == ("t/good.jpg", "")
+            broken = [row for row in found if row["reason"]]
+            assert {row["key"] for row in broken} == ({"t.tar"} if count > 1000 else set())
+            assert all(row["reason"] == "shard_incomplete" for row in broken)
