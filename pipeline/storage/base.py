@@ -54,6 +54,12 @@ class Store:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
 
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+        """As `list`, but in no order, and with what is neither a file nor a folder, and so has no bytes: links to
+        folders (none is entered) or to nothing, pipes, folders that may not be read. Notes nothing.
+        """
+        yield from self.list(prefix)
+
     def _note(self, changed: float, name: str) -> None:
         self.latest = max(self.latest or (changed, name), (changed, name))
 

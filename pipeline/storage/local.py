@@ -4,7 +4,9 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from pipeline.storage.base import (
     StorageError,
     Store,
 )
+
+# Errors of one entry of a folder, and not of the disk.
+OF_ONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 class LocalStore(Store):
@@ -41,17 +46,27 @@ class LocalStore(Store):
         except OSError as error:
             raise self._failed(prefix, error) from None
 
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+        top = self.root / prefix
+        try:
+            if top.is_dir():
+                yield from _entries(top, f"{prefix}/" if prefix else "")
+        except OSError as error:
+            raise self._failed(prefix, error) from None
+
     def size(self, name: str) -> int | None:
         try:
             return (self.root / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
             raise self._failed(name, error) from None
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:
-            with (self.root / name).open("rb") as file:
+            with open(self.root / name, "rb", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise StorageError(f"{self.where(name)} is a pipe or a device, not a file; move it away")
                 file.seek(offset)
                 return file.read(-1 if length is None else length)
         except OSError as error:
@@ -134,6 +149,42 @@ class LocalStore(Store):
                 f"{where}: this file system has no hard links; use another disk or its own URL"
             )
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe would wait for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _entries(top: Path, prefix: str) -> Iterator[tuple[str, int | None]]:
+    """See `Store.entries`. What one entry is refused for is no reason not to list the others."""
+    folders = [(top, prefix)]
+    while folders:
+        folder, before = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            if folder == top or error.errno not in OF_ONE:
+                raise
+            yield before.removesuffix("/"), None
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), f"{before}{entry.name}/"))
+                continue
+            with suppress(FileNotFoundError):  # an unfinished put of another run, finished by now
+                yield before + entry.name, _bytes(entry)
+
+
+def _bytes(entry: os.DirEntry[str]) -> int | None:
+    """Of a file; None of what is none."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError as error:
+        if error.errno not in OF_ONE or error.errno == errno.ENOENT:
+            raise
+        return None
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
