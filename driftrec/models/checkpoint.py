@@ -28,6 +28,7 @@ from driftrec.errors import InvalidInput
 from driftrec.models import download, lightning
 from driftrec.models.tensors import LARGEST, check_shapes, check_weights
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
+from driftrec.urls import holds_credentials
 
 FORMAT = 1
 HEADER = "driftrec"
@@ -146,7 +147,7 @@ def resolve(source: str | Path) -> Path:
     """The file of an embedded model's name, of a URL, or the path itself. Raises InvalidInput if there is none."""
     if str(source) in embedded():
         return EMBEDDED / f"{source}.safetensors"
-    if "://" in str(source):
+    if "://" in str(source) or holds_credentials(str(source)):
         return download.fetch(str(source))
     path = Path(source)
     if not path.is_file():
