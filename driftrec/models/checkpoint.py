@@ -109,7 +109,7 @@ def load(path: str | Path) -> Checkpoint:
         check_weights(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
-        raise InvalidInput(f"{path}: the file's description of its model is not valid: {error}") from error
+        raise InvalidInput(f"{path}: the file's description of its model is not valid: {bounds.one_line(error)}") from error
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
     _check_output(path, denoiser)
@@ -240,13 +240,12 @@ def _read_header(path: Path) -> dict[str, Any]:
             metadata: dict[str, str] = file.metadata() or {}
         header = bounds.mapping(HEADER, bounds.parse(metadata[HEADER]))
     except SafetensorError as error:
-        raise InvalidInput(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+        raise InvalidInput(f"{path}: not a whole safetensors file ({bounds.one_line(error)}); fetch it again") from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
-            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {error}"
+            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {bounds.one_line(error)}"
         ) from error
-    if header.get("format") != FORMAT:
-        raise InvalidInput(
-            f"{path}: format {bounds.shown(header.get('format'))}, this version reads {FORMAT}; update driftrec"
-        )
+    known = header.get("format")
+    if known != FORMAT or not isinstance(known, int) or isinstance(known, bool):
+        raise InvalidInput(f"{path}: format {bounds.shown(known)}, this version reads {FORMAT}; update driftrec")
     return header
