@@ -6,8 +6,24 @@ it a row. Nothing but the standard library is imported here, and every exception
 Ray carries them between processes.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+# Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
+# with which a name can pretend to be another.
+CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_HIDDEN = re.compile(f"[{CONTROL}]")
+
+
+def visible(text: str) -> str:
+    """Text for a terminal: lines as they are, but for signs that would move its cursor or hide what stands there."""
+    return "\n".join(_HIDDEN.sub(escaped, line) for line in text.split("\n"))
+
+
+def escaped(match: re.Match[str]) -> str:
+    """A sign as Python would write it."""
+    return match.group().encode("unicode_escape", "surrogatepass").decode()
 
 
 class Reason(StrEnum):
@@ -36,7 +52,12 @@ class Reason(StrEnum):
 
 
 class DriftRecError(Exception):
-    """A bad run. The message says what happened, where (file, URL or value) and the remedy."""
+    """A bad run. The message says what happened, where (file, URL or value) and the remedy; names in it that come from
+    a file cannot play with a terminal.
+    """
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InvalidInput(DriftRecError):
@@ -81,7 +102,7 @@ class TrainingDiverged(DriftRecError):
 
     def __str__(self) -> str:
         what = f"training diverged: loss {self.loss:g} at step {self.step}"
-        where = f"the last whole checkpoint is {self.checkpoint}" if self.checkpoint else "no checkpoint yet"
+        where = f"the last whole checkpoint is {visible(self.checkpoint)}" if self.checkpoint else "no checkpoint yet"
         return f"{what}; {where}; lower the learning rate and start again"
 
 

@@ -1,9 +1,10 @@
 """The command `driftrec`: gives the arguments to the job that is named. Imports nothing heavy before it knows which."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from jobs.command import Parser, execute, parsed
 
 JOBS = {
     "restore": "restore an archive of JPEG-damaged images",
@@ -19,7 +20,7 @@ JOBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `driftrec JOB ...`; gives the exit code."""
-    told = argparse.ArgumentParser(
+    told = Parser(
         prog="driftrec",
         description="Restores JPEG-damaged image archives with a diffusion model, in bulk, on Ray.",
         epilog="driftrec JOB --help tells the rest. Exit codes: 0 done; 1 the run failed; 2 bad settings or input, "
@@ -30,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, purpose in JOBS.items():
         jobs.add_parser(name, help=purpose, add_help=False)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    job, rest = told.parse_known_args(arguments[:1])[0].job, arguments[1:]
-    return int(import_module(f"jobs.{job}").main(rest))
+    if arguments and arguments[0] in JOBS:
+        return int(import_module(f"jobs.{arguments[0]}").main(arguments[1:]))
+    stdout = sys.stdout
+    return execute(lambda: vars(parsed(told, arguments[:1], stdout)))  # help, or what is wrong
 
 
 if __name__ == "__main__":

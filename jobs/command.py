@@ -2,17 +2,19 @@
 
 import argparse
 import contextlib
+import difflib
 import json
 import logging
 import os
 import pkgutil
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,37 @@ class Parts(NamedTuple):
     example: str  # a command line, for the help
 
 
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are refused as other bad input is, the nearest flag to an unknown one named."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InvalidInput."""
+        from driftrec.errors import InvalidInput
+
+        known = [flag for action in self._actions for flag in action.option_strings]
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
+        near = [name for flag in unknown for name in difflib.get_close_matches(flag, known, n=2)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InvalidInput(f"{message}{hint} ({self.prog} --help tells what there is)")
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str], stdout: TextIO) -> argparse.Namespace:
+    """What a command line says; help goes to `stdout`. Raises InvalidInput for a mistake in it, and for credentials,
+    which no message of it shows.
+    """
+    from driftrec.errors import InvalidInput
+    from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
+
+    for argument in arguments:
+        if holds_credentials(argument):
+            raise InvalidInput(f"{redact(argument)}: {NO_CREDENTIALS_HERE}")
+    with contextlib.redirect_stdout(stdout):
+        return parser.parse_args(arguments)
+
+
 def make_parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
     """The command line of a job: a flag for every setting, and what every job has."""
-    from jobs.flags import Parser, add_settings
+    from jobs.flags import add_settings
 
     settings = pkgutil.resolve_name(parts.settings)
     told = Parser(
@@ -54,8 +84,7 @@ def run_job(name: str, about: str, argv: Sequence[str] | None, parts: Parts) -> 
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
     def job() -> dict[str, Any]:
-        with contextlib.redirect_stdout(stdout):  # where --help goes
-            flags = vars(make_parser(name, about, parts).parse_args(arguments))
+        flags = vars(parsed(make_parser(name, about, parts), arguments, stdout))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
         from pipeline.settings import load
 
@@ -107,6 +136,7 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
     """
     from driftrec.errors import DriftRecError, InvalidInput
+    from driftrec.urls import redact
     from pipeline.runs.ends import Exit, Interrupted, begun
 
     early = {"state": "interrupted", "exit_code": Exit.INTERRUPTED, "error": "interrupted before the start"}
@@ -130,9 +160,9 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
     except InvalidInput as error:
-        result = {"state": "refused", "exit_code": Exit.REFUSED, "error": str(error)}
+        result = {"state": "refused", "exit_code": Exit.REFUSED, "error": redact(str(error))}
     except DriftRecError as error:
-        result = {"state": "failed", "exit_code": Exit.FAILED, "error": str(error)}
+        result = {"state": "failed", "exit_code": Exit.FAILED, "error": redact(str(error))}
     except Interrupted:
         result = early
     finally:

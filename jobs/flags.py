@@ -4,13 +4,12 @@ Values go to the settings as text: they check them, and say what is wrong.
 """
 
 import argparse
-import difflib
 import inspect
 import io
 import re
 import tokenize
 from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -19,17 +18,6 @@ from pipeline.settings import Alone, Listed, Settings
 UNITS = {"_s": "SECONDS", "_bytes": "BYTES", "_pixels": "PIXELS"}  # by the end of a name
 UNIONS = (Union, UnionType)
 KINDS = {int: "N", float: "X", str: "TEXT"}
-
-
-class Parser(argparse.ArgumentParser):
-    """Names the known flag that comes closest to an unknown one."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print usage and message; exit with 2."""
-        known = [flag for action in self._actions for flag in action.option_strings]
-        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
-        near = [name for flag in unknown for name in difflib.get_close_matches(flag, known, n=2)]
-        super().error(f"{message}; did you mean {' or '.join(near)}?" if near else message)
 
 
 def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.command import execute
+from jobs.command import Parser, execute, parsed
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    told = argparse.ArgumentParser(prog="driftrec models", description=__doc__)
+    told = Parser(prog="driftrec models", description=__doc__)
     actions = told.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="the embedded models")
     show = actions.add_parser("show", help="network, process and history of one model")
@@ -27,9 +27,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what is asked, print the result; gives the exit code."""
-    asked = parser().parse_args(argv)
+    arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
     def job() -> dict[str, Any]:
+        asked = parsed(parser(), arguments, stdout)
         from driftrec.models.checkpoint import describe, embedded, import_authors
 
         if asked.action == "list":

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from jobs.command import execute
+from jobs.command import Parser, execute, parsed
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    told = argparse.ArgumentParser(
+    told = Parser(
         prog="driftrec verify",
         description=__doc__,
         epilog="Exit codes: 0 all is there; 3 something is not, as `found` tells; 2 OUTPUT is no run's.",
@@ -25,9 +25,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look through OUTPUT, print what was found; gives the exit code."""
-    asked = parser().parse_args(argv)
+    arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
     def job() -> dict[str, Any]:
+        asked = parsed(parser(), arguments, stdout)
         from pipeline.runs.verify import listing_to, verify
 
         with listing_to(Path(asked.list)) if asked.list else nullcontext() as tell:

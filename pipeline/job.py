@@ -14,13 +14,14 @@ from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.runs.ends import Exit
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import Run, attempt, earlier_result, fail, plan
+from pipeline.runs.run import Run, attempt, earlier_result, fail, plan, with_file
 from pipeline.settings import Settings
 from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+PAGE = "report.html"  # that every job's writer writes
 
 
 def carry_out(
@@ -54,9 +55,13 @@ def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **to
     return common | plan(listing, done) | told | {"settings": settings.public()}
 
 
-def write_page(writer: str, *given: Any) -> None:
-    """report.html, by a function that is named "module:function" and not loaded before; without it a run is as good."""
+def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:
+    """The result of a run that has its page too, made of what is `given` by a function that is named "module:function"
+    and not loaded before. Without the page a run is as good.
+    """
     try:
         pkgutil.resolve_name(writer)(*given)
+        return with_file(run, result, PAGE)
     except Exception as error:
         log.warning("report.html was not written: %s: %s", type(error).__name__, error)
+        return result

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from driftrec.errors import InvalidInput
-from driftrec.urls import NO_CREDENTIALS_HERE, URL, holds_credentials, redact
+from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
 MIB = 2**20
 MAX_YAML = MIB  # characters of a settings file
@@ -149,7 +149,7 @@ def _refuse_credentials(values: Any, name: str = "") -> None:
     listed = ((name, value) for value in values) if isinstance(values, list | tuple) else ()
     for inner, value in (*nested, *listed):
         _refuse_credentials(value, str(inner))
-    if isinstance(values, str) and any(holds_credentials(url) for url in URL.findall(values)):
+    if isinstance(values, str) and holds_credentials(values):
         raise InvalidInput(f"{name} {redact(values)}: {NO_CREDENTIALS_HERE}")
 
 

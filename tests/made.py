@@ -1,6 +1,7 @@
 """Images, tars and Parquet files made on the spot, the same bytes each time."""
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,19 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-# Of passwords and tokens: long enough to be found by chance nowhere, with all signs that mean something in a URL.
+# Of tokens and passwords: long enough to be found by chance nowhere, with all signs that mean something in a URL.
 SECRETS = st.text(st.sampled_from("/@:?%+#=&aZ09~é漢"), min_size=3, max_size=12).map(lambda signs: f"Wq7{signs}kX4")
+# Of passwords alone, in which anything may stand; they may begin as a port does, but not go on with a path and a query.
+PASSWORDS = st.builds(
+    "{}Wq7{}kX4".format,
+    st.sampled_from(["", " ", "80", "80/", "443 ", "80? ", "80/x? ", "80/ ?"]),
+    st.text(st.sampled_from("/@:?%+#=&aZ09~é漢 \t\n\u2003'\";,\\") | st.characters(codec="utf-8"), max_size=12),
+).filter(lambda password: not re.match(r"\d+/\S*[?#]", password))
+
+
+def shows(text: str, password: str) -> bool:
+    """Whether a text holds any of PASSWORDS, or an end of it."""
+    return any(part in text for part in ("Wq7", "kX4", password))
 
 
 def pixels(seed: int, height: int, width: int) -> np.ndarray:

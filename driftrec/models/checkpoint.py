@@ -28,6 +28,7 @@ from driftrec.errors import InvalidInput
 from driftrec.models import download, lightning
 from driftrec.models.tensors import LARGEST, check_shapes, check_weights
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
+from driftrec.urls import holds_credentials
 
 FORMAT = 1
 HEADER = "driftrec"
@@ -108,7 +109,8 @@ def load(path: str | Path) -> Checkpoint:
         check_weights(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
-        raise InvalidInput(f"{path}: the file's description of its model is not valid: {error}") from error
+        told = f"the file's description of its model is not valid: {bounds.one_line(error)}"
+        raise InvalidInput(f"{path}: {told}") from error
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
     _check_output(path, denoiser)
@@ -146,7 +148,7 @@ def resolve(source: str | Path) -> Path:
     """The file of an embedded model's name, of a URL, or the path itself. Raises InvalidInput if there is none."""
     if str(source) in embedded():
         return EMBEDDED / f"{source}.safetensors"
-    if "://" in str(source):
+    if "://" in str(source) or holds_credentials(str(source)):
         return download.fetch(str(source))
     path = Path(source)
     if not path.is_file():
@@ -239,13 +241,13 @@ def _read_header(path: Path) -> dict[str, Any]:
             metadata: dict[str, str] = file.metadata() or {}
         header = bounds.mapping(HEADER, bounds.parse(metadata[HEADER]))
     except SafetensorError as error:
-        raise InvalidInput(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+        told = f"not a whole safetensors file ({bounds.one_line(error)}); fetch it again"
+        raise InvalidInput(f"{path}: {told}") from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
-            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {error}"
+            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {bounds.one_line(error)}"
         ) from error
-    if header.get("format") != FORMAT:
-        raise InvalidInput(
-            f"{path}: format {bounds.shown(header.get('format'))}, this version reads {FORMAT}; update driftrec"
-        )
+    known = header.get("format")
+    if type(known) is not int or known != FORMAT:  # true is 1, and no number
+        raise InvalidInput(f"{path}: format {bounds.shown(known)}, this version reads {FORMAT}; update driftrec")
     return header

@@ -28,10 +28,13 @@ def fetch(url: str) -> Path:
     Raises InvalidInput naming the URL and what is wrong, such as a file without end; a broken transfer leaves
     nothing behind.
     """
-    parts = urlsplit(url)
     shown = redact(url)
     if holds_credentials(url):
         raise InvalidInput(f"model {shown}: {NO_CREDENTIALS_HERE}")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidInput(f"model {shown}: {error}; check the URL") from None
     if parts.scheme not in ("http", "https"):
         raise InvalidInput(f"model {shown}: only http and https URLs are fetched here; copy the file and give its path")
     name = Path(parts.path).name or "model"

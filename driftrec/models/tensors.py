@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from driftrec.bounds import shown
 from driftrec.errors import InvalidInput
 
 LARGEST = 1e4  # of a denoiser's weight; the embedded model's largest is 3.4
@@ -39,5 +40,5 @@ def check_shapes(path: Path, shapes: dict[str, tuple[int, ...]], expected: dict[
 def _refuse(path: Path, wrong: dict[str, list[str]]) -> None:
     for problem, names in wrong.items():
         if names:
-            first = ", ".join(name[:100] for name in names[:3])
+            first = ", ".join(name[:100] if name.isprintable() else shown(name) for name in names[:3])
             raise InvalidInput(f"{path}: {len(names)} weights are {problem}: {first}; fetch or train it again")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, get_args
 
 from torch import Tensor
 
@@ -19,10 +20,49 @@ from driftrec.restoration.tiling import check_side
 
 DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
 
+# Fields of Sampling by their kind.
+WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
+REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance")
+SWITCHES = ("color_correction", "projection", "adaptive", "denoise_last")
+WORDS = ("sampler", "grid", "spacing")
+
+
+def whole(name: str, value: Any) -> int:
+    """A whole number, however it is given. Raises ValueError."""
+    number = _real(name, value)
+    if not number.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: of a tensor of several numbers
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return number
+
+
+def _switch(name: str, value: Any) -> bool:
+    if _real(name, value) not in (0, 1):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _word(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a word, got {value!r}")
+    return str(value)
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an image is restored. None means what the model's file recommends, or else the sampler's own default."""
+    """How an image is restored. None means what the model's file recommends, or else the sampler's own default.
+
+    Numbers are kept in one kind each, however they are given: they are written into outputs.
+    """
 
     sampler: str = "multistep"  # a key of SAMPLERS
     steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation a step
@@ -46,8 +86,11 @@ class Sampling:
     denoise_last: bool = False  # all but multistep: end with x0hat, at one more evaluation
 
     def __post_init__(self) -> None:
+        self._make_plain()
         if self.sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
+        if self.spacing not in get_args(Spacing):
+            raise ValueError(f"unknown spacing {self.spacing!r}; known: {', '.join(get_args(Spacing))}")
         if self.grid is not None and self.grid not in GRIDS:
             raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(GRIDS)}")
         if self.steps is not None and self.steps < 1:
@@ -68,6 +111,12 @@ class Sampling:
         check_multistep(self.eta, self.order)
         if self.tile is not None:
             check_side(self.tile)
+
+    def _make_plain(self) -> None:
+        for names, plain in ((WHOLE, whole), (REAL, _real), (SWITCHES, _switch), (WORDS, _word)):
+            for name in names:
+                if (value := getattr(self, name)) is not None:
+                    object.__setattr__(self, name, plain(name, value))
 
     @property
     def _t_eps(self) -> float:

@@ -30,7 +30,7 @@ from driftrec.restoration import opening
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import Array, File, Source
-from driftrec.restoration.options import Options, Plan, Sampling
+from driftrec.restoration.options import Options, Plan, Sampling, whole
 from driftrec.restoration.tiling import Canvas, Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
@@ -136,7 +136,7 @@ class Restorer:
 
     def _call(self, images: Sequence[Source], keys: Sequence[str] | None, seed: int, options: Options) -> list[Any]:
         """A list of any kinds, each as it came."""
-        sampling = _sampling(options)
+        sampling, seed = _sampling(options), whole("seed", seed)
         known = [Path(one).name if isinstance(one, str | Path) else str(i) for i, one in enumerate(images)]
         names = known if keys is None else list(keys)
         opened = [opening.opened(image, sampling.projection) for image in images]
@@ -156,7 +156,7 @@ class Restorer:
             InvalidInput: a target of another format.
             OSError: a file that cannot be read or written.
         """
-        source, target, sampling = Path(source), Path(target), _sampling(options)
+        source, target, sampling, seed = Path(source), Path(target), _sampling(options), whole("seed", seed)
         kind, key = format_of(target.name), source.name if key is None else key
         picture = opening.open_picture(source.read_bytes(), key, projection=sampling.projection)
         (done,) = self.restore([picture], [key], seed, sampling)

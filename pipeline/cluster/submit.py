@@ -45,7 +45,8 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
         client = JobSubmissionClient(url)
         submitted = client.submit_job(entrypoint=entrypoint, runtime_env=runtime)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise InvalidInput(f"--submit {url}: {' '.join(str(error).split())[:300]}; give the dashboard's URL") from None
+        told = redact(" ".join(str(error).split()))[:300]
+        raise InvalidInput(f"--submit {redact(url)}: {told}; give the dashboard's URL") from None
     log.info("submitted as %s; follow it with: ray job logs --address %s --follow %s", submitted, url, submitted)
     status = client.get_job_status(submitted)
     while not status.is_terminal():

@@ -54,7 +54,7 @@ def _attempt(evaluation: Evaluation) -> dict[str, Any]:
         summary = summarize(evaluation, reduction)
         result = finish(run, {name: summary[name] for name in ("warnings", "conditions")})
         if settings.report:
-            write_page(REPORT, evaluation, summary, reduction, result, pool)
+            result = write_page(run, result, REPORT, evaluation, summary, reduction, result, pool)
     return result
 
 

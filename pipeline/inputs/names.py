@@ -5,6 +5,8 @@ import re
 import unicodedata
 from typing import Literal, cast
 
+from driftrec.errors import CONTROL, escaped
+from driftrec.errors import visible as visible
 from driftrec.image.sniff import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
@@ -20,10 +22,7 @@ MAX_COMPONENT_BYTES = 255  # of Linux file systems
 MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
 TOO_LONG = f"is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
 
-# Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
-# with which a name can pretend to be another.
-_CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_HIDDEN, _UNSAFE = re.compile(f"[{_CONTROL}]"), re.compile(f"[{_CONTROL}\\\\]")
+_UNSAFE = re.compile(f"[{CONTROL}\\\\]")
 
 
 def suffix(name: str) -> str:
@@ -95,16 +94,7 @@ def is_too_long(name: str) -> bool:
 
 def printable(name: str) -> str:
     """The name with every unsafe character escaped, for the ledger and messages. Safe names are unchanged."""
-    return _UNSAFE.sub(_escaped, name)
-
-
-def visible(text: str) -> str:
-    """Text for a terminal: lines as they are, but for signs that would move its cursor or hide what stands there."""
-    return "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape", "surrogatepass").decode()
+    return _UNSAFE.sub(escaped, name)
 
 
 def collision_id(name: str) -> int:

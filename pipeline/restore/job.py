@@ -35,7 +35,7 @@ def run_restore(settings: RestoreSettings) -> dict[str, Any]:
             work_through(run, _graph(len(run.todo), settings, weights, run.store), settings.progress_s)
         result = finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})
         if settings.report and result["state"] == "done":
-            write_page(REPORT, settings.input, settings.output, run.listing.shards, result)
+            result = write_page(run, result, REPORT, settings.input, settings.output, run.listing.shards, result)
         return result
 
     return carry_out(run, work, needs_ray=bool(run.todo))

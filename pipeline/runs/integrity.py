@@ -5,11 +5,12 @@ Outputs are looked at by size, or read and hashed too, a few MiB of one at a tim
 
 import hashlib
 import io
+import math
 import tarfile
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 import numpy as np
@@ -36,12 +37,19 @@ class Fault:
 
 
 class Files:
-    """Names and sizes of all that lies below some folders, in 16 bytes of memory a file; and which were asked for."""
+    """Names and sizes of all that lies below some folders, in 16 bytes of memory a file; and which were asked for.
+
+    What is neither a file nor a folder is no file. A link to a folder is followed for a name that is asked for.
+    """
 
     def __init__(self, store: Store, folders: Sequence[str]) -> None:
         self._store, self._folders = store, folders
+        self._odd: dict[str, bool] = {}  # what is no file: whether a file below it was asked for
         digests, sizes = array("Q"), array("q")
         for name, size in self._listed():
+            if size is None:
+                self._odd[name] = False
+                continue
             digests.append(name_digest(name))
             sizes.append(size)
         order = np.argsort(np.frombuffer(digests, np.uint64))
@@ -53,22 +61,33 @@ class Files:
         """Bytes of a file, None if there is none."""
         at = self._place(name)
         if at is None:
-            return None
+            return self._behind_link(name) if self._odd else None
         self._asked[at] = True
         return int(self._sizes[at])
 
+    def _behind_link(self, name: str) -> int | None:
+        if name in self._odd:
+            self._odd[name] = True  # its row tells of it
+            return None
+        link = next((folder for folder in _folders_above(name) if folder in self._odd), None)
+        size = self._store.size(name) if link else None
+        if link and size is not None:
+            self._odd[link] = True
+        return size
+
     def not_asked(self) -> Iterator[str]:
-        """The files that nobody asked for: they are listed once more."""
+        """What nobody asked for: the files are listed once more."""
+        yield from (name for name, asked in self._odd.items() if not asked)
         if self._asked.all():
             return
-        for name, _ in self._listed():
-            at = self._place(name)
+        for name, size in self._listed():
+            at = None if size is None else self._place(name)
             if at is not None and not self._asked[at]:
                 yield name
 
-    def _listed(self) -> Iterator[tuple[str, int]]:
+    def _listed(self) -> Iterator[tuple[str, int | None]]:
         for folder in self._folders:
-            yield from self._store.list(folder)
+            yield from self._store.everything(folder)
 
     def _place(self, name: str) -> int | None:
         digest = np.uint64(name_digest(name))
@@ -91,13 +110,15 @@ def faults(
     """
     size_of = size_of or store.size
     files: dict[str, list[Row]] = defaultdict(list)
+    wrong: list[Fault] = []
     for row in rows:
-        if row.get("output"):
+        if row.get("output") and _leads_out(row["output"]):
+            wrong.append(Fault(MISSING, row["output"], row["key"]))
+        elif row.get("output"):
             files[container(row["output"])].append(row)
     tars = {name: found for name, found in files.items() if name != found[0]["output"]}
     loose = (row for name, found in files.items() if name not in tars for row in found)
-    wrong = [fault for row in loose if (fault := _loose(store, row, size_of(row["output"]), quick))]
-    stems = {stem(member_of(row["output"])) for found in tars.values() for row in found}
+    wrong += [fault for row in loose if (fault := _loose(store, row, size_of(row["output"]), quick))]
     for name, found in tars.items():
         size = size_of(name)
         if size is None:
@@ -106,8 +127,33 @@ def faults(
             least = least_bytes(bytes_of(row) or 0 for row in found)
             wrong += [Fault(CHANGED, name)] if size < least else []
         else:
-            wrong += _in_tar(store, name, size, found, stems)
+            elsewhere = (row for other in tars if other != name for row in tars[other])
+            wrong += _in_tar(store, name, size, found, {stem(member_of(row["output"])) for row in elsewhere})
     return wrong
+
+
+def noted(store: Store, name: str) -> dict[str, Any]:
+    """What a result says of a file that the run leaves. Raises NotFound, StorageError."""
+    file = StoreFile(store, name)
+    return {"bytes": file.seek(0, 2), "sha256": sha256_of(store, name, file.tell())}
+
+
+def fault_of(store: Store, name: str, told: object, quick: bool) -> str:
+    """What is wrong with a file of which a result says `told`, or nothing: MISSING, CHANGED, or "" for nothing."""
+    told = cast(dict[str, Any], told) if isinstance(told, dict) else {}
+    try:
+        size = store.size(name)
+        if size is None:
+            return MISSING
+        store.read(name, 0, 1)
+        same = told.get("bytes") in (None, size)
+        if same and not quick and told.get("sha256") is not None:
+            same = sha256_of(store, name, size) == told["sha256"]
+    except StorageError as error:  # gone by now, refused, or no file
+        if not is_of_object(store, name, error):
+            raise
+        return MISSING
+    return "" if same else CHANGED
 
 
 def keys_at_fault(store: Store, rows: Sequence[Row]) -> frozenset[str]:
@@ -143,39 +189,78 @@ def _loose(store: Store, row: Row, size: int | None, quick: bool) -> Fault | Non
     return None if same else Fault(CHANGED, name, row["key"])
 
 
-def _in_tar(store: Store, name: str, size: int, rows: Sequence[Row], stems: Collection[str]) -> Iterator[Fault]:
-    """Of the members of one tar. `stems`: of all members that the shard's rows name. Where the tar of an earlier
+def _in_tar(store: Store, name: str, size: int, rows: Sequence[Row], elsewhere: Collection[str]) -> Iterator[Fault]:
+    """Of the members of one tar. `elsewhere`: stems of the shard's outputs in other tars. Where the tar of an earlier
     attempt holds another output of such an image, that is none too many: what is done again goes into another tar.
     """
-    there: dict[str, set[str]] = defaultdict(set)
-    for member, digest in _tar_digests(store, name, size):
-        there[member].add(digest)
-    for row in rows:
-        digests = there.pop(member_of(row["output"]), None)
-        if digests is None:
-            yield Fault(MISSING, row["output"], row["key"])
-        elif digests != {row["output_sha256"]}:
-            yield Fault(CHANGED, row["output"], row["key"])
-    yield from (Fault(EXTRA, f"{name}#{member}") for member in there if stem(member) not in stems)
-
-
-def _tar_digests(store: Store, name: str, size: int) -> Iterator[tuple[str, str]]:
-    """(name, sha256) of the members of a tar, as far as it can be read."""
-    file = io.BufferedReader(StoreFile(store, name, size), CHUNK)
+    tar = _Tar()
     try:
-        with tarfile.open(fileobj=cast(IO[bytes], file), mode="r:") as tar:
-            for member in tar:
-                if content := tar.extractfile(member):
-                    yield member.name, _sha256(content)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError):
-        return  # what lies behind is missing
-    except StorageError as error:
+        tar.read(StoreFile(store, name, size), size)
+    except StorageError as error:  # what lies behind is missing
         if not is_of_object(store, name, error):
             raise
+    for row in rows:
+        digests = tar.members.pop(member_of(row["output"]), [])
+        if not digests:
+            yield Fault(MISSING, row["output"], row["key"])
+        elif tar.cut or set(digests) != {row["output_sha256"]}:
+            yield Fault(CHANGED, row["output"], row["key"])
+        elif len(digests) > 1:
+            yield Fault(EXTRA, row["output"])
+    strange = [member for member in tar.members if stem(member) not in elsewhere] + tar.odd
+    yield from (Fault(EXTRA, f"{name}#{member}") for member in strange)
+    if tar.more:
+        yield Fault(EXTRA, name)
 
 
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while data := file.read(CHUNK):
+@dataclass
+class _Tar:
+    """What a tar holds, whatever was done to it, as far as it can be read."""
+
+    members: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # sha256 of those of each name
+    odd: list[str] = field(default_factory=list)  # members that are no files, as no run makes them
+    cut: bool = True  # whether its end is missing
+    more: bool = False  # whether something lies behind its end
+
+    def read(self, raw: StoreFile, size: int) -> None:
+        """Take in all. Raises StorageError."""
+        file, end = cast(IO[bytes], io.BufferedReader(raw, CHUNK)), 0
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) and tar.offset > end:  # a header may lead back, and round in circles
+                    end = tar.offset
+                    self._take(member, file)
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, MemoryError):
+            pass  # what lies behind is missing
+        stop = -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+        self.cut = size < stop
+        file.seek(end)
+        self.more = size > stop or any(data.strip(b"\0") for data in iter(lambda: file.read(CHUNK), b""))
+
+    def _take(self, member: tarfile.TarInfo, file: IO[bytes]) -> None:
+        if member.isreg() and not member.issparse():
+            file.seek(member.offset_data)
+            self.members[member.name].append(_sha256(file, member.size))
+        else:
+            self.odd.append(member.name)
+
+
+def _leads_out(output: str) -> bool:
+    """Whether a name is none that a run gives, and should not be looked for."""
+    return "\0" in output or ".." in output.split("/") or output.startswith("/")
+
+
+def _folders_above(name: str) -> Iterator[str]:
+    """ "a/b/c" -> "a/b", "a"."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def _sha256(file: Any, size: int | None = None) -> str:
+    """Of the rest of a file, or of so many bytes."""
+    digest, left = hashlib.sha256(), math.inf if size is None else size
+    while left > 0 and (data := file.read(int(min(CHUNK, left)))):
         digest.update(data)
+        left -= len(data)
     return digest.hexdigest()

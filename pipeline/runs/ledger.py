@@ -156,9 +156,7 @@ class Tally:
         keys, statuses = part["key"].to_pylist(), part["status"].to_pylist()
         rows = Counter(keys)
         self.rows += part.num_rows
-        status_of = dict(zip(keys, statuses, strict=True))
-        status_of |= {key: FAILED for key, status in zip(keys, statuses, strict=True) if status == FAILED}
-        self.statuses.update(status_of.values())
+        self.statuses.update(statuses_of(keys, statuses))
         self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
         self.odd += sum(count != self.rows_per_image for count in rows.values())
         self._keys.append(name_digests(rows))
@@ -179,6 +177,13 @@ class Tally:
     def outputs(self) -> np.ndarray:
         """Sorted 64-bit digests of the names of all files that hold outputs."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
+
+
+def statuses_of(keys: Sequence[str], statuses: Sequence[str]) -> Counter[str]:
+    """Of images, by the keys and statuses of their rows: one with a row that failed has failed."""
+    status_of = dict(zip(keys, statuses, strict=True))
+    status_of |= {key: FAILED for key, status in zip(keys, statuses, strict=True) if status == FAILED}
+    return Counter(status_of.values())
 
 
 def container(output: str) -> str:

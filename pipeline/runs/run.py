@@ -4,7 +4,6 @@ Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/ and _
 else.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -23,8 +22,9 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, narrowed
 from pipeline.runs.crashes import forget
+from pipeline.runs.documents import fingerprint_of, read_result, sealed
 from pipeline.runs.ends import Exit, Interrupted, begun
-from pipeline.runs.integrity import CHANGED, EXTRA, MISSING
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
@@ -46,7 +46,7 @@ from pipeline.runs.progress import Effort
 from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
-from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through, read_result
+from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through
 from pipeline.settings import allowed_failures
 from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, StorageError, Store
@@ -188,7 +188,7 @@ def describe(
     identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
     return {
         "job": job,
-        "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "fingerprint": fingerprint_of(identity),
         "identity": identity,
         "settings": dict(settings),
         "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
@@ -212,13 +212,13 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
         if foreign:
             told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
             raise InvalidInput(told) from None
-        if store.create(RUN, json.dumps(document, indent=2).encode()):
+        if store.create(RUN, json.dumps(sealed(document), indent=2).encode()):
             return
         text = store.read(RUN)
     try:
         there: dict[str, Any] = json.loads(text)
         identity: dict[str, Any] = there["identity"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
     wanted = document["identity"]
     tell_of_another(there, document)
@@ -279,7 +279,15 @@ def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
     allowed = allowed_failures(run.max_failed, tally.images)
     code = Exit.TOO_MANY_FAILED if tally.statuses[FAILED] > allowed else Exit.DONE
     lacking = _lacking(run) if run.repair else {}
-    return _write(run, "done", code, tally.statuses, tally.reasons, {**(told or {}), **lacking})
+    leaves = {"leaves": {name: noted(run.store, name) for name in run.at_end}}
+    return _write(run, "done", code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
+
+
+def with_file(run: Run, result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The result, which now says of one more file what it is, in _RESULT.json too."""
+    result = {**result, "leaves": {**result["leaves"], name: noted(run.store, name)}}
+    run.store.put(RESULT, json.dumps(result, indent=2).encode())
+    return result
 
 
 def _check_count(run: Run, tally: Tally) -> None:

@@ -4,7 +4,6 @@ Knows stores and the ledger; neither INPUT nor settings are needed, and no Ray. 
 images/, 8 an image.
 """
 
-import json
 import logging
 import time
 from collections import Counter
@@ -17,19 +16,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import printable
+from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Exit
-from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, faults, sha256_of
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, faults
 from pipeline.runs.ledger import (
+    FAILED,
     FOLDER,
     IMAGES,
+    OK,
     PART,
     READERS,
     RESULT,
     RUN,
     SHARDS,
+    SKIPPED,
     BrokenPart,
     ForeignPart,
     Ledger,
@@ -37,25 +41,28 @@ from pipeline.runs.ledger import (
     name_digests,
     part_name,
     rows_of_any,
+    statuses_of,
 )
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
-from pipeline.storage.base import NotFound, StorageError, Store
+from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.file import StoreFile
 
 log = logging.getLogger(__name__)
 
 BROKEN, FOREIGN, DOUBLED, UNFINISHED = "broken", "foreign", "doubled", "unfinished"
 KINDS = {
     MISSING: "outputs or files of the run that are not there",
-    CHANGED: "outputs that are not what their rows say",
-    EXTRA: "files that belong to no row",
+    CHANGED: "outputs or files of the run that are not what it made",
+    EXTRA: "files, or parts of tars, that belong to no row",
     DOUBLED: "images that are listed more than once",
     BROKEN: "ledger parts that are not whole",
     FOREIGN: "ledger parts of another run or shard",
     UNFINISHED: "shards, or the end of the run, that are not done",
 }
 FIRST = 20  # of each kind, that are named
-COLUMNS = ("key", "condition", "candidate", "output", "output_sha256", "output_bytes", "bytes")
+TEXTS = ("key", "condition", "candidate", "status", "reason", "output", "output_sha256")
+COLUMNS = dict.fromkeys(TEXTS, pa.string()) | dict.fromkeys(("output_bytes", "bytes"), pa.int64())
 ROW = ("key", "condition", "candidate")  # one row each
 MODEL = "model.safetensors"  # of a training
 
@@ -94,7 +101,30 @@ class _Part:
 
     keys: np.ndarray  # digests, each once
     wrong: list[tuple[str, str]]  # (kind, name)
-    seen: Mapping[str, int] = field(default_factory=dict)  # parts, images, outputs
+    seen: "Seen"
+
+
+@dataclass
+class Seen:
+    """What whole parts hold."""
+
+    parts: int = 0
+    images: int = 0
+    outputs: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)  # of images
+    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+
+    def add(self, other: "Seen") -> None:
+        """Take in another."""
+        self.parts += other.parts
+        self.images += other.images
+        self.outputs += other.outputs
+        self.statuses += other.statuses
+        self.reasons += other.reasons
+
+    def told(self) -> dict[str, int]:
+        """For the result."""
+        return {"parts": self.parts, "images": self.images, "outputs": self.outputs}
 
 
 def verify(output: str, quick: bool = False, tell: Tell | None = None) -> dict[str, Any]:
@@ -105,17 +135,23 @@ def verify(output: str, quick: bool = False, tell: Tell | None = None) -> dict[s
         quick: look at names and sizes only; nothing is hashed.
         tell: is told of all that is found.
 
-    Raises InvalidInput if OUTPUT is no run's, StorageError if storage does not answer.
+    Raises InvalidInput if OUTPUT is no run's, StorageError if storage does not answer; nothing else, whatever OUTPUT
+    holds.
     """
     begun, store = time.monotonic(), open_store(output)
-    document, result = _read_run(store), read_result(store)
+    document, result = read_run(store), read_result(store)
     log.info("looking through %s%s", store.url, ", names and sizes" if quick else "")
     found = Found(tell) if tell else Found()
-    job = document.get("job")
+    if was_changed(document):
+        found.add(CHANGED, RUN)
+    if result and result.get("fingerprint", document["fingerprint"]) != document["fingerprint"]:
+        found.add(CHANGED, RESULT)
+    job = document["job"]
     if job == "train":
         seen = _verify_training(store, result, found, quick)
     else:
-        seen = _verify_run(store, document, found, quick)
+        seen = _verify_run(store, document, result, found, quick)
+    _verify_files(store, document, result, found, quick)
     if result.get("state") != "done" and UNFINISHED not in found.counts:
         found.counts[UNFINISHED] += 1
     sound = not found.counts
@@ -144,23 +180,17 @@ def listing_to(path: Path) -> Iterator[Tell]:
         raise InvalidInput(f"--list {path}: {error.strerror or error}; give the path of a file to write") from None
 
 
-def look_through(store: Store, ledger: Ledger, quick: bool, found: Found | None = None) -> tuple[Found, Counter[str]]:
-    """The ledger and the outputs: what is wrong, and how many whole parts, images and outputs there are."""
+def look_through(store: Store, ledger: Ledger, quick: bool, found: Found | None = None) -> tuple[Found, Seen]:
+    """The ledger and the outputs: what is wrong, and what is there."""
     found = found or Found()
     files = Files(store, (IMAGES, SHARDS))
-    seen = Counter[str](parts=0, images=0, outputs=0)
-    shards: list[str] = []
-    for name, _ in store.list(FOLDER):
-        last = name.removeprefix(f"{FOLDER}/")
-        if PART.fullmatch(last):
-            shards.append(last.partition(".")[0])
-        else:
-            found.add(EXTRA, name)
+    seen = Seen()
+    shards = _parts(store, FOLDER, found)
     keys: list[np.ndarray] = []
     with ThreadPoolExecutor(READERS) as pool:
         for part in pooled(pool, lambda shard: _look_at(store, ledger, shard, files, quick), shards, 2 * READERS):
             keys.append(part.keys)
-            seen.update(part.seen)
+            seen.add(part.seen)
             for kind, name in part.wrong:
                 found.add(kind, name)
     for key in _in_several(store, shards, keys):
@@ -170,32 +200,58 @@ def look_through(store: Store, ledger: Ledger, quick: bool, found: Found | None 
     return found, seen
 
 
+def _parts(store: Store, folder: str, found: Found) -> list[str]:
+    """Ids of the shards that have a file in this folder, sorted; all else there is told of."""
+    shards: list[str] = []
+    for name, size in store.everything(folder):
+        last = name.removeprefix(f"{folder}/")
+        if PART.fullmatch(last) and size is not None:
+            shards.append(last.partition(".")[0])
+        else:
+            found.add(EXTRA, name)
+    return sorted(shards)
+
+
 def _look_at(store: Store, ledger: Ledger, shard: str, files: Files, quick: bool) -> _Part:
     """One part and its outputs. Of a part that is no use only its keys count: they may be listed elsewhere too."""
+    seen, wrong = Seen(), list[tuple[str, str]]()
     try:
-        rows, wrong = _rows(ledger.read_part(shard)), []
-        seen = {"parts": 1, "outputs": sum(row.get("output") is not None for row in rows)}
+        rows = _rows(ledger.read_part(shard))
         wrong += [(fault.kind, fault.output) for fault in faults(store, rows, quick, files.size)]
+        outputs = sum(row.get("output") is not None for row in rows)
+        statuses = statuses_of([row["key"] for row in rows], [row.get("status") or "" for row in rows])
+        reasons = Counter(row["reason"] for row in rows if row.get("reason"))
+        seen = Seen(1, len({row["key"] for row in rows}), outputs, statuses, reasons)
     except (BrokenPart, ForeignPart) as error:
-        rows, seen = _rows_of_any(store, shard), {}
-        wrong = [(BROKEN if isinstance(error, BrokenPart) else FOREIGN, part_name(shard))]
+        rows = _rows_of_any(store, shard)
+        wrong.append((BROKEN if isinstance(error, BrokenPart) else FOREIGN, part_name(shard)))
+    except StorageError as error:
+        if not is_of_object(store, part_name(shard), error):
+            raise
+        rows, wrong = [], [(BROKEN, part_name(shard))]
     counts = Counter(tuple(row.get(name) for name in ROW) for row in rows)
-    wrong += [(DOUBLED, row[0]) for row, count in counts.items() if count > 1]
-    keys = {row["key"] for row in rows}
-    return _Part(name_digests(keys), wrong, seen | {"images": len(keys) * seen.get("parts", 0)})
+    wrong += [(DOUBLED, row[0] or "") for row, count in counts.items() if count > 1]
+    return _Part(name_digests({row["key"] for row in rows}), wrong, seen)
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    return table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+    """The columns that are of use here. Raises BrokenPart if they are not what a ledger's are."""
+    there = [name for name in table.column_names if name in COLUMNS]
+    odd = [field.name for field in table.schema if field.name in COLUMNS and field.type != COLUMNS[field.name]]
+    if odd or len(set(there)) < len(there) or "key" not in there or table["key"].null_count:
+        raise BrokenPart("its columns are not those of a ledger")
+    try:
+        return table.select(there).to_pylist()
+    except UnicodeDecodeError:
+        raise BrokenPart("its texts are not UTF-8") from None
 
 
 def _rows_of_any(store: Store, shard: str) -> list[dict[str, Any]]:
     """Of a part, whosever it is and in whatever state: none if it cannot be read."""
     try:
-        table = rows_of_any(store.read(part_name(shard)))
+        return _rows(rows_of_any(store.read(part_name(shard))))
     except BrokenPart:
         return []
-    return _rows(table) if "key" in table.column_names else []
 
 
 def _in_several(store: Store, shards: Sequence[str], keys: Sequence[np.ndarray]) -> Iterator[str]:
@@ -213,37 +269,37 @@ def _in_several(store: Store, shards: Sequence[str], keys: Sequence[np.ndarray])
                 yield key
 
 
-def read_result(store: Store) -> dict[str, Any]:
-    """_RESULT.json; nothing if there is none that can be read."""
-    try:
-        return dict(json.loads(store.read(RESULT)))
-    except (NotFound, ValueError, TypeError):
-        return {}
-
-
-def _read_run(store: Store) -> dict[str, Any]:
-    try:
-        document = json.loads(store.read(RUN))
-        document["fingerprint"]
-    except StorageError as error:
-        raise InvalidInput(f"OUTPUT {error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise InvalidInput(f"{store.where(RUN)} is not a run's; give the OUTPUT of a run") from None
-    return document
-
-
-def _verify_run(store: Store, document: Mapping[str, Any], found: Found, quick: bool) -> dict[str, Any]:
+def _verify_run(
+    store: Store, document: Document, result: Document, found: Found, quick: bool
+) -> dict[str, Any]:
     _, seen = look_through(store, Ledger(store), quick, found)
     shards = document["input"]["shards"]
-    if seen["parts"] < shards:
-        found.counts[UNFINISHED] += shards - seen["parts"]
-    leaves = document.get("leaves", {})  # not said by older versions
-    for name in leaves.get("at_end", ()):
-        if not store.exists(name):
-            found.add(MISSING, name)
-    for folder in leaves.get("by_shard", ()):
-        _verify_folder(store, folder, found)
-    return {"shards": shards, **seen}
+    if seen.parts < shards:
+        found.counts[UNFINISHED] += shards - seen.parts
+    elif seen.parts > shards:
+        found.add(CHANGED, RUN)
+    whole = not any(kind in found.counts for kind in (BROKEN, FOREIGN, DOUBLED, UNFINISHED))
+    if whole and result.get("state") == "done" and not _counts_agree(result, seen):
+        found.add(CHANGED, RESULT)
+    for folder in names_in(document, "leaves", "by_shard"):
+        _verify_folder(store, folder, found, quick)
+    return {"shards": shards, **seen.told()}
+
+
+def _counts_agree(result: Document, seen: Seen) -> bool:
+    """Whether a result counts what the ledger does."""
+    statuses = {name: seen.statuses[name] for name in (OK, FAILED, SKIPPED)}
+    counted = (result.get("images"), result.get("status"), result.get("reasons"))
+    return counted == (seen.statuses.total(), statuses, dict(seen.reasons))
+
+
+def _verify_files(store: Store, document: Document, result: Document, found: Found, quick: bool) -> None:
+    """What the run leaves beside its outputs. Older versions do not say of it what it is."""
+    told = result.get("leaves")
+    told = told if isinstance(told, dict) else {}
+    for name in dict.fromkeys(names_in(document, "leaves", "at_end") + names_in(result, "leaves")):
+        if kind := fault_of(store, name, told.get(name), quick):
+            found.add(kind, name)
 
 
 def _verify_training(store: Store, result: Mapping[str, Any], found: Found, quick: bool) -> dict[str, Any]:
@@ -253,22 +309,25 @@ def _verify_training(store: Store, result: Mapping[str, Any], found: Found, quic
 
 
 def model_fault(store: Store, result: Mapping[str, Any], quick: bool = False) -> str:
-    """What is wrong with the model of a training that is done: MISSING, CHANGED, or "" for nothing."""
-    size, told = store.size(MODEL), (result.get("model_bytes"), result.get("model_sha256"))
-    if size is None:
-        return MISSING
-    if told[0] is None:  # the result of an older version does not say
-        return ""
-    if size != told[0] or not (quick or sha256_of(store, MODEL, size) == told[1]):
-        return CHANGED
-    return ""
+    """What is wrong with the model of a training that is done: MISSING, CHANGED, or "" for nothing that is known."""
+    return fault_of(store, MODEL, {"bytes": result.get("model_bytes"), "sha256": result.get("model_sha256")}, quick)
 
 
-def _verify_folder(store: Store, folder: str, found: Found) -> None:
-    """A folder with one file a part, of its name."""
-    parts = {name.rpartition("/")[2] for name, _ in store.list(FOLDER) if PART.fullmatch(name.rpartition("/")[2])}
-    there = {name.rpartition("/")[2]: name for name, _ in store.list(folder)}
-    for part in sorted(parts - there.keys()):
-        found.add(MISSING, f"{folder}/{part}")
-    for part in sorted(there.keys() - parts):
-        found.add(EXTRA, there[part])
+def _verify_folder(store: Store, folder: str, found: Found, quick: bool) -> None:
+    """A folder with one Parquet file a part, of its name: whether it is there, and is one as far as its end says."""
+    parts, there = (set(_parts(store, one, Found())) for one in (FOLDER, folder))
+    _parts(store, folder, found)
+    for shard in sorted(parts - there):
+        found.add(MISSING, f"{folder}/{shard}.parquet")
+    for shard in sorted(there - parts):
+        found.add(EXTRA, f"{folder}/{shard}.parquet")
+    for shard in sorted(parts & there) if not quick else ():
+        name = f"{folder}/{shard}.parquet"
+        try:
+            pq.read_metadata(StoreFile(store, name))
+        except (pa.ArrowException, OSError, ValueError):
+            found.add(CHANGED, name)
+        except StorageError as error:
+            if not is_of_object(store, name, error):
+                raise
+            found.add(MISSING, name)

@@ -13,11 +13,11 @@ from pipeline.storage.remote import RemoteStore
 
 def open_store(url: str) -> Store:
     """The store for a path or URL. Raises InvalidInput for an unknown protocol or credentials in the URL."""
+    if holds_credentials(url):
+        raise InvalidInput(f"{redact(url)}: {NO_CREDENTIALS_HERE}")
     protocol, found, rest = url.partition("://")
     if not found:
         return LocalStore(url)
     if protocol in ("file", "local"):
         return LocalStore(rest)
-    if holds_credentials(url):
-        raise InvalidInput(f"{redact(url)}: {NO_CREDENTIALS_HERE}")
     return RemoteStore(url)

@@ -63,6 +63,12 @@ class Store:
         """All of `list`, and in their places with NO_FILE bytes the names that are no files, nor folders with files."""
         return self.list()
 
+    def everything(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+        """As `list`, but in no order, and with what is neither a file nor a folder, and so has no bytes: links to
+        folders (none is entered) or to nothing, pipes, folders that may not be read. Notes nothing.
+        """
+        yield from self.list(prefix)
+
     def _note(self, changed: float, name: str) -> None:
         self.latest = max(self.latest or (changed, name), (changed, name))
 

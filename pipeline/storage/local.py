@@ -25,6 +25,9 @@ from pipeline.storage.base import (
     Store,
 )
 
+# Errors of one entry of a folder, and not of the disk.
+OF_ONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
 
 class LocalStore(Store):
     """A folder. Unfinished puts are `.driftrec-*.part` files beside their target, which a sweep removes."""
@@ -53,12 +56,20 @@ class LocalStore(Store):
             where = os.path.relpath(error.filename or top, self.root)
             raise self._failed("" if where == "." else where, error) from None
 
+    def everything(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
+        top = self.root / prefix
+        try:
+            if top.is_dir():
+                yield from _everything(top, f"{prefix}/" if prefix else "")
+        except OSError as error:
+            raise self._failed(prefix, error) from None
+
     def size(self, name: str) -> int | None:
         try:
             return (self.root / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
             raise self._failed(name, error) from None
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
@@ -158,6 +169,37 @@ class LocalStore(Store):
                 f"{where}: this file system has no hard links; use another disk or its own URL"
             )
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
+
+
+def _everything(top: Path, prefix: str) -> Iterator[tuple[str, int | None]]:
+    """See `Store.everything`. What one entry is refused for is no reason not to list the others."""
+    folders = [(top, prefix)]
+    while folders:
+        folder, before = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            if folder == top or error.errno not in OF_ONE:
+                raise
+            yield before.removesuffix("/"), None
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), f"{before}{entry.name}/"))
+                continue
+            with suppress(FileNotFoundError):  # an unfinished put of another run, finished by now
+                yield before + entry.name, _bytes(entry)
+
+
+def _bytes(entry: os.DirEntry[str]) -> int | None:
+    """Of a file; None of what is none."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError as error:
+        if error.errno not in OF_ONE or error.errno == errno.ENOENT:
+            raise
+        return None
 
 
 def _replace(part: Path, target: Path) -> None:

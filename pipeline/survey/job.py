@@ -84,7 +84,7 @@ def _attempt(
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     result = finish(run, {name: summary[name] for name in ON_STDOUT if name in summary} | {"asked": asked})
     if settings.report:
-        write_page(REPORT, run, summary, survey, files, result)
+        result = write_page(run, result, REPORT, run, summary, survey, files, result)
     return result
 
 

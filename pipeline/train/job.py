@@ -31,10 +31,11 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
 from pipeline.runs import run
-from pipeline.runs.integrity import MISSING, sha256_of
-from pipeline.runs.ledger import RESULT
+from pipeline.runs.documents import read_result
+from pipeline.runs.integrity import MISSING, noted
+from pipeline.runs.ledger import RESULT, Ledger
 from pipeline.runs.run import Exit, Interrupted
-from pipeline.runs.verify import MODEL, model_fault, read_result
+from pipeline.runs.verify import MODEL, model_fault
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
@@ -354,15 +355,17 @@ def cause_of(error: BaseException) -> str:
 
 def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
     """What the result tells of a finished training."""
-    size = store.size(MODEL) or 0
+    model = noted(store, MODEL)
     names = ("workers", "skipped", "skipped_images", "not_tracked", "metrics", "checkpoint")
     return {
         "steps": outcome["step"],
         "epochs": outcome["epoch"],
         "model": store.where(MODEL),
-        "model_bytes": size,
-        "model_sha256": sha256_of(store, MODEL, size),
+        "model_bytes": model["bytes"],
+        "model_sha256": model["sha256"],
         "card": store.where(CARD),
+        "leaves": {CARD: noted(store, CARD)},
+        "fingerprint": Ledger(store).run[0],
         **{name: outcome[name] for name in names},
     }
 

@@ -23,6 +23,13 @@ def test_survive_pickling(error):
     assert isinstance(copy, DriftRecError) != isinstance(copy, BadImage)  # a bad image ends no run
 
 
+@pytest.mark.parametrize("kind", [DriftRecError, InvalidInput, StorageFull, lambda x: TrainingDiverged(1, 1.0, x)])
+def test_no_name_in_a_message_plays_with_the_terminal(kind):
+    told = str(kind("a\x1b[2J\u202e\udcff.png"))
+    assert "a\\x1b[2J\\u202e\\udcff.png" in told
+    assert told.isprintable()
+
+
 def test_a_bad_image_reads_as_reason_and_detail():
     assert str(BadImage(Reason.empty, "0 bytes")) == "empty: 0 bytes"
 

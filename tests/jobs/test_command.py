@@ -42,12 +42,38 @@ def test_every_job_has_help(job: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"driftrec {job}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["restor"], ["restore"], ["restore", "in", "out", "--stepz", "3"]])
-def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    assert capsys.readouterr().out == ""
+MISTAKES = {  # after the places that a job wants
+    "an unknown flag": ["--stepz", "3"],
+    "no value": ["--config"],
+    "one thing too many": ["x", "y", "z", "w"],
+    "control signs": ["--\x1b[2J"],
+}
+PLACES = {job: ["in", "out"] for job in JOBS} | {"verify": ["out"], "models": ["list"]}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("mistake", ["nothing", *MISTAKES])
+def test_wrong_usage(job: str, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused as any other bad input is: one object on stdout, the same words on stderr."""
+    places = PLACES[job] if mistake in MISTAKES else []
+    code, result, err = answer(capsys, job, *places, *MISTAKES.get(mistake, []))
+    assert (code, result["exit_code"], result["state"]) == (2, 2, "refused")
+    assert result["error"]
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["restor"], ["--steps"], ["restor", "--help"]])
+def test_an_unknown_job(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, result, _ = answer(capsys, *arguments)
+    assert (code, result["state"]) == (2, "refused")
+
+
+@pytest.mark.parametrize(
+    "value", ["--steps=abc", "--limit=", "--seed=1.5", "--jpeg-subsampling=x", "--layout=zip", "--order=3", "--set=x"]
+)
+def test_a_wrong_value(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result, _ = answer(capsys, "restore", "in", "out", value)
+    assert (code, result["state"]) == (2, "refused")
 
 
 def test_a_refusal_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

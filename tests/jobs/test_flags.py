@@ -86,8 +86,6 @@ def test_a_flag_says_what_set_says(job: ModuleType) -> None:
 
 
 def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        restore.main(["in", "out", "--stepz", "3"])
-    assert caught.value.code == 2
-    assert "unrecognized arguments: --stepz" in (told := capsys.readouterr().err)
+    assert restore.main(["in", "out", "--stepz", "3"]) == 2
+    assert "unrecognized arguments: --stepz" in (told := capsys.readouterr().out)
     assert "did you mean --steps" in told

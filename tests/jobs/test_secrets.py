@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jobs.cli import main
 from pipeline.storage import remote
 from tests import made
-from tests.made import SECRETS
+from tests.made import PASSWORDS, SECRETS, shows
 
 PLACES = {  # of URLs, in each job's arguments
     "restore": "input output --model= --only-listed=",
@@ -28,9 +28,14 @@ PLACES = {  # of URLs, in each job's arguments
     "degrade": "input output",
     "split": "input output",
     "verify": "output",
+    "models": "show import",
     "train": "input output --corrupted= --validation= --set=init_from= --set=optimizer.steps=",
 }
 CELLS = [(job, place) for job, places in PLACES.items() for place in places.split()]
+URLS = [  # with a password
+    "s3://key:{}@bucket/x", "https://key:{}@host/x.safetensors?a=1", "https:/key:{}@host/x.tar", "HTTPS://key:{}@h/x",
+    "gs:///key:{}@bucket/x", "file://key:{}@host/x", "simplecache::https://:{}@host/x",
+]  # fmt: skip
 SOME = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -64,6 +69,8 @@ def site(small_model: Path) -> Iterator[str]:
 def command(job: str, place: str, url: str, folder: Path) -> list[str]:
     """The arguments of a job with the URL at a place and paths elsewhere."""
     given = {"input": str(folder / "in"), "output": str(folder / "out")}
+    if job == "models":
+        return [job, place, url, *(["x.safetensors"] if place == "import" else [])]
     names = ["output"] if job == "verify" else ["input", "output"]
     values = [url if name == place else given[name] for name in names]
     return [job, *values, *([place + url] if place.startswith("--") else [])]
@@ -80,12 +87,13 @@ def test_a_password_is_refused_and_not_shown(
     made.folder(tmp_path / "in", 1)
 
     @SOME
-    @given(SECRETS, st.sampled_from(["s3://key:{}@bucket/x", "https://key:{}@host/x.safetensors?a=1"]))
+    @given(PASSWORDS, st.sampled_from(URLS))
     def check(secret: str, url: str) -> None:
-        assert main(command(job, place, url.format(secret), tmp_path)) == 2
-        out, err = capfd.readouterr()
-        assert json.loads(out)["state"] == "refused"
-        assert secret not in out + err + caplog.text, url
+        for mistake in ([], ["--stepz"], ["x"]):
+            assert main(command(job, place, url.format(secret), tmp_path) + mistake) == 2
+            out, err = capfd.readouterr()
+            assert json.loads(out)["state"] == "refused"
+            assert not shows(out + err + caplog.text, secret), url
 
     check()
     assert not (tmp_path / "out").exists()
@@ -109,7 +117,7 @@ def test_a_signature_is_not_shown(
     @given(SECRETS, st.sampled_from(["none", "page", "broken"]), st.sampled_from(["jpg", "safetensors", "csv", "tar"]))
     def check(secret: str, what: str, suffix: str) -> None:
         arguments = command(job, place, f"{site}/{what}.{suffix}?token={secret}", tmp_path)
-        main(arguments + (["--dry-run"] if job != "verify" else []))
+        main(arguments + (["--dry-run"] if job not in ("verify", "models") else []))
         out, err = capfd.readouterr()
         assert secret not in out + err + caplog.text
 

@@ -1,18 +1,25 @@
-"""The restore job without Ray: one stage takes the shards in turn, on the very blocks that read tasks would send."""
+"""Jobs without Ray: one stage takes the shards in turn, on the very blocks that read tasks would send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from driftrec.errors import DriftRecError
+from pipeline.cluster import connection, graph
+from pipeline.cluster.graph import Graph
 from pipeline.inputs.blocks import read_block
+from pipeline.inputs.shards import Shard
 from pipeline.restore.job import open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.runs.run import earlier_result, finish
 from pipeline.runs.settling import settling
+from pipeline.storage.base import Store
+from pipeline.survey.graph import SurveyGraph
 
 
 class Died(BaseException):
@@ -55,3 +62,23 @@ def ledger(output: Path) -> dict[str, dict[str, Any]]:
 def files(folder: Path) -> dict[str, bytes]:
     """Bytes of all files below."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def no_ray() -> Iterator[None]:
+    """Inside, every job with a ledger runs in this process, one shard after the other."""
+
+    def rows(self: Graph, shards: list[Shard], _: Store) -> Iterator[dict[str, Any]]:
+        if isinstance(self, SurveyGraph):
+            yield from (self.arguments[0](shard).to_pylist()[0] for shard in shards)
+            return
+        stage = self.stage(*self.arguments)
+        yield from (stage(read_block(shard, self.output_name)).to_pylist()[0] for shard in shards)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Graph, "rows", rows)
+        patch.setattr(graph, "check_shared", lambda *_: None)
+        patch.setattr(connection, "connected", lambda *_: nullcontext())
+        patch.setattr(connection, "waiting", lambda *_: nullcontext())
+        patch.setattr(connection, "reach", lambda: connection.Reach(1.0, 0.0, grows=False))
+        yield

@@ -1,5 +1,8 @@
 """What the tests of trainings share: a small run of one worker, in this process and without Ray."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,11 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from pipeline.runs.ends import Exit
+from pipeline.storage import open_store
+from pipeline.train import feed
 from pipeline.train.feed import Item
-from pipeline.train.job import list_data, open_output
+from pipeline.train.job import list_data, open_output, summary, write_result
 from pipeline.train.settings import TrainSettings
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import Drawing, draw_shard
@@ -44,3 +50,15 @@ def work(settings: TrainSettings) -> dict[str, Any]:
     store = open_output(settings, listed, None)
     values, scored = settings.model_dump(mode="json"), list_validation(settings)
     return Worker(settings, Task(values, store, listed.clean.shards, listed.pairings, scored), Group()).run()
+
+
+def apart(data: Path, output: Path) -> None:
+    """A run from start to end in a process of its own: PyTorch's threads would be in the way of tests that fork."""
+    command = [sys.executable, "-m", "tests.pipeline.trainings", data, output]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+
+
+if __name__ == "__main__":
+    feed.read_items = draw_here
+    outcome, store = work(small(Path(sys.argv[1]), Path(sys.argv[2]))), open_store(sys.argv[2])
+    write_result(store, Exit.DONE, time.monotonic(), **summary(outcome, store))

@@ -27,6 +27,7 @@ VALUES = [
     *("[]", "{}", "[[]]", "[1000000000]", "[null, 1]", DEEP, json.dumps(LONG), '"\\u2603\\ud800"', "1" * 5000),
     *("[" + ", ".join(["1"] * count) + "]" for count in (11, 100_000)),
 ]  # as JSON
+ODD_NAMES = ("\x1b[2Jx", "a\nb", "\u202egpj.exe", "\x7f", "\u2028")  # that play with a terminal
 HANG_S = 5.0  # far above what a case takes on a busy machine
 
 
@@ -73,8 +74,13 @@ def cases(whole: bytes, rounds: int) -> Iterator[tuple[str, bytes]]:
     for name in list(table)[:6]:
         for change in ({"shape": [10**9]}, {"shape": []}, {"dtype": "I64"}, {"data_offsets": [0, 4]}, {"dtype": 3}):
             found.append((f"{name}: {change}", file_of(table | {name: table[name] | change}, text, body)))
-        renamed = {("other" if key == name else key): value for key, value in table.items()}
-        found.append((f"{name} renamed", file_of(renamed, text, body)))
+        for other in ("other", *ODD_NAMES):
+            renamed = {(other if key == name else key): value for key, value in table.items()}
+            found.append((f"{name} renamed {other!r}", file_of(renamed, text, body)))
+            added = {other: {"dtype": "F32", "shape": [0], "data_offsets": [len(body), len(body)]}}
+            found.append((f"{other!r} added", file_of(table | added, text, body)))
+            no_type = {other: {"dtype": other, "shape": [0], "data_offsets": [len(body), len(body)]}}
+            found.append((f"{other!r} of no type", file_of(table | no_type, text, body)))
     yield from found
     draw = random.Random(0)
     for number in range(rounds):
@@ -102,7 +108,7 @@ def findings(folder: Path, rounds: int) -> dict[str, list[str]]:
         try:
             load(folder / "case.safetensors")
         except InvalidInput as error:
-            if "case.safetensors" not in str(error) or "\n" in str(error) or len(str(error)) > 1000:
+            if "case.safetensors" not in str(error) or not str(error).isprintable() or len(str(error)) > 1000:
                 found.setdefault("message", []).append(what)
         except BaseException as error:
             found.setdefault(type(error).__name__, []).append(what)
@@ -119,6 +125,19 @@ def test_every_header_is_read_or_refused(tmp_path: Path, rounds: int) -> None:
     found = json.loads(done.stdout)
     assert int(found.pop("cases")[0]) > 1500
     assert not found
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", [1], None, 0, 2])
+def test_only_the_format_that_is_known_is_read(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(path, Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE()))
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + length])
+    header = json.loads(table.pop("__metadata__")["driftrec"]) | {"format": value}
+    path.write_bytes(file_of(table, json.dumps(header), data[8 + length :]))
+    with pytest.raises(InvalidInput, match="this version reads 1"):
+        load(path)
 
 
 if __name__ == "__main__":
