@@ -12,9 +12,10 @@ from typing import Any
 
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
+from pipeline.inputs.location import check_apart
 from pipeline.runs.ends import Exit
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import Run, attempt, earlier_result, fail, plan, with_file
+from pipeline.runs.run import Run, attempt, check_output, earlier_result, fail, plan, with_file
 from pipeline.settings import Settings
 from pipeline.storage import open_store
 
@@ -45,8 +46,13 @@ def carry_out(
 
 
 def finished_shards(output: str, listing: Listing) -> set[str]:
-    """Ids of the shards of this listing that OUTPUT has a ledger part of."""
-    return Ledger(open_store(output)).committed() & {shard.id for shard in listing.shards}
+    """Ids of the shards of this listing that OUTPUT has a ledger part of. Raises InvalidInput for an OUTPUT that no run
+    could take.
+    """
+    store = open_store(output)
+    check_apart(listing.source, store)
+    check_output(store)
+    return Ledger(store).committed() & {shard.id for shard in listing.shards}
 
 
 def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **told: Any) -> Result:

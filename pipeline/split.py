@@ -54,6 +54,9 @@ def run_split(settings: SplitSettings) -> dict[str, Any]:
 
 def plan_split(settings: SplitSettings) -> dict[str, Any]:
     """What `run_split` would say; writes nothing."""
+    store = open_store(settings.output)
+    if why := store.unwritable():
+        raise InvalidInput(f"OUTPUT {store.url}: {why}")
     lists = split_keys(_keys(list_input(settings.input), settings.limit), settings.seed)
     return _told(settings, lists) | {"state": "dry run", "exit_code": 0}
 

@@ -109,8 +109,8 @@ def load(path: str | Path) -> Checkpoint:
         check_weights(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
-        told = f"the file's description of its model is not valid: {bounds.one_line(error)}"
-        raise InvalidInput(f"{path}: {told}") from error
+        told = bounds.one_line(error)
+        raise InvalidInput(f"{path}: the file's description of its model is not valid: {told}") from error
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
     _check_output(path, denoiser)
@@ -241,13 +241,13 @@ def _read_header(path: Path) -> dict[str, Any]:
             metadata: dict[str, str] = file.metadata() or {}
         header = bounds.mapping(HEADER, bounds.parse(metadata[HEADER]))
     except SafetensorError as error:
-        told = f"not a whole safetensors file ({bounds.one_line(error)}); fetch it again"
-        raise InvalidInput(f"{path}: {told}") from error
+        told = bounds.one_line(error)
+        raise InvalidInput(f"{path}: not a whole safetensors file ({told}); fetch it again") from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
             f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {bounds.one_line(error)}"
         ) from error
     known = header.get("format")
-    if type(known) is not int or known != FORMAT:  # true is 1, and no number
+    if type(known) is not int or known != FORMAT:  # True and 1.0 equal 1
         raise InvalidInput(f"{path}: format {bounds.shown(known)}, this version reads {FORMAT}; update driftrec")
     return header

@@ -208,10 +208,7 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
     try:
         text = store.read(RUN)  # not `exists`: a refusal of S3 says why only to those who read
     except NotFound:
-        foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
-        if foreign:
-            told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
-            raise InvalidInput(told) from None
+        _refuse_foreign(store)
         if store.create(RUN, json.dumps(sealed(document), indent=2).encode()):
             return
         text = store.read(RUN)
@@ -229,6 +226,24 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
             f"OUTPUT {store.url} belongs to another run: {_difference(identity | since, wanted)}; "
             "choose another OUTPUT, or repeat that run with its own settings"
         )
+
+
+def check_output(store: Store) -> None:
+    """Refuse an OUTPUT that no run can claim, without writing. Raises InvalidInput."""
+    if why := store.unwritable():
+        raise InvalidInput(f"OUTPUT {store.url}: {why}")
+    try:
+        if not store.exists(RUN):
+            _refuse_foreign(store)
+    except StorageError as error:
+        raise InvalidInput(f"OUTPUT {error}") from None
+
+
+def _refuse_foreign(store: Store) -> None:
+    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
+    if foreign:
+        told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
+        raise InvalidInput(told) from None
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

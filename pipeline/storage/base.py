@@ -55,6 +55,10 @@ class Store:
         """The full URL or path of a name, for messages; of a signed URL without its query."""
         return redact(f"{self.url}/{name}") if name else self.url
 
+    def unwritable(self) -> str:
+        """Why nothing can be put here, as far as can be known without trying; "" if nothing speaks against it."""
+        return ""
+
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError

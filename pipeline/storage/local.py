@@ -38,6 +38,14 @@ class LocalStore(Store):
         self.root = Path(path).expanduser().absolute()
         self.url = str(self.root)
 
+    def unwritable(self) -> str:
+        there = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            return f"{there} is no folder"
+        if there.resolve().is_relative_to("/proc") or there.resolve().is_relative_to("/sys"):
+            return f"{there} is the system's, which takes no files"
+        return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written; check owner and mode"
+
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         return ((name, size) for name, size in self._entries(prefix) if size != NO_FILE)
 

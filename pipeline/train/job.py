@@ -94,7 +94,9 @@ def plan_train(settings: TrainSettings) -> dict[str, Any]:
     data = list_data(settings)
     list_validation(settings)
     initial_state(settings)
-    mark = checkpoints.latest(open_store(settings.output))
+    store = _output(settings, data)
+    run.check_output(store)
+    mark = checkpoints.latest(store)
     told = {
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
@@ -174,13 +176,19 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
         "corrupted": data.damaged.digest if data.damaged else None,
     }
     defaults = flat(TrainSettings(data="", output="").determining()) | {"init_from": None, "corrupted": None}
-    store = open_store(settings.output)
-    for listing in filter(None, (data.clean, data.damaged)):
-        check_apart(listing.source, store)
+    store = _output(settings, data)
     try:
         run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
+    return store
+
+
+def _output(settings: TrainSettings, data: Data) -> Store:
+    """OUTPUT, apart from what is trained on."""
+    store = open_store(settings.output)
+    for listing in filter(None, (data.clean, data.damaged)):
+        check_apart(listing.source, store)
     return store
 
 

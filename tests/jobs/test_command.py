@@ -106,6 +106,36 @@ def test_dry_run_tells_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def unwritable(folder: Path) -> dict[str, Path]:
+    """Places that no run can write to, by what is wrong with them."""
+    (folder / "file").write_bytes(b"")
+    (folder / "link").symlink_to(folder / "nowhere")
+    made.folder(folder / "foreign/images", 1)
+    return {
+        "system": Path("/proc/nope"),
+        "a file": folder / "file",
+        "below a file": folder / "file/out",
+        "link to nothing": folder / "link",
+        "in INPUT": folder / "in/out",
+        "foreign": folder / "foreign",
+    }
+
+
+@pytest.mark.parametrize("job", ["restore", "evaluate", "survey", "degrade", "split", "train"])
+def test_a_dry_run_refuses_what_the_run_would_refuse(
+    job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, places = made.folder(tmp_path / "in", 2, 160, 160), unwritable(tmp_path)
+    for name in ("in INPUT", "foreign") if job == "split" else ():  # whose lists lie anywhere
+        places.pop(name)
+    before = {path: path.is_dir() or path.is_symlink() or path.read_bytes() for path in sorted(tmp_path.rglob("*"))}
+    for what, output in places.items():
+        for more in (["--dry-run"], []) if what != "system" else (["--dry-run"],):
+            code, result, _ = answer(capsys, job, source, output, *more)
+            assert (code, result["state"]) == (2, "refused"), (what, more)
+    assert {path: before.get(path) for path in sorted(tmp_path.rglob("*"))} == before
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(300)
 def test_a_run_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
