@@ -209,12 +209,12 @@ def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -
             continue
         why, key = unsafe_for(output_name, row.key), printable(row.key)
         elsewhere = key in shard.lost or place in shard.duplicates
-        claims = taken is not None and not tells_of_container(shard.name, row.key, row.reason)
-        repeated = bool(claims and taken and taken.add([row.key])) or elsewhere or (claims and key in keys)
+        claims = None if why or _is_nameless(shard, row) else taken
+        repeated = bool(claims and (claims.add([row.key]) or key in keys)) or elsewhere
         if why:
             row = Row(key, b"", Reason.unsafe_name, why)
         elif repeated and not row.reason:
-            detail = f"an earlier image has the output name of {key}, or needs it for a folder"
+            detail = f"an earlier image has the output name of {key}, or one needs a folder where the other is a file"
             row = Row(key, b"", Reason.duplicate_name, detail)
         numbered = repeated and row.reason == Reason.duplicate_name and shard.kind == "parquet"
         if key in keys or elsewhere or numbered:
@@ -229,6 +229,11 @@ def _own_key(shard: Shard, key: str, place: int, keys: Collection[str]) -> str:
     while own in keys or own in shard.lost:
         own = f"{own}#{shard.id}"
     return own
+
+
+def _is_nameless(shard: Shard, row: Row) -> bool:
+    """Whether no output will ever be named after this row."""
+    return row.reason == Reason.unsafe_name or tells_of_container(shard.name, row.key, row.reason)
 
 
 def tells_of_container(name: str, key: str, reason: str | None) -> bool:

@@ -82,9 +82,10 @@ class LocalStore(Store):
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         try:
-            with open(self.root / name, "rb", opener=_at_once) as file:
-                if why := _no_file(os.fstat(file.fileno()).st_mode):
-                    raise StorageError(f"{self.where(name)} is {why}; put the file in its place")
+            path = self.root / name
+            if not stat.S_ISDIR(mode := path.stat().st_mode) and (why := _no_file(mode)):
+                raise StorageError(f"{self.where(name)} is {why}; put the file in its place")
+            with path.open("rb") as file:
                 file.seek(offset)
                 return file.read(-1 if length is None else length)
         except OSError as error:
@@ -219,11 +220,6 @@ def _replace(part: Path, target: Path) -> None:
             for folder, _, _ in os.walk(target, topdown=False):
                 os.rmdir(folder)
         os.replace(part, target)
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open a file, and a pipe without waiting for somebody who writes into it."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _no_file(mode: int) -> str:

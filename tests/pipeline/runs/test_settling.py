@@ -17,9 +17,14 @@ from hypothesis import strategies as st
 from driftrec.errors import DriftRecError
 from pipeline.inputs import listing
 from pipeline.inputs.shards import Shard
+from pipeline.restore.job import list_restore
+from pipeline.restore.settings import RestoreSettings
 from pipeline.runs import settling
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run import Run
+from pipeline.storage.local import LocalStore
 from tests import made
-from tests.pipeline.offline import files, ledger, restore
+from tests.pipeline.offline import Died, files, ledger, restore
 
 PICTURES = [made.jpeg(number, 16, 16) for number in range(6)]
 PAD = bytes(20_480)
@@ -69,8 +74,6 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are worked on in the other order, so that he who comes last writes first."""
-    from pipeline.runs.run import Run
-
     todo = Run.todo.fget
     monkeypatch.setattr(Run, "todo", property(lambda run: list(reversed(todo(run)))))
 
@@ -167,9 +170,6 @@ def test_a_copy_where_a_folder_is_wanted(
 
 @pytest.mark.parametrize("at", range(1, 40, 4))
 def test_whoever_is_interrupted_settles_the_same(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.storage.local import LocalStore
-    from tests.pipeline.offline import Died
-
     images = [(name, PICTURES[number % 6]) for number, name in enumerate(("a.jpg", "a.png/b.jpg", "a.jpeg", "c.jpg"))]
     (tmp_path / "in").mkdir()
     tar(tmp_path / "in/x.tar", images, apart=True)
@@ -258,7 +258,7 @@ def test_sound_archives_are_not_done_again(tmp_path: Path) -> None:
 def test_memory_is_a_few_bytes_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    count, size = 200_000, 2000
+    count, size = 60_000, 1000
     names = ("key", "reason", "stage", "output")
 
     class Parts:
@@ -283,3 +283,20 @@ def test_a_name_that_no_settling_frees_ends_the_run(tmp_path: Path, monkeypatch:
     tar(tmp_path / "in/x.tar", [("a.jpg", PICTURES[0]), ("a.jpg", PICTURES[1])], apart=True)
     with pytest.raises(DriftRecError, match="1 keys stand there twice"):
         restore(tmp_path / "in", tmp_path / "out", shard_bytes=20_480)
+
+
+def test_what_lies_beside_a_part_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    tar(tmp_path / "in/x.tar", [("a.jpg", PICTURES[0]), ("b.jpg", PICTURES[1]), ("a.jpg", PICTURES[2])], apart=True)
+    monkeypatch.setattr(settling, "ROUNDS", 0)
+    with pytest.raises(DriftRecError, match="twice"):
+        restore(tmp_path / "in", tmp_path / "out", shard_bytes=20_480)
+    values = {"input": str(tmp_path / "in"), "shard_bytes": 20_480}
+    listed = list_restore(RestoreSettings(output=str(tmp_path / "out"), **values))
+    store = LocalStore(str(tmp_path / "out"))
+    for shard in listed.shards:
+        store.put(f"sets/{shard.id}.parquet", b"1")
+    again = settling.settle(Ledger(store), listed.shards, listed.output_name, ("sets",))
+    there = {Path(name).stem for name, _ in store.list("sets")}
+    assert there == Ledger(store).committed() == {shard.id for shard in listed.shards} - {shard.id for shard in again}
+    assert [bool(shard.lost) for shard in again] == [False, True]
