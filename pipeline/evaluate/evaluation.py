@@ -14,9 +14,9 @@ from pipeline.evaluate.stage import schema_of
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
+from pipeline.reports.table import SUMMARY, TABLE
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
-from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage import open_store
 
 # Settings whose content counts, not where or how it was given.

@@ -18,9 +18,9 @@ from pipeline.evaluate.reduction import COSTS, Reduction
 from pipeline.evaluate.set_features import set_scores
 from pipeline.evaluate.stage import schema_of
 from pipeline.inputs.partners import stem_digest
+from pipeline.reports.table import SUMMARY, write_table
+from pipeline.runs.documents import package_versions
 from pipeline.runs.ledger import OK
-from pipeline.runs.machine import package_versions
-from pipeline.runs.table import SUMMARY, write_table
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run

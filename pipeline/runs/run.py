@@ -22,7 +22,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, narrowed
 from pipeline.runs.crashes import forget
-from pipeline.runs.documents import fingerprint_of, read_result, sealed
+from pipeline.runs.documents import cpu_kind, fingerprint_of, package_versions, read_result, sealed, tell_of_another
 from pipeline.runs.ends import Exit, Interrupted, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
@@ -41,7 +41,6 @@ from pipeline.runs.ledger import (
     part_name,
     sweep,
 )
-from pipeline.runs.machine import cpu_kind, package_versions, tell_of_another
 from pipeline.runs.progress import Effort
 from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle

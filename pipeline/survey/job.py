@@ -18,9 +18,9 @@ from pipeline.inputs.names import printable
 from pipeline.inputs.shards import Shard, files_of, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
+from pipeline.reports.table import SUMMARY, TABLE
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, finish, open_run
-from pipeline.runs.table import SUMMARY, TABLE
 from pipeline.storage import open_store
 from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.graph import SurveyGraph

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.reports.table import write_table
 from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
 from pipeline.runs.ledger import FAILED
 from pipeline.runs.run import Run
-from pipeline.runs.table import write_table
 from pipeline.survey.stage import SCHEMA
 
 EXAMPLES = 4  # of a band of quality
