@@ -1,5 +1,5 @@
-"""run.json and _RESULT.json: what they say of versions and the machine, written so that a change of them shows, and read
-whatever they hold.
+"""run.json and _RESULT.json: what they say of versions and the machine, written so that a change of them shows, and
+read whatever they hold.
 
 Knows a store; no run's life, no Ray.
 """
