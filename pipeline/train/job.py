@@ -175,7 +175,7 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
         "init_from": hashlib.sha256(initial.data).hexdigest() if initial else None,
         "corrupted": data.damaged.digest if data.damaged else None,
     }
-    defaults = flat(TrainSettings(data="", output="").determining()) | {"init_from": None, "corrupted": None}
+    defaults = flat(TrainSettings(data=".", output=".").determining()) | {"init_from": None, "corrupted": None}
     store = _output(settings, data)
     try:
         run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)

@@ -78,13 +78,13 @@ def test_a_model_scores_as_the_files_that_the_restore_job_makes_of_degraded_ones
     tmp_path: Path, small_model: Path
 ) -> None:
     source, store = clean(tmp_path / "in", 4), LocalStore(str(tmp_path / "jpegs"))
-    settings = DegradeSettings(input=str(source), output="", quality="10,30/10")  # type: ignore[arg-type]
+    settings = DegradeSettings(input=str(source), output=".", quality="10,30/10")  # type: ignore[arg-type]
     stage = make(source, tmp_path / "out", model=[f"m={small_model}"], **TWO)
     table = pa.concat_tables([read_shard(shard) for shard in list_shards(str(source))])
     assert DegradeShard(settings, stage.conditions, store)(table).to_pylist()[0]["ok"] == 4
     for condition in stage.conditions:
         jpegs = tmp_path / "jpegs/images" / condition.slug
-        restore = RestoreSettings(input="", output="", model=str(small_model))
+        restore = RestoreSettings(input=".", output=".", model=str(small_model))
         restored = pa.concat_tables([read_shard(shard) for shard in list_shards(str(jpegs))])
         output = LocalStore(str(tmp_path / "restored" / condition.slug))
         assert RestoreShard(restore, find(str(small_model)), output)(restored).to_pylist()[0]["ok"] == 4
@@ -220,7 +220,7 @@ def test_a_gate_lets_in_what_fits_and_one_alone_always() -> None:
 
 def test_damage_is_what_the_degrade_job_writes(tmp_path: Path) -> None:
     source = clean(tmp_path / "in", 2)
-    settings = DegradeSettings(input=str(source), output="", quality="10,50/30")  # type: ignore[arg-type]
+    settings = DegradeSettings(input=str(source), output=".", quality="10,50/30")  # type: ignore[arg-type]
     stage = make(source, tmp_path / "out", quality="10,50/30")
     DegradeShard(settings, stage.conditions, LocalStore(str(tmp_path / "jpegs")))(
         pa.concat_tables([read_shard(shard) for shard in list_shards(str(source))])
