@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.inputs.names import stem
 from pipeline.runs.ledger import container, member_of, name_digest
 from pipeline.runs.outputs import least_bytes
-from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 
 CHUNK = 4 * 2**20  # bytes read at once
@@ -47,7 +47,7 @@ class Files:
         self._odd: dict[str, bool] = {}  # what is no file: whether a file below it was asked for
         digests, sizes = array("Q"), array("q")
         for name, size in self._listed():
-            if size is None:
+            if size == NO_FILE:
                 self._odd[name] = False
                 continue
             digests.append(name_digest(name))
@@ -81,13 +81,13 @@ class Files:
         if self._asked.all():
             return
         for name, size in self._listed():
-            at = None if size is None else self._place(name)
+            at = None if size == NO_FILE else self._place(name)
             if at is not None and not self._asked[at]:
                 yield name
 
-    def _listed(self) -> Iterator[tuple[str, int | None]]:
+    def _listed(self) -> Iterator[tuple[str, int]]:
         for folder in self._folders:
-            yield from self._store.everything(folder)
+            yield from self._store.entries(folder, patient=True)
 
     def _place(self, name: str) -> int | None:
         digest = np.uint64(name_digest(name))

@@ -45,7 +45,7 @@ from pipeline.runs.ledger import (
 )
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
-from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 
 log = logging.getLogger(__name__)
@@ -203,9 +203,9 @@ def look_through(store: Store, ledger: Ledger, quick: bool, found: Found | None 
 def _parts(store: Store, folder: str, found: Found) -> list[str]:
     """Ids of the shards that have a file in this folder, sorted; all else there is told of."""
     shards: list[str] = []
-    for name, size in store.everything(folder):
+    for name, size in store.entries(folder, patient=True):
         last = name.removeprefix(f"{folder}/")
-        if PART.fullmatch(last) and size is not None:
+        if PART.fullmatch(last) and size != NO_FILE:
             shards.append(last.partition(".")[0])
         else:
             found.add(EXTRA, name)

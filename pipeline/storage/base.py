@@ -63,15 +63,13 @@ class Store:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
 
-    def entries(self) -> Iterator[tuple[str, int]]:
-        """All of `list`, and in their places with NO_FILE bytes the names that are no files, nor folders with files."""
-        return self.list()
+    def entries(self, prefix: str = "", patient: bool = False) -> Iterator[tuple[str, int]]:
+        """All of `list`, and in their places with NO_FILE bytes the names that are no files, nor folders with files:
+        links that lead nowhere or to a folder (none is entered), pipes, sockets, devices.
 
-    def everything(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
-        """As `list`, but in no order, and with what is neither a file nor a folder, and so has no bytes: links to
-        folders (none is entered) or to nothing, pipes, folders that may not be read. Notes nothing.
+        patient: a folder that cannot be listed is such a name, too, and no StorageError.
         """
-        yield from self.list(prefix)
+        return self.list(prefix)
 
     def _note(self, changed: float, name: str) -> None:
         self.latest = max(self.latest or (changed, name), (changed, name))

@@ -47,30 +47,19 @@ class LocalStore(Store):
         return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written; check owner and mode"
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        return ((name, size) for name, size in self._entries(prefix) if size != NO_FILE)
+        return ((name, size) for name, size in self.entries(prefix) if size != NO_FILE)
 
-    def entries(self) -> Iterator[tuple[str, int]]:
-        return self._entries("")
-
-    def _entries(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def entries(self, prefix: str = "", patient: bool = False) -> Iterator[tuple[str, int]]:
         top = self.root / prefix
         try:
             if top.is_dir():
-                for name, info in _walk(top, f"{prefix}/" if prefix else ""):
+                for name, info in _walk(top, f"{prefix}/" if prefix else "", patient):
                     if info:
                         self._note(info.st_mtime, name)
                     yield name, info.st_size if info else NO_FILE
         except OSError as error:
             where = os.path.relpath(error.filename or top, self.root)
             raise self._failed("" if where == "." else where, error) from None
-
-    def everything(self, prefix: str = "") -> Iterator[tuple[str, int | None]]:
-        top = self.root / prefix
-        try:
-            if top.is_dir():
-                yield from _everything(top, f"{prefix}/" if prefix else "")
-        except OSError as error:
-            raise self._failed(prefix, error) from None
 
     def size(self, name: str) -> int | None:
         try:
@@ -180,37 +169,6 @@ class LocalStore(Store):
         return StorageError(f"{where}: {error.strerror or error}; check the disk")
 
 
-def _everything(top: Path, prefix: str) -> Iterator[tuple[str, int | None]]:
-    """See `Store.everything`. What one entry is refused for is no reason not to list the others."""
-    folders = [(top, prefix)]
-    while folders:
-        folder, before = folders.pop()
-        try:
-            with os.scandir(folder) as found:
-                entries = list(found)
-        except OSError as error:
-            if folder == top or error.errno not in OF_ONE:
-                raise
-            yield before.removesuffix("/"), None
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), f"{before}{entry.name}/"))
-                continue
-            with suppress(FileNotFoundError):  # an unfinished put of another run, finished by now
-                yield before + entry.name, _bytes(entry)
-
-
-def _bytes(entry: os.DirEntry[str]) -> int | None:
-    """Of a file; None of what is none."""
-    try:
-        return entry.stat().st_size if entry.is_file() else None
-    except OSError as error:
-        if error.errno not in OF_ONE or error.errno == errno.ENOENT:
-            raise
-        return None
-
-
 def _replace(part: Path, target: Path) -> None:
     """Give a file its name, over an older one, and over what is left of a folder without files."""
     try:
@@ -228,15 +186,23 @@ def _no_file(mode: int) -> str:
     return "" if stat.S_ISREG(mode) else "a pipe, socket or device"
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Files below `folder` in the order of their full names ("a-b" before "a/b"): a folder sorts as name + "/". What is
-    neither (a link that leads nowhere or to a folder, a pipe, socket or device) has no stat.
+def _walk(top: Path, prefix: str, patient: bool) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Files below `top` in the order of their full names ("a-b" before "a/b"). What is neither file nor folder (a link
+    that leads nowhere or to a folder, a pipe, socket or device) has no stat; nor, for the patient, has a folder that
+    cannot be listed. Goes as deep as there are folders.
     """
-    with os.scandir(folder) as entries:
-        found = sorted((f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name, e) for e in entries)
-    for name, entry in found:
-        if name.endswith("/"):
-            yield from _walk(Path(entry.path), prefix + name)
+    within = [_sorted(top, prefix)]
+    while within:
+        name, entry = next(within[-1], ("", None))
+        if entry is None:
+            within.pop()
+        elif name.endswith("/"):
+            try:
+                within.append(_sorted(Path(entry.path), name))
+            except OSError as error:
+                if not patient or error.errno not in OF_ONE:
+                    raise
+                yield name.removesuffix("/"), None
         else:
             try:
                 info = entry.stat()
@@ -244,4 +210,11 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | Non
                 if isinstance(error, FileNotFoundError) and not entry.is_symlink():
                     continue  # an unfinished put of another run, finished by now
                 info = None
-            yield prefix + name, info if info and stat.S_ISREG(info.st_mode) else None
+            yield name, info if info and stat.S_ISREG(info.st_mode) else None
+
+
+def _sorted(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What lies in a folder, by name; a folder sorts as its name + "/"."""
+    with os.scandir(folder) as entries:
+        named = [(f"{prefix}{e.name}/" if e.is_dir(follow_symlinks=False) else f"{prefix}{e.name}", e) for e in entries]
+    return iter(sorted(named, key=lambda pair: pair[0]))

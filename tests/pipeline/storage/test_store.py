@@ -208,3 +208,17 @@ def test_a_local_file_becomes_an_object_without_being_held_in_memory(store: Loca
     store.put_file("a/x", path)
     assert store.read("a/x") == path.read_bytes()
     assert [name for name, _ in store.list("a")] == ["a/x"]
+
+
+def test_folders_as_deep_as_the_disk_takes_them_are_listed(tmp_path: Path) -> None:
+    folders = [tmp_path / ("d/" * depth) for depth in range(1, 1501)]
+    for folder in folders:
+        folder.mkdir()
+    (tmp_path / "a.txt").write_bytes(b"x")
+    (folders[-1] / "f").write_bytes(b"xy")
+    try:
+        assert list(LocalStore(str(tmp_path)).list()) == [("a.txt", 1), ("d/" * 1500 + "f", 2)]
+    finally:  # what pytest cleans up with goes less deep
+        (folders[-1] / "f").unlink()
+        for folder in reversed(folders):
+            folder.rmdir()
