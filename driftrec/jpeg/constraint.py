@@ -54,7 +54,16 @@ class Unconstrained(StrEnum):
     other_kind = "not an 8-bit JPEG of Y, Cb, Cr or grey at 4:4:4, 4:2:2 or 4:2:0"
     broken = "libjpeg gives no planes of it: not whole, without its tables, or of other colours"
     unclear = "its coefficients cannot be told for sure"
-    older = "an older compression shows"
+
+
+@dataclass(frozen=True)
+class Older:
+    """A file that says nothing of the clean image, for the picture was compressed before, at a lower quality."""
+
+    quality: int
+
+    def __str__(self) -> str:
+        return "an older compression shows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +150,7 @@ def project_band(stored: NDArray[Any], constraint: Constraint, top: int) -> NDAr
     return result.clip(0, 255).round() if peak == 255 else result
 
 
-def constraint(data: bytes) -> Constraint | Unconstrained:
+def constraint(data: bytes) -> Constraint | Older | Unconstrained:
     """What a file says, or why nothing that could be trusted."""
     try:
         found, _ = segments(data)
@@ -157,7 +166,8 @@ def constraint(data: bytes) -> Constraint | Unconstrained:
     known = Constraint(info.height, info.width, REDUCTION[info.subsampling], steps, planes)
     if planes[0].shape != (info.height, info.width) or not known.agrees():
         return Unconstrained.unclear
-    return Unconstrained.older if older_quality(planes[0], info.tables[0], info.quality or 1) else known
+    older = older_quality(planes[0], info.tables[0], info.quality or 1)
+    return Older(older) if older else known
 
 
 def _is_usual(info: JpegInfo) -> bool:

@@ -49,11 +49,10 @@ def history(picture: Picture) -> tuple[int | None, bool]:
     """The lowest quality that a picture has gone through as a JPEG, None where none shows; and whether that was before
     its file was written.
     """
-    quality = picture.quality
-    if picture.constraint is not None:  # a file is only taken at its word where nothing older shows
-        return quality, False
-    table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
-    older = older_quality(to_8_bits(picture.stored), table, quality or 100)
+    quality, older = picture.quality, picture.older
+    if not older and not picture.constraint:  # else that was looked for when its file was opened
+        table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
+        older = older_quality(to_8_bits(picture.stored), table, quality or 100)
     return (older, True) if older else (quality, False)
 
 

@@ -42,7 +42,7 @@ PLANES = ("luma", "Cb", "Cr")
 class Change:
     """How far a proposal is from its picture, gathered by bands of rows: no second copy of a large one is made.
 
-    quality: of the JPEG file, 1 to 100, if nothing older shows in it; else None.
+    quality: the lowest that the picture has gone through as a JPEG, 1 to 100; None where that is not known.
     """
 
     quality: int | None = None
@@ -96,7 +96,7 @@ def implausible(before: Pixels, after: NDArray[Any], quality: int | None = None)
     Args:
         before: (H, W, 3), uint8 or uint16, as its file stores it.
         after: the same shape; of unsigned integers, or of floats in [0, 1].
-        quality: of the JPEG file, 1 to 100, if nothing older shows in it; else None.
+        quality: the lowest that the picture has gone through as a JPEG, 1 to 100; None where that is not known.
     """
     peak = np.iinfo(after.dtype).max if after.dtype.kind == "u" else 1
     change = Change(quality)

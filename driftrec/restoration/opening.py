@@ -25,7 +25,7 @@ from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil
 from driftrec.image.encoding import to_pil
 from driftrec.image.metadata import joined
 from driftrec.image.picture import Picture
-from driftrec.jpeg.constraint import Constraint, constraint
+from driftrec.jpeg.constraint import Constraint, Older, constraint
 from driftrec.jpeg.headers import estimate_quality
 
 File = str | Path | bytes  # a path, or the bytes themselves
@@ -54,7 +54,8 @@ def open_picture(
     known = constraint(data)
     if isinstance(known, Constraint):
         return replace(picture, constraint=known)
-    return replace(picture, note=joined(picture.note, f"no projection: {known}"))
+    older = known.quality if isinstance(known, Older) else None
+    return replace(picture, older=older, note=joined(picture.note, f"no projection: {known}"))
 
 
 def opened(source: Source, projection: bool = True) -> Opened:
@@ -96,7 +97,8 @@ def _of_image(image: Image.Image, projection: bool) -> Picture:
     with contextlib.suppress(BadImage):  # another file has taken its place
         found = open_picture(data, projection=projection)
         if np.array_equal(found.stored, picture.rgb):
-            return replace(picture, source_format="JPEG", constraint=found.constraint, quality=found.quality)
+            said = {"constraint": found.constraint, "older": found.older, "quality": found.quality}
+            return replace(picture, source_format="JPEG", **said)
     return picture
 
 

@@ -49,6 +49,12 @@ def test_what_tells_nothing_of_its_damage_gets_everything() -> None:
     assert replace(WANTED, adaptive=False).adapted(fine, OUVE())[1] == 1
 
 
+def test_what_its_file_told_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [opened(PHOTO, 90), opened(degrade(PHOTO, 10), 90)]
+    monkeypatch.setattr(adaptive, "older_quality", lambda *_: pytest.fail("looked for"))
+    assert [adaptive.history(picture) for picture in pictures] == [(90, False), (10, True)]
+
+
 def test_a_file_without_a_constraint_goes_by_its_own_quality() -> None:
     picture = replace(opened(PHOTO, 90), constraint=None)
     assert WANTED.adapted(picture, OUVE()).strength == adaptive.strength(90)
