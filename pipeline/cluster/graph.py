@@ -107,7 +107,7 @@ class Graph:
     others: Mapping[str, Store] = field(default_factory=dict)  # that workers read, by what the user calls them
 
     def rows(self, shards: list[Shard], output: Store) -> Generator[dict[str, Any]]:
-        """Rows of `shard_stage.SUMMARY`, as the shards are finished. `output`: where notes on attempts go."""
+        """Rows of `runs.stage.SUMMARY`, as the shards are finished. `output`: where notes on attempts go."""
         with warnings.catch_warnings():
             # Copying Ray's options warns of some, and the only way to say how often a dead worker's task is tried again
             # (for ever, if not said) is deprecated in Ray 2.60 without another.

@@ -1,7 +1,7 @@
 """Two inputs on one output name, found before anything is written. Names are kept as 64-bit digests: 8 bytes a name.
 
 An input claims the names that its output may get, and the folders above them; a name that is claimed as a file can be
-no folder. What two containers claim that are not opened before their turn shows in the ledger (`pipeline.runs.redo`).
+no folder. What two containers claim that are not opened before their turn shows in the ledger (`runs.settling`).
 """
 
 from array import array

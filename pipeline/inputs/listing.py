@@ -94,7 +94,7 @@ def list_input(
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
         cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole.
 
-    What a tar holds on the output name of another shard's image only their ledger parts show (`pipeline.runs.redo`).
+    What a tar holds on the output name of another shard's image only their ledger parts show (`runs.settling`).
     Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
     choice that leaves nothing, or names keys that are not there.
     """

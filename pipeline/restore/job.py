@@ -89,7 +89,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
 def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
 ) -> Generator[dict[str, Any]]:
-    """Rows of `shard_stage.SUMMARY`, as the shards are finished."""
+    """Rows of `runs.stage.SUMMARY`, as the shards are finished."""
     return _graph(len(shards), settings, weights, output).rows(shards, output)
 
 

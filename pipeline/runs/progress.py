@@ -101,7 +101,7 @@ class Span:
 
 @dataclass
 class Effort:
-    """Sums over the rows of `shard_stage.SUMMARY`; memory goes by the workers."""
+    """Sums over the rows of `runs.stage.SUMMARY`; memory goes by the workers."""
 
     restored: int = 0  # images that are ok
     pixels: int = 0

@@ -1,5 +1,6 @@
 """Jobs without Ray: one stage takes the shards in turn, on the very blocks that read tasks would send."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,11 +20,28 @@ from pipeline.restore.stage import RestoreShard
 from pipeline.runs.run import earlier_result, finish
 from pipeline.runs.settling import settling
 from pipeline.storage.base import Store
+from pipeline.storage.local import LocalStore
 from pipeline.survey.graph import SurveyGraph
 
 
 class Died(BaseException):
     """What stands for the death of a process in the middle of something."""
+
+
+LIVING = {name: getattr(LocalStore, name) for name in ("_write", "put", "create", "remove")}
+
+
+def die_at(patch: pytest.MonkeyPatch, moment: int, *names: str) -> None:
+    """From now on the call of this number of any of these methods of a LocalStore is the death of the process."""
+    calls = itertools.count(1)
+    for name in names:
+
+        def dying(self: LocalStore, *given: Any, living: Callable[..., Any] = LIVING[name]) -> Any:
+            if next(calls) == moment:
+                raise Died
+            return living(self, *given)
+
+        patch.setattr(LocalStore, name, dying)
 
 
 def restore(

@@ -35,7 +35,7 @@ SMALL: dict[str, Any] = {
 
 
 def draw_here(items: Sequence[Item], drawing: Drawing, *_: int) -> Iterator[pa.Table]:
-    """In place of `ingest.read_items`."""
+    """In place of `feed.read_items`."""
     return (draw_shard(shard, epoch, number, drawing, pairing) for number, epoch, shard, pairing in items)
 
 

@@ -22,6 +22,7 @@ PHOTOS = {
     "coffee": coffee()[100:260, 200:360],
     "cat": chelsea()[60:220, 90:250],
 }
+REFUSED = ("squares of 16", "pixel art of 16")  # what the model makes of these the guard lets nobody write
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def test_a_drawing_at_high_quality_stays_one(restorer: Restorer, name: str, subs
     clean = DRAWINGS[name]
     data = encode_jpeg(clean, 96, subsampling)
     done = restored(restorer, data)
-    if not done.fault:
+    assert bool(done.fault) == (name in REFUSED), done.fault
+    if name not in REFUSED:
         before = psnr(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), clean)
         assert psnr(done.picture.rgb, clean) >= min(before - 0.5, 42)
 

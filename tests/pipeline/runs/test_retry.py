@@ -15,9 +15,8 @@ from pipeline.inputs import listing
 from pipeline.restore import stage
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.redo import only, renewed
-from pipeline.storage.local import LocalStore
 from tests import made
-from tests.pipeline.offline import Died, files, ledger, restore
+from tests.pipeline.offline import Died, die_at, files, ledger, restore
 
 open_picture = stage.open_picture
 POOR = {"a/0003.jpg": Reason.out_of_memory, "b/0004.jpg": Reason.internal, "c/0005.jpg": Reason.out_of_memory}
@@ -88,17 +87,9 @@ def test_a_retry_killed_at_any_put_leaves_an_exact_ledger(
     fail(monkeypatch, POOR)
     restore(source, output, shard_images=4)
     fail(monkeypatch, ())
-    write, deaths = LocalStore._write, 0
+    deaths = 0
     for moment in range(1, 40):
-        left = [moment]
-
-        def dying(self: LocalStore, name: str, *more: Any, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Died
-            write(self, name, *more)
-
-        monkeypatch.setattr(LocalStore, "_write", dying)
+        die_at(monkeypatch, moment, "_write")
         try:
             restore(source, output, retry_failed="all", shard_images=4)
             break

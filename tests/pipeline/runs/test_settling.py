@@ -24,7 +24,7 @@ from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import Run
 from pipeline.storage.local import LocalStore
 from tests import made
-from tests.pipeline.offline import Died, files, ledger, restore
+from tests.pipeline.offline import Died, die_at, files, ledger, restore
 
 PICTURES = [made.jpeg(number, 16, 16) for number in range(6)]
 PAD = bytes(20_480)
@@ -175,16 +175,7 @@ def test_whoever_is_interrupted_settles_the_same(at: int, tmp_path: Path, monkey
     tar(tmp_path / "in/x.tar", images, apart=True)
     parquet(tmp_path / "in/p.parquet", [("x/c.jpg", PICTURES[5])])
     restore(tmp_path / "in", tmp_path / "whole", shard_bytes=20_480)
-    steps = itertools.count(1)
-    for name in ("put", "create", "remove"):
-        call = getattr(LocalStore, name)
-
-        def dying(self: LocalStore, *given: Any, call: Any = call) -> Any:
-            if next(steps) == at:
-                raise Died
-            return call(self, *given)
-
-        monkeypatch.setattr(LocalStore, name, dying)
+    die_at(monkeypatch, at, "put", "create", "remove")
     for _ in range(2):
         try:
             restore(tmp_path / "in", tmp_path / "out", shard_bytes=20_480)

@@ -27,7 +27,7 @@ from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import FIRST, verify
 from pipeline.storage import open_store
 from tests import made
-from tests.pipeline.offline import Died, files, ledger, restore
+from tests.pipeline.offline import Died, die_at, files, ledger, restore
 
 IMAGES, SHARD_IMAGES = 9, 3
 
@@ -256,23 +256,13 @@ def test_no_flipped_byte_of_a_part_passes() -> None:
 def test_a_repair_killed_at_any_put_goes_on(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.storage.local import LocalStore
-
     output = tmp_path / "out"
     shutil.copytree(runs.tree, output)
     for name in ("a/0003.png", "b/0004.png", "c/0005.png"):
         (output / f"images/{name}").unlink()
-    write, deaths = LocalStore._write, 0
+    deaths = 0
     for moment in range(1, 40):
-        left = [moment]
-
-        def dying(self: LocalStore, name: str, *more: Any, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                raise Died
-            write(self, name, *more)
-
-        monkeypatch.setattr(LocalStore, "_write", dying)
+        die_at(monkeypatch, moment, "_write")
         try:
             again(runs, output, "tree", repair=True)
             break
