@@ -86,7 +86,6 @@ class EvaluateSettings(DamageSettings):
     report: Free[bool] = True  # write report.html at the end
     progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
 
-
     def public(self) -> dict[str, Any]:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""
         return super().public() | {"model": [public_spec(text) for text in self.model]}

@@ -1,5 +1,7 @@
 """The wheel holds what the packages need and nothing else; the layering rules of pyproject.toml do refuse."""
 
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -70,3 +72,14 @@ def test_import_rules(tmp_path, package, line, kept):
         env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
     assert (run.returncode == 0) == kept, run.stdout + run.stderr
     assert "Contracts:" in run.stdout
+
+
+def test_what_words_name_is_there():
+    """Dotted names between backticks, in docs and docstrings."""
+    own = r"`((?:driftrec|pipeline|jobs|benchmarks|recipes)(?:\.\w+)+)`"
+    texts = [path for top in (*PACKAGES, "benchmarks", "recipes", "docs") for path in (ROOT / top).rglob("*")]
+    texts = [path for path in (*texts, ROOT / "README.md") if path.suffix in (".py", ".md")]
+    named = {name for path in texts for name in re.findall(own, path.read_text())} - {"driftrec.run"}  # a tag's name
+    assert len(named) > 10
+    for name in sorted(named):
+        pkgutil.resolve_name(name)
