@@ -19,6 +19,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from driftrec.errors import InvalidInput
 
+TO_YCC = np.array(  # JFIF 1.02: Y, Cb and Cr, the latter two without their offset of 128
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
+)
+TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)
 ImageOrArray = TypeVar("ImageOrArray", Image.Image, NDArray[np.uint8])
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # those Pillow can write
@@ -78,7 +82,3 @@ def subsampling_code(name: str) -> int:
     if name not in SUBSAMPLINGS:
         raise InvalidInput(f"unknown chroma subsampling {name!r}: give one of {', '.join(SUBSAMPLINGS)}")
     return SUBSAMPLINGS[name]
-TO_YCC = np.array(  # JFIF 1.02: Y, Cb and Cr, the latter two without their offset of 128
-    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
-)
-TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)

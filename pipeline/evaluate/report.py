@@ -29,6 +29,9 @@ from pipeline.restore.report import MEANING
 from pipeline.runs.run import RUN
 from pipeline.runs.threads import pooled
 
+log = logging.getLogger(__name__)
+
+THREADS = 4  # pictures that are made at once
 PAGE = "report.html"
 FACTS = 3  # metrics that are told below a picture
 
@@ -245,10 +248,6 @@ def _count(number: int, thing: str) -> str:
 
 def _sha(digest: str) -> str:
     return f"sha256 {digest[:16]}…"
-
-log = logging.getLogger(__name__)
-
-THREADS = 4  # pictures that are made at once
 
 
 def load_pictures(

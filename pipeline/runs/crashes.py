@@ -23,6 +23,7 @@ from driftrec.errors import DriftRecError, Reason
 from pipeline.runs.ledger import FOLDER, TRYING
 from pipeline.storage.base import NotFound, Store
 
+LEAST_S = 0.01
 ALONE = 4  # attempts in a row in which an image, alone in its worker, did not outlive it: then it is a row
 UNEXPLAINED = 4  # deaths on one shard while no image was alone: they end the run
 MOST = 16  # and so many, however they are explained: it is not the images
@@ -100,8 +101,6 @@ def forget(store: Store) -> None:
     for name, _ in store.list(FOLDER):
         if name.endswith(TRYING):
             store.remove(name)
-
-LEAST_S = 0.01
 
 
 class Watchdog:

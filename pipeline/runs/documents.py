@@ -21,6 +21,9 @@ from pipeline.inputs.names import printable
 from pipeline.runs.ledger import RESULT, RUN
 from pipeline.storage.base import StorageError, Store, is_of_object
 
+log = logging.getLogger(__name__)
+
+CPU_INFO = Path("/proc/cpuinfo")
 SEAL = "seal"  # in run.json: digest of all else that it says
 
 Document = dict[str, Any]
@@ -100,10 +103,6 @@ def _seal(document: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in document.items() if name != SEAL}
     as_read = json.loads(json.dumps(rest))  # keys that are numbers are texts then
     return hashlib.blake2b(json.dumps(as_read, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-log = logging.getLogger(__name__)
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def tell_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

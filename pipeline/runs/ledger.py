@@ -1,8 +1,9 @@
 """What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
 
 Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
-rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part that is
-broken, or of another run, counts as none (`pipeline.runs.ledger`).
+rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part says of
+which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
+none.
 """
 
 import hashlib
@@ -26,6 +27,9 @@ from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 from pipeline.storage.local import LocalStore
 
+NOTE = "driftrec"  # name of the note in the file's footer
+BLANK = b"0" * 32  # stands where the seal will be
+NOTED = re.compile(rb'\{"run": "([0-9a-f]*)", "shard": "([0-9a-f]*)", "seal": "([0-9a-f]{32})"\}')
 RUN, RESULT = "run.json", "_RESULT.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
 MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
@@ -246,10 +250,6 @@ def name_digest(name: str) -> int:
 def name_digests(names: Iterable[str]) -> np.ndarray:
     """64 bits each, as numbers."""
     return np.fromiter((name_digest(name) for name in names), np.uint64)
-
-NOTE = "driftrec"  # name of the note in the file's footer
-BLANK = b"0" * 32  # stands where the seal will be
-NOTED = re.compile(rb'\{"run": "([0-9a-f]*)", "shard": "([0-9a-f]*)", "seal": "([0-9a-f]{32})"\}')
 
 
 class BrokenPart(DriftRecError):
