@@ -20,7 +20,7 @@ import pyarrow as pa
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
-from pipeline.inputs.shards import Shard, narrowed
+from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import forget
 from pipeline.runs.documents import cpu_kind, fingerprint_of, package_versions, read_result, sealed, tell_of_another
 from pipeline.runs.ends import Exit, Interrupted, begun
@@ -172,7 +172,7 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
-        again |= {shard.id: narrowed(shard, keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
+        again |= {shard.id: shard.narrowed(keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
     return again
 
 
