@@ -1,5 +1,7 @@
 """What goes from a read task to a stage: the images of one shard, or why there are none. Knows no Ray."""
 
+from typing import cast
+
 import pyarrow as pa
 
 from driftrec.errors import DriftRecError
@@ -41,8 +43,8 @@ def as_one_row(block: pa.Table) -> pa.Table:
 
 def from_one_row(row: pa.Table) -> pa.Table:
     """The shard of `as_one_row`; its bytes are not copied."""
-    (images,) = row[IMAGES].chunks
-    return pa.Table.from_struct_array(images.flatten())
+    (images,) = cast("list[pa.LargeListArray[pa.StructType]]", row[IMAGES].chunks)
+    return pa.Table.from_struct_array(cast(pa.StructArray, images.flatten()))
 
 
 def unreadable(block: pa.Table) -> str:

@@ -54,7 +54,7 @@ def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str
         raise BadImage(Reason.shard_incomplete, _broken(group, error)) from None
 
 
-def _texts(values: pa.ChunkedArray) -> list[str | None]:
+def _texts(values: "pa.ChunkedArray[Any]") -> list[str | None]:
     """What is no UTF-8 is kept as file names keep it, and found unsafe later."""
     try:
         return [None if value is None else str(value) for value in values.to_pylist()]

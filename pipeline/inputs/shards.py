@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Literal
+from typing import IO, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -166,8 +166,12 @@ def _file_rows(shard: Shard) -> Iterator[Row]:
     if isinstance(shard.store, LocalStore):
         yield from (_file_row(shard.store, *file, shard.max_bytes) for file in files)
         return
+
+    def row(file: tuple[str, int]) -> Row:
+        return _file_row(shard.store, *file, shard.max_bytes)
+
     with ThreadPoolExecutor(READERS) as pool:
-        yield from pool.map(lambda file: _file_row(shard.store, *file, shard.max_bytes), files)
+        yield from pool.map(row, files)
 
 
 def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:
@@ -262,7 +266,7 @@ def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
 
 def open_parquet(store: Store, name: str) -> pq.ParquetFile:
     """The file, read where it lies."""
-    return pq.ParquetFile(StoreFile(store, name))
+    return pq.ParquetFile(cast(IO[bytes], StoreFile(store, name)))  # it takes any file; its types say less
 
 
 def files_shard(store: Store, files: Sequence[tuple[str, int]]) -> Shard:

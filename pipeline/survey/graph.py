@@ -28,7 +28,7 @@ class SurveyGraph(Graph):
         """The graph of a stage."""
         return cls(ShardStage, (look,), Pool(0, 0, 0))
 
-    def _dataset(self, shards: list[Shard], _: Store) -> ray.data.Dataset:
+    def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         return ray.data.read_datasource(
             SurveySource(shards, *self.arguments),
             override_num_blocks=len(shards),
