@@ -10,9 +10,12 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import ray
+import ray.exceptions
+from ray._private.worker import global_worker
 from ray.data import ActorPoolStrategy, DataContext
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
@@ -113,7 +116,7 @@ class Graph:
             with DataContext.current(self._context()):
                 dataset = self._dataset(shards, output)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from batch.to_pylist()
+            yield from cast(pa.Table, batch).to_pylist()
 
     def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         blocks = ray.data.read_datasource(
@@ -205,6 +208,5 @@ def _words(error: BaseException) -> str:
 
 def _logs() -> str:
     """Where Ray tells more."""
-    if not ray.is_initialized():
-        return ""
-    return f"Ray's logs are in {ray._private.worker.global_worker.node.get_logs_dir_path()}; "
+    node = global_worker.node if ray.is_initialized() else None
+    return f"Ray's logs are in {node.get_logs_dir_path()}; " if node else ""

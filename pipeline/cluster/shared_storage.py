@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from driftrec.errors import DriftRecError, InvalidInput
@@ -66,8 +67,8 @@ def _exchange(listing: Listing, output: Store, ours: str, theirs: Mapping[str, s
     first = shard.pieces()[0][0]
     names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
     answers = {
-        ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(attempt)
-        .options(max_retries=0)
+        ray.remote(attempt)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         .remote(shard.store, first, output, ours, probe): node
         for node, probe in theirs.items()
     }

@@ -21,7 +21,7 @@ from pipeline.inputs.names import Renamed
 from pipeline.inputs.partners import stem_digest
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
-from pipeline.runs.ledger import OK
+from pipeline.runs.ledger import OK, texts
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
@@ -156,7 +156,7 @@ def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
     stems: dict[Renamed, list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
     rows = run.rows_per_image
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
-        keys = part["key"].to_pylist()[::rows]
+        keys = texts(part, "key")[::rows]
         for renamed, found in stems.items():
             found.append(np.array([stem_digest(renamed.stem(key)) for key in keys], np.uint64))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}

@@ -1,5 +1,7 @@
 """What goes from a read task to a stage: the images of one shard, or why there are none. Knows no Ray."""
 
+from typing import cast
+
 import pyarrow as pa
 
 from driftrec.errors import DriftRecError
@@ -43,8 +45,8 @@ def images_of(block: pa.Table) -> pa.Table:
     """A shard's table, which may come as one row; its bytes are not copied."""
     if block.column_names != [IMAGES]:
         return block
-    (images,) = block[IMAGES].chunks
-    return pa.Table.from_struct_array(images.flatten())
+    (images,) = cast("list[pa.LargeListArray[pa.StructType]]", block[IMAGES].chunks)
+    return pa.Table.from_struct_array(cast(pa.StructArray, images.flatten()))
 
 
 def unreadable(block: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,7 +104,7 @@ def _chosen(shard: RowGroup, plan: Plan, file: pq.ParquetFile) -> RowGroup | Non
 
 def open_parquet(store: Store, name: str) -> pq.ParquetFile:
     """The file, read where it lies."""
-    return pq.ParquetFile(StoreFile(store, name))
+    return pq.ParquetFile(cast(IO[bytes], StoreFile(store, name)))  # it takes any file; its types say less
 
 
 def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:
@@ -136,7 +136,7 @@ def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str
         raise BadImage(Reason.shard_incomplete, _broken(group, error)) from None
 
 
-def _texts(values: pa.ChunkedArray) -> list[str | None]:
+def _texts(values: "pa.ChunkedArray[Any]") -> list[str | None]:
     """What is no UTF-8 is kept as file names keep it, and found unsafe later."""
     try:
         return [None if value is None else str(value) for value in values.to_pylist()]

@@ -84,7 +84,7 @@ def _renamed(references: Input, source: Input) -> Renamed:
 
 
 def _list(source: Input) -> Partners:
-    digest, suffixes, tars, others = hashlib.sha256(), dict.fromkeys(()), [], 0
+    digest, suffixes, tars, others = hashlib.sha256(), dict[str, None](), list[str](), 0
     for name, size in source.files():
         if is_image(name):
             suffixes[name[len(strip_suffix(name)) :]] = None

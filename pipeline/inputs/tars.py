@@ -66,7 +66,7 @@ class _Member(tarfile.TarInfo):
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.InvalidHeaderError("negative size")
+            raise tarfile.InvalidHeaderError("negative size")  # type: ignore[attr-defined] - it is there
         return super()._block(count)  # type: ignore[misc]
 
 

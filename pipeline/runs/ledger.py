@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -156,7 +156,7 @@ class Tally:
 
     def add(self, part: pa.Table) -> None:
         """Count one part (columns key, status, reason, and output if there is one)."""
-        keys, statuses = part["key"].to_pylist(), part["status"].to_pylist()
+        keys, statuses = texts(part, "key"), texts(part, "status")
         rows = Counter(keys)
         self.rows += part.num_rows
         self.statuses.update(statuses_of(keys, statuses))
@@ -180,6 +180,11 @@ class Tally:
     def outputs(self) -> np.ndarray:
         """Sorted 64-bit digests of the names of all files that hold outputs."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
+
+
+def texts(table: pa.Table, column: str) -> list[str]:
+    """Of a column that is never null."""
+    return cast(list[str], table[column].to_pylist())
 
 
 def statuses_of(keys: Sequence[str], statuses: Sequence[str]) -> Counter[str]:

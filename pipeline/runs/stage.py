@@ -67,25 +67,25 @@ class Stage(Generic[Work]):
         self.watchdog = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
 
-    def shard_of(self, work: Work) -> str:
+    def shard_of(self, work: Work, /) -> str:
         """The id of a shard."""
         raise NotImplementedError
 
-    def rows(self, shard: str, work: Work) -> Sequence[Row]:
+    def rows(self, shard: str, work: Work, /) -> Sequence[Row]:
         """The part of one shard, or of one of its images: after a death they come one by one. Raises DriftRecError if
         the run cannot go on.
         """
         raise NotImplementedError
 
-    def singly(self, work: Work) -> Iterator[tuple[str, Work]]:
+    def singly(self, work: Work, /) -> Iterator[tuple[str, Work]]:
         """(key, image) of each image of a shard."""
         raise NotImplementedError
 
-    def condemned(self, image: Work, reason: Reason, detail: str) -> Work:
+    def condemned(self, image: Work, reason: Reason, detail: str, /) -> Work:
         """The image, which is not to be tried again."""
         raise NotImplementedError
 
-    def problem(self, work: Work) -> str:
+    def problem(self, work: Work, /) -> str:
         """Why the run cannot go on with this shard; "" if it can."""
         return ""
 
@@ -99,7 +99,7 @@ class Stage(Generic[Work]):
     def end(self) -> None:
         """After the last rows of a shard, before its part is written. Raises as `rows` does."""
 
-    def __call__(self, work: Work) -> pa.Table:
+    def __call__(self, work: Work, /) -> pa.Table:
         """Work on one shard and write its part. Gives one row of SUMMARY.
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
@@ -165,8 +165,8 @@ class Stage(Generic[Work]):
 class ShardStage(Stage[pa.Table]):
     """A stage that is given a shard's images, as a block of `pipeline.inputs.blocks`."""
 
-    def __call__(self, work: pa.Table) -> pa.Table:
-        return super().__call__(images_of(work))
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return super().__call__(images_of(table))
 
     def shard_of(self, work: pa.Table) -> str:
         return work["shard"][0].as_py()

@@ -22,7 +22,7 @@ from pipeline.storage.base import Store
 class SurveyGraph(Graph):
     """A graph whose read tasks do all the work."""
 
-    def _dataset(self, shards: list[Shard], _: Store) -> ray.data.Dataset:
+    def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         return ray.data.read_datasource(
             SurveySource(shards, partial(_looked, self.stage, self.arguments)),
             override_num_blocks=len(shards),

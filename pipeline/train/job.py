@@ -171,7 +171,8 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
         "init_from": hashlib.sha256(initial.data).hexdigest() if initial else None,
         "corrupted": data.damaged.digest if data.damaged else None,
     }
-    defaults = flat(TrainSettings(data=".", output=".").determining()) | {"init_from": None, "corrupted": None}
+    plain = TrainSettings.model_validate({"data": ".", "output": "."})
+    defaults = flat(plain.determining()) | {"init_from": None, "corrupted": None}
     store = _output(settings, data)
     try:
         run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)
@@ -228,6 +229,7 @@ def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[
     At a signal it calls `at_signal` at once, has the workers halt, and raises what the signal raised.
     """
     sizes = scaling(settings)
+    callbacks: list[Any] = [SigtermNoted(), CheckpointBeforeChange(store, settings.halt_s)]  # Ray's type names one kind
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
         trainer = Trainer(
             train_worker,
@@ -238,7 +240,7 @@ def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=settings.max_failures),
                 logging_config=LoggingConfig(log_level="WARNING"),
-                callbacks=[SigtermNoted(), CheckpointBeforeChange(store, settings.halt_s)],
+                callbacks=callbacks,
             ),
         )
         store.remove(STOP)
@@ -287,7 +289,7 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
 def wants(sizes: ScalingConfig) -> str:
     """What the workers want, in words."""
     count = sizes.num_workers if isinstance(sizes.num_workers, int) else "{} to {}".format(*sizes.num_workers)
-    each = sizes.resources_per_worker or {}
+    each = sizes.resources_per_worker if isinstance(sizes.resources_per_worker, dict) else {}
     return f"{count} workers want {each.get('CPU', 0):g} CPUs and {each.get('GPU', 0):g} GPUs each"
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -175,11 +175,12 @@ def why_skipped(table: pa.Table) -> dict[str, str]:
     return {row["key"]: f"{row['reason']}: {row['detail']}" for row in rows if row["reason"]}
 
 
-def _patches_of(column: pa.ChunkedArray, drawing: Drawing) -> list[Pixels]:
+def _patches_of(column: "pa.ChunkedArray[Any]", drawing: Drawing) -> list[Pixels]:
     """Views of the patches, one array an image that has some."""
     size, found = drawing.patches.size, []
     for chunk in column.chunks:
-        flat = np.frombuffer(chunk.buffers()[1] or b"", np.uint8)
+        data = cast(bytes, chunk.buffers()[1] or b"")  # a Buffer is one to NumPy, if not by type
+        flat = np.frombuffer(data, np.uint8)
         rows = flat.reshape(-1, drawing.patches.per_image, size, size, 3)[chunk.offset : chunk.offset + len(chunk)]
         found += [row for row, valid in zip(rows, chunk.is_valid().to_pylist(), strict=True) if valid]
     return found

@@ -204,10 +204,10 @@ def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) ->
     files = [(path.name, path.read_bytes()) for path in sorted(source.rglob("*.jpg"))]
     model = find_model(settings)
     found = calibrate(files, *model, settings, turn=1)
-    assert found["pieces"] >= 1
-    assert found["seconds"] > 0
-    assert found["nfe"] >= found["pieces"]
-    assert calibrate([("a.jpg", b"no")], *model, settings, 0)["pieces"] == 0
+    assert found.pieces >= 1
+    assert found.seconds > 0
+    assert found.nfe >= found.pieces
+    assert calibrate([("a.jpg", b"no")], *model, settings, 0).pieces == 0
     cost = estimate(settings, None, survey, files)  # nothing measured
     assert "measured" not in cost
     assert cost["stated"]["gpu_hours"] == pytest.approx(survey.pixels / 2e6 / 3600)
