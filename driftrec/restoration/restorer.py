@@ -44,8 +44,8 @@ S = TypeVar("S", Image.Image, Array, Tensor)
 class Restorer:
     """Restores pictures with one model on one device.
 
-    restorer = Restorer.from_pretrained()
-    restorer("photo.jpg").save("restored.png")
+        restorer = Restorer.from_pretrained()
+        restorer("photo.jpg").save("restored.png")
     """
 
     def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
