@@ -204,7 +204,7 @@ class Restorer:
     def _batches(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
-        image steps of its own, which only then are counted as its own. What is not to be changed stays away.
+        image steps of its own, which only then are counted as its own. Pictures of strength 0 are left out.
         """
         parts: list[Part] = []
         alike: dict[tuple[Sampling, tuple[int, int]], list[Part]] = {}

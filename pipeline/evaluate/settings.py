@@ -30,7 +30,7 @@ class DamageSettings(Settings):
             if item != "none" and (len(parts) > 2 or not all(part.isdecimal() and int(part) <= 100 for part in parts)):
                 raise ValueError("give numbers from 0 to 100, or pairs such as 30/10: first at 30, then at 10")
         if "none" in value and len(value) > 1:
-            raise ValueError("none, which damages nothing, stands alone")
+            raise ValueError("none, which damages nothing, cannot be combined with other qualities")
         return value
 
     @field_validator("second_quality")

@@ -87,6 +87,6 @@ class RestoreSettings(Settings):
     def _check_reason(cls, value: str | None) -> str | None:
         known = ("all", *Reason)
         if value is not None and value not in known:
-            raise ValueError(f"no image fails so; known are {', '.join(known)}")
+            raise ValueError(f"unknown reason; known are {', '.join(known)}")
         return value
 

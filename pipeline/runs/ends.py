@@ -19,4 +19,4 @@ begun = threading.Event()  # whether OUTPUT is this run's: what ends it from the
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: finish nothing more, say so, go."""
+    """SIGINT or SIGTERM: stop, write how it ended, exit."""

@@ -38,7 +38,7 @@ class SurveyGraph(Graph):
 
 
 class SurveySource(Datasource):
-    """A Ray Datasource with one task a shard, which gives its row of counts."""
+    """A Ray Datasource with one task per shard, which gives its row of counts."""
 
     def __init__(self, shards: Sequence[Shard], look: Look) -> None:
         super().__init__()
