@@ -46,6 +46,8 @@ class Restorer:
 
         restorer = Restorer.from_pretrained()
         restorer("photo.jpg").save("restored.png")
+
+    It does what the command `driftrec restore` does.
     """
 
     def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:

@@ -74,7 +74,7 @@ class TrainSettings(Settings):
     corrupted: Free[Place[str | None]] = None  # the same images damaged, found by name, in place of JPEGs
 
     # What determines the weights:
-    network: NetworkSettings = NetworkSettings()  # also by name: {preset: tiny, width: 48}
+    network: NetworkSettings = NetworkSettings()  # its shape; also by name, as {preset: tiny, width: 48}
     process: dict[str, Any] = Field({"name": "ouve"})  # and the settings of that process
     form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # of clean minus JPEG over the training data, pixels in [0, 1]; for form x0
