@@ -100,7 +100,7 @@ def group_section(group: argparse._ArgumentGroup) -> str:
     """A table of the settings of one group."""
     actions = [action for action in group._group_actions if action.dest != "help"]
     if not actions:
-        return f"{group.description}\n\n" if group.description else ""
+        return f"## {group.title}\n\n{group.description}\n\n" if group.description else ""
     heading = {"positional arguments": "What must be given", "options": "Flags"}.get(group.title or "", group.title)
     rows = ((flags(one), prose((one.help or "").replace("%%", "%"))) for one in actions)
     about = f"{group.description}\n\n" if group.description else ""

@@ -43,7 +43,7 @@ class NetworkConfig:
     # False: halving drops the last row or column of an odd size, doubling repeats the one before it
     pad_input: bool = True  # fill sides up to multiples of `stride`; off: as the authors do
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
-    blocks: int = 2  # residual blocks a level going down; one more going up
+    blocks: int = 2  # residual blocks per level going down; one more going up
     # their sums are not divided by sqrt(2): new ones change nothing in a trained network
     extra: tuple[int, ...] = ()  # further blocks going up, by level
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
