@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,7 +68,7 @@ class WeightsFile:
     remote: tuple[Store, str] | None = None  # store and name where the source is a URL
 
     @contextmanager
-    def local(self) -> Iterator[Path]:
+    def local(self) -> Generator[Path]:
         """A path of it on this node. Raises DriftRecError if it is another file than when the run began."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(self.source)
@@ -305,7 +305,7 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
         raise InvalidInput(f"--labels {shown}: needs the columns key and label, and has {columns}")
     keys, texts = (table[column].to_pylist() for column in ("key", "label"))
     try:
-        classes = {text: classifier.class_of(text) for text in set(texts)}
+        classes = {text: classifier.class_of(str(text)) for text in set(texts)}
     except InvalidInput as error:
         raise InvalidInput(f"--labels {shown}: {error}") from None
     labels = {stem(str(key)): classes[text] for key, text in zip(keys, texts, strict=True)}
