@@ -59,7 +59,7 @@ SCHEMA = pa.schema(
 
 
 class DegradeShard(ShardStage):
-    """Damages the images of shards, one shard a call.
+    """Damages the images of shards, one shard per call.
 
     Args:
         settings: of the run.

@@ -1,4 +1,4 @@
-"""The evaluate stage: a shard of clean images in, a row an image, condition and candidate out. Testable without Ray.
+"""The evaluate stage: a shard of clean images in, one row per image, condition and candidate out. Testable without Ray.
 
 Threads have some images in work at once: one waits for its restorations while another is scored. How many pixels they
 hold together is bounded; a shard's size is not felt.
@@ -58,7 +58,7 @@ FIXED = [
 
 
 def schema_of(plan: Plan) -> pa.Schema:
-    """Of a ledger part: FIXED, and a float64 column a metric; null where it does not apply."""
+    """Of a ledger part: FIXED, and one float64 column per metric; null where it does not apply."""
     return pa.schema([*FIXED, *((name, pa.float64()) for name in plan.columns)])
 
 
@@ -72,7 +72,7 @@ class Scored:
 
 
 class ScoreShard(ShardStage):
-    """Damages, has restored, and scores the images of shards, one shard a call.
+    """Damages, has restored, and scores the images of shards, one shard per call.
 
     Args:
         settings: of the run.

@@ -292,7 +292,7 @@ def _settings(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Steps", by_model if settings["steps"] is None else whole(settings["steps"])),
         ("Samples averaged", whole(settings["samples"])),
         ("Fidelity (0 sample, 1 mean)", by_model if settings["fidelity"] is None else f"{settings['fidelity']:g}"),
-        ("Outputs", "a tar a shard" if settings.get("layout") == "tar" else "as the inputs lie"),
+        ("Outputs", "one tar per shard" if settings.get("layout") == "tar" else "the tree of the input"),
         ("Colour correction", "on" if settings["color_correction"] else "off"),
         ("Seed", str(settings["seed"])),
         ("Output format", settings["format"]),

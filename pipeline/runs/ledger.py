@@ -1,6 +1,6 @@
-"""What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
+"""What is done: one Parquet part per shard, one row per image. Written last, create-only: readers trust parts only.
 
-Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
+Jobs that give an image several rows (one per condition and candidate, say) have schemas of their own. Knows a store and
 rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part says of
 which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
 none.
@@ -52,7 +52,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),  # pixels, upright
         ("height", pa.int32()),
         ("mode", pa.string()),  # of the output: L, LA, RGB, RGBA
-        ("depth", pa.int8()),  # of the output, bits a channel: 8 or 16
+        ("depth", pa.int8()),  # of the output, bits per channel: 8 or 16
         ("quality", pa.int16()),  # JPEG quality estimated from the input's tables; null where it is no JPEG
         ("nfe", pa.int32()),  # evaluations of the network; 0 where skipped
         ("seconds", pa.float32()),  # decode + restore + encode + write of this image

@@ -2,7 +2,7 @@
 
 What containers hold that are not opened before their turn shows in the ledger when all shards are done. The shards that
 lose a name are done again, and know it; so are its owners, whose output may have been written over or kept away. Knows
-the ledger and names; no Ray, no pixels. Memory: 8 bytes an image, and as many a name of its output.
+the ledger and names; no Ray, no pixels. Memory: 8 bytes per image, and as many per name of an output.
 """
 
 from array import array

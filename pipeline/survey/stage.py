@@ -37,27 +37,27 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
         ("detail", pa.string()),  # one line for people
         ("stage", pa.string()),  # where it showed: read, header, decode; null where ok
-        ("bytes", pa.int64()),
+        ("bytes", pa.int64()),  # of the file
         ("format", pa.string()),  # by content; null where it is none that is known
         ("width", pa.int32()),  # pixels, as stored
         ("height", pa.int32()),
         ("mode", pa.string()),  # as stored: L, LA, RGB, RGBA, P, CMYK
-        ("depth", pa.int16()),  # bits a sample
-        ("components", pa.int16()),  # samples a pixel
+        ("depth", pa.int16()),  # bits per sample
+        ("components", pa.int16()),  # samples per pixel
         ("progressive", pa.bool_()),  # JPEG only, as are the next three
         ("subsampling", pa.string()),
         ("quality", pa.int16()),  # estimated from the quantisation tables, 1 to 100
         ("exact", pa.bool_()),  # whether these are libjpeg's of that quality
         ("orientation", pa.int8()),  # EXIF's, 1 to 8; null without EXIF
-        ("exif", pa.bool_()),
+        ("exif", pa.bool_()),  # whether there is any, as the next three; not looked for behind a PNG's pixels
         ("gps", pa.bool_()),
         ("xmp", pa.bool_()),
         ("icc", pa.bool_()),
         ("decoded", pa.bool_()),  # whether the pixels were looked at
-        ("bef", pa.float64()),  # blocking effect factor, raw; null where not decoded, as are all that follow
+        ("bef", pa.float64()),  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
         ("earlier", pa.string()),  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
         ("earlier_quality", pa.int16()),  # of that compression
-        ("aligned", pa.float32()),  # evidence, of which more than 1 is a verdict
+        ("aligned", pa.float32()),  # evidence of it on this grid, as the next; more than 1 is a verdict
         ("shifted", pa.float32()),
     ]
 )

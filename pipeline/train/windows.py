@@ -129,7 +129,7 @@ class Window:
 
     first: int  # item
     following: int  # the item with which the next window starts
-    clean: list[Pixels]  # one array an image: (per_image, size, size, 3)
+    clean: list[Pixels]  # one array per image: (per_image, size, size, 3)
     damaged: list[Pixels]
     looked_at: dict[int, Looked]  # by item
 
@@ -176,7 +176,7 @@ def why_skipped(table: pa.Table) -> dict[str, str]:
 
 
 def _patches_of(column: "pa.ChunkedArray[Any]", drawing: Drawing) -> list[Pixels]:
-    """Views of the patches, one array an image that has some."""
+    """Views of the patches, one array per image that has some."""
     size, found = drawing.patches.size, []
     for chunk in column.chunks:
         data = cast(bytes, chunk.buffers()[1] or b"")  # a Buffer is one to NumPy, if not by type
