@@ -8,38 +8,47 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Annotated, TypedDict
 
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import unreadable
 from pipeline.runs.crashes import Trial, Watchdog
-from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
+from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
-Row = Mapping[str, Any]
-SUMMARY = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("computed", pa.bool_()),  # false where a part was there already
-        (OK, pa.int64()),  # images
-        (FAILED, pa.int64()),  # images with a row that failed
-        (SKIPPED, pa.int64()),  # images left as they are
-        ("pixels", pa.int64()),  # of the images that are ok
-        ("nfe", pa.int64()),  # evaluations of the network for these
-        ("worker", pa.string()),  # the process that did it
-        ("begun", pa.float64()),  # when, in seconds since the epoch
-        ("seconds", pa.float64()),
-        ("error", pa.string()),  # why the run cannot go on; null if it can. Ray would bury an exception in its own
-        ("full", pa.bool_()),  # whether that is for want of room
-    ]
-)
+
+
+class Counts(TypedDict):
+    """What the driver is told of a shard."""
+
+    shard: Annotated[str, pa.string()]
+    computed: Annotated[bool, pa.bool_()]  # false where a part was there already
+    ok: Annotated[int, pa.int64()]  # images
+    failed: Annotated[int, pa.int64()]  # images with a row that failed
+    skipped: Annotated[int, pa.int64()]  # images left as they are
+    pixels: Annotated[int, pa.int64()]  # of the images that are ok
+    nfe: Annotated[int, pa.int64()]  # evaluations of the network for these
+    worker: Annotated[str, pa.string()]  # the process that did it
+    begun: Annotated[float, pa.float64()]  # when, in seconds since the epoch
+    seconds: Annotated[float, pa.float64()]
+    error: Text  # why the run cannot go on; null if it can. Ray would bury an exception in its own
+    full: Bool  # whether that is for want of room
+
+
+SUMMARY = schema_of(Counts)
+
+
+def counts_of(shard: str, worker: str) -> Counts:
+    """Of a shard that nobody has worked on."""
+    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
+    return {**none, "shard": shard, "computed": False, "worker": worker, "begun": time.time()}
 
 
 class ShardStage:
@@ -85,25 +94,26 @@ class ShardStage:
         """
         begun = time.perf_counter()
         shard = table["shard"][0].as_py()
-        summary: dict[str, Any] = dict.fromkeys((OK, FAILED, SKIPPED, "pixels", "nfe"), 0)
-        summary |= {"shard": shard, "computed": False, "worker": self.worker, "begun": time.time()}
+        summary = counts_of(shard, self.worker)
         try:
-            summary |= self._shard(shard, table)
+            summary = self._shard(summary, table)
         except DriftRecError as error:
             summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        return pa.Table.from_pylist([summary | {"seconds": time.perf_counter() - begun}], schema=SUMMARY)
+        summary["seconds"] = time.perf_counter() - begun
+        return pa.Table.from_pylist([dict(summary)], schema=SUMMARY)
 
-    def _shard(self, shard: str, table: pa.Table) -> dict[str, Any]:
-        """The shard's columns of the summary. Raises DriftRecError if the run cannot go on."""
+    def _shard(self, summary: Counts, table: pa.Table) -> Counts:
+        """The summary with what was done. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
-        older: list[dict[str, Any]] = []
+        shard = summary["shard"]
+        older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
             older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
             again = keys_again(self.store, older, self.retry, self.repair)
             if not again:
-                return {"computed": False}
+                return summary
         if problem := unreadable(table):
             raise DriftRecError(problem)
         rows = self._rows(shard, only(table, older, again) if older else table, again)
@@ -116,8 +126,8 @@ class ShardStage:
         done = [row for row in rows if row["status"] == OK]
         pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
         nfe = sum(row.get("nfe") or 0 for row in done)
-        counted = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
-        return {"computed": True, "pixels": pixels, "nfe": nfe} | counted
+        summary = {**summary, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
+        return {**summary, "computed": True, "pixels": pixels, "nfe": nfe}
 
     def _rows(self, shard: str, table: pa.Table, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
