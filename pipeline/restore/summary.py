@@ -1,6 +1,5 @@
 """A ledger in short: counts, distributions and a fair sample of its rows, in memory that does not grow with it."""
 
-import hashlib
 import math
 from bisect import insort
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.inputs.names import name_digest
 from pipeline.runs.ledger import FAILED, OK
 
 BINS_PER_DECADE = 100  # a quantile is right to 2.3 %
@@ -66,7 +66,7 @@ class Band:
     measured: int = 0
     bef_before: float = 0.0  # sums over the measured images, raw
     bef_after: float = 0.0
-    sample: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
+    sample: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
 
     def add(self, shard: str, row: Row, sample: int) -> None:
         """Count one restored image; keep it if its key's digest is among the `sample` smallest."""
@@ -75,7 +75,7 @@ class Band:
             self.measured += 1
             self.bef_before += row["bef_before"]
             self.bef_after += row["bef_after"]
-        rank = hashlib.blake2b(row["key"].encode(), digest_size=8).hexdigest()
+        rank = name_digest(row["key"])
         if (row["width"] or 0) * (row["height"] or 0) <= MAX_SHOWN_PIXELS:
             insort(self.sample, (rank, shard, dict(row)), key=lambda item: item[:2])
             del self.sample[sample:]

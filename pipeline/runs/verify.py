@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Exit
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, faults
@@ -37,8 +37,6 @@ from pipeline.runs.ledger import (
     BrokenPart,
     ForeignPart,
     Ledger,
-    name_digest,
-    name_digests,
     part_name,
     rows_of_any,
     statuses_of,
