@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,14 +23,6 @@ from driftrec.diffusion.process import Diffusion, Process, per_image
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Callable[[int], Tensor]
 Spacing = Literal["true", "authors"]
-
-
-class Sampler(Protocol):
-    """What every sampler looks like; its own options have defaults."""
-
-    def __call__(
-        self, denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None
-    ) -> Tensor: ...
 
 
 def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None) -> Tensor:
@@ -256,7 +248,7 @@ def _steps(times: Tensor, spacing: Spacing) -> Iterator[tuple[Tensor, Tensor]]:
 class Method:
     """A sampler with the grid that suits it."""
 
-    sample: Callable[..., Tensor]  # a Sampler, and its options
+    sample: Callable[..., Tensor]  # of the signature above, and options that have defaults
     options: tuple[str, ...]  # names of them
     grid: str
     t_eps: float  # last time
