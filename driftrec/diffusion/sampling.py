@@ -34,12 +34,7 @@ def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess:
 
 
 def multistep(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     eta: float = 0.0,
     order: int = 2,
 ) -> Tensor:
@@ -75,12 +70,7 @@ def multistep(
 
 
 def euler_maruyama(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     spacing: Spacing = "true",
     corrector_steps: int = 0,
     corrector_ratio: float = 0.5,
@@ -110,12 +100,7 @@ def euler_maruyama(
 
 
 def euler_heun(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     denoise_last: bool = False,
 ) -> Tensor:
     """Heun's second order for the reverse SDE: two evaluations a step. The noise is additive, so the same kick serves
@@ -139,12 +124,7 @@ def euler_heun(
 
 
 def probability_flow(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     tolerance: float = 1e-2,
     denoise_last: bool = False,
 ) -> Tensor:
