@@ -196,9 +196,8 @@ class ImageScorer:
     def _restore(self, model: str, damaged: dict[Condition, bytes | Failed]) -> dict[Condition, Output | Failed]:
         """What a model makes of the conditions' files; the noise is that of the file that `degrade` writes."""
         files = {condition: file for condition, file in damaged.items() if isinstance(file, bytes)}
-        assert self.stage.restoring is not None
         outputs: Outputs = []
-        if files:
+        if files and self.stage.restoring:
             outputs = self.stage.restoring.restore(model, list(files.values()), output_name(self.key, "jpeg"))
         failed = {condition: file for condition, file in damaged.items() if isinstance(file, Failed)}
         return failed | dict(zip(files, outputs, strict=True))

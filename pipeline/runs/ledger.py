@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import DriftRecError, Failed
-from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
+from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 
@@ -287,24 +287,12 @@ def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept
     ours = suffix(name) in OUTPUT_SUFFIXES if folder == IMAGES else folder == SHARDS and TAR.fullmatch(last)
     if not ours or kept:
         return False
-    digest = np.uint64(name_digest(name))
-    at = int(np.searchsorted(outputs, digest))
-    return at == len(outputs) or outputs[at] != digest
+    return place_among(outputs, name_digest(name)) is None
 
 
 def part_name(shard_id: str) -> str:
     """Of the part of a shard."""
     return f"{FOLDER}/{shard_id}.parquet"
-
-
-def name_digest(name: str) -> int:
-    """64 bits."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-
-
-def name_digests(names: Iterable[str]) -> np.ndarray:
-    """64 bits each, as numbers."""
-    return np.fromiter((name_digest(name) for name in names), np.uint64)
 
 
 class BrokenPart(DriftRecError):

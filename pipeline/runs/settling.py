@@ -15,8 +15,9 @@ import numpy as np
 from driftrec.errors import Reason
 from pipeline.inputs.collisions import Claim, OutputName, claim
 from pipeline.inputs.loose import LooseFiles
+from pipeline.inputs.names import name_digest
 from pipeline.inputs.shards import Shard, tells_of_container
-from pipeline.runs.ledger import MEMBER, AnyRow, Ledger, name_digest
+from pipeline.runs.ledger import MEMBER, AnyRow, Ledger
 from pipeline.storage.base import Store
 
 ROUNDS = 8  # of settling: keys that are made to be told apart may meet others

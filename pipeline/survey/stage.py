@@ -4,7 +4,6 @@ Of a loose file the first and the last bytes are read, and all of it only where 
 lies in a tar or a Parquet file comes with its container.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,9 +16,10 @@ import pyarrow as pa
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
+from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.loose import LooseFiles, not_to_open
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import name_digest, printable
 from pipeline.inputs.shards import Incoming, Shard, rows_of
 from pipeline.runs.ledger import FAILED, OK, Row
 from pipeline.runs.stage import Stage, explain
@@ -150,8 +150,7 @@ class SurveyShard(Stage[Shard | Look]):
 
     def _is_chosen(self, key: str) -> bool:
         """Whether its pixels are looked at: a function of the key and the seed."""
-        digest = hashlib.blake2b(f"{self.settings.seed} {key}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return name_digest(f"{self.settings.seed} {key}") < self.share * 2**64
 
 
 def _pixels(data: bytes, key: str, header: Header, max_pixels: int) -> dict[str, Any]:
@@ -159,8 +158,7 @@ def _pixels(data: bytes, key: str, header: Header, max_pixels: int) -> dict[str,
     from driftrec.metrics.blockiness import bef_u8  # brings PyTorch, which headers do not need
 
     rgb = decode(data, key, max_pixels).in_8_bits().stored
-    top, left = (max(0, side - SIDE) // 16 * 8 for side in rgb.shape[:2])
-    columns: dict[str, Any] = {"bef": bef_u8(np.ascontiguousarray(rgb[top : top + SIDE, left : left + SIDE]))}
+    columns: dict[str, Any] = {"bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
     if header.format == "JPEG" and (found := earlier_in(data)):
         columns |= {"earlier": found.found, "earlier_quality": found.quality}
         columns |= {"aligned": found.aligned, "shifted": found.shifted}
