@@ -30,7 +30,7 @@ from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.jpeg.codec import degrade
 from driftrec.models.checkpoint import save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.random import generator_for
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation

@@ -25,7 +25,8 @@ from PIL import Image
 from driftrec import Restorer
 from driftrec.image import decode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 from driftrec.noise import gaussian
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner

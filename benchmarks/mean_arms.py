@@ -26,7 +26,8 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
-from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.loss import Objective, TimeDensity
 from driftrec.training.muon import Muon
 from driftrec.training.patches import PatchConfig

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from driftrec.models import lightning
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
-from driftrec.networks.resample import Resample
+from driftrec.networks.blocks import Resample
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 
 Evaluate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, y, sigma) -> the estimated noise
 

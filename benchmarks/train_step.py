@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import Objective, TimeDensity
 

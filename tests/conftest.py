@@ -32,7 +32,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from driftrec.diffusion.denoiser import Denoiser
     from driftrec.diffusion.drift import OUVE
     from driftrec.models.checkpoint import save
-    from driftrec.networks.ncsnpp import NetworkConfig
+    from driftrec.networks.config import NetworkConfig
 
     torch.manual_seed(0)
     denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8), OUVE())

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from driftrec import bounds
 from driftrec.diffusion.process import Process, Time, per_image
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 
 Form = Literal["noise", "x0", "residual", "direct"]
 ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from driftrec.diffusion.denoiser import Denoiser
-from driftrec.networks.ncsnpp import DownLevel, NCSNpp, ResidualBlock, UpLevel
+from driftrec.networks.blocks import ResidualBlock
+from driftrec.networks.ncsnpp import DownLevel, NCSNpp, UpLevel
 
 Way = Literal["down", "up"]
 GAP = 4  # pixels between the images of a grid

@@ -28,7 +28,8 @@ from driftrec.errors import InvalidInput
 from driftrec.models import download, lightning
 from driftrec.models.pickles import is_pickle, unreadable
 from driftrec.models.tensors import LARGEST, check_shapes, file_sha256, fitting
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
+from driftrec.networks.config import NetworkConfig, config_from_dict
+from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 from driftrec.urls import holds_credentials
 
 FORMAT = 1

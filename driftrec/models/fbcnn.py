@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import LUMA
 from driftrec.models import tensors as tensor_files
-from driftrec.networks.ncsnpp import conv3x3, pad_to_multiple
+from driftrec.networks.blocks import conv3x3, pad_to_multiple
 
 WIDTHS = (64, 128, 256, 512)  # channels at 1, 1/2, 1/4 and 1/8 of the resolution
 BLOCKS = 4  # residual blocks a stage

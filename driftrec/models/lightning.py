@@ -27,7 +27,8 @@ from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.models.pickles import unpickle
 from driftrec.models.tensors import LARGEST, fitting, named
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names
 PREFIX = "backbone."

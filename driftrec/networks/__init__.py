@@ -1,9 +1,11 @@
 """Shapes of networks: what maps an image, its JPEG and a noise level to an image.
 
-`ncsnpp` is the one network, of which the paper's model and the small one are configs; the other modules are its parts.
-Must know nothing of processes, losses or files. Start with `ncsnpp.NetworkConfig`.
+`config` says the shape, of which the paper's model and the small one are two; `ncsnpp` is the one network, `blocks` and
+`estimates` are its parts.
+Must know nothing of processes, losses or files. Start with `config.NetworkConfig`.
 """
 
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 
 __all__ = ["NCSNpp", "NetworkConfig"]

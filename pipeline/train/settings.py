@@ -11,7 +11,8 @@ from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.models.checkpoint import RECOMMENDED
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity

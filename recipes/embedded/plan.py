@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig

@@ -24,7 +24,8 @@ from driftrec.jpeg.codec import degrade
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models import checkpoint
 from driftrec.models.checkpoint import Checkpoint
-from driftrec.networks.ncsnpp import NetworkConfig, parameter_count
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.learner import Learner
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from driftrec import Restorer
 from driftrec.models import checkpoint
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, StepResult
 from driftrec.training.patches import PatchConfig

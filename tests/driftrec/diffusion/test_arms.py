@@ -15,7 +15,7 @@ from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import from_pil
 from driftrec.models.checkpoint import save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity

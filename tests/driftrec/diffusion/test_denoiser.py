@@ -8,7 +8,7 @@ import torch
 from driftrec.diffusion.denoiser import Denoiser, Form, score_from_x0
 from driftrec.diffusion.drift import OUVE
 from driftrec.metrics.blockiness import boundary_excess
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.training.loss import Objective, TimeDensity, added_blocks
 
 CONFIG = replace(NetworkConfig.tiny(), width=8)

@@ -10,7 +10,7 @@ from torch import nn
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.diffusion.feature_maps import GAP, FeatureMap, feature_grid, feature_maps
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 
 CONFIGS = {
     "paper": replace(NetworkConfig.paper(), width=8, multipliers=(1, 2, 2), attention_levels=(1,)),

@@ -28,7 +28,8 @@ from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.errors import InvalidInput
 from driftrec.models import lightning
 from driftrec.models.checkpoint import import_authors, load
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp
 
 FIXTURE = json.loads((Path(__file__).parent / "fixtures" / "authors.json").read_text())
 SMALL = replace(NetworkConfig.paper(), width=16, blocks=1, pad_input=False)

@@ -16,7 +16,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import CosVE
 from driftrec.errors import InvalidInput
 from driftrec.models.checkpoint import load, save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
 from driftrec.models.checkpoint import load, save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 
 LONG = "x" * 10_000
 DEEP = "[" * 5000 + "]" * 5000

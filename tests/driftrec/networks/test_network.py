@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
-from driftrec.networks.resample import Resample
+from driftrec.networks.blocks import Resample
+from driftrec.networks.config import NetworkConfig, config_from_dict
+from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 
 SMALL = replace(NetworkConfig.paper(), width=8, multipliers=(1, 2), attention_levels=(1,))
 NARROW = replace(NetworkConfig.tiny(), width=8)

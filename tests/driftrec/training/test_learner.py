@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import InvalidInput
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
 

@@ -11,7 +11,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import Failed, InvalidInput, Reason
 from driftrec.models.checkpoint import load, save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.options import Sampling
 from pipeline.evaluate.candidates import Model
 from pipeline.evaluate.model_pool import Output, Restoring

@@ -17,7 +17,7 @@ from driftrec.errors import InvalidInput, StorageFull
 from driftrec.image import decode
 from driftrec.jpeg.constraint import constraint, project
 from driftrec.models.checkpoint import save
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.cluster.datasource import ShardSource
 from pipeline.inputs.blocks import images_of

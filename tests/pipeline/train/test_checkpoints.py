@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.errors import DriftRecError, StorageFull
-from driftrec.networks.ncsnpp import NetworkConfig
+from driftrec.networks.config import NetworkConfig
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import TimeDensity
 from pipeline.storage.local import LocalStore

@@ -14,7 +14,8 @@ from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from driftrec.errors import InvalidInput, TrainingDiverged
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 from jobs import train as command
 from pipeline.cluster import connection
 from pipeline.inputs.listing import list_shards

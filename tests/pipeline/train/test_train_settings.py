@@ -9,7 +9,8 @@ import torch
 from driftrec.diffusion.drift import OUVE, PROCESSES, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
-from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, parameter_count
+from driftrec.networks.config import NetworkConfig
+from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 from driftrec.training.learner import Optimisation
 from pipeline.settings import load
 from pipeline.train.settings import TrainSettings, flat
