@@ -92,7 +92,8 @@ def error(process: Process, sampling: Sampling, calls: list[int] | None = None) 
     def noise(step: int) -> Tensor:  # noqa: ARG001
         return torch.randn(y.shape, generator=generator, dtype=y.dtype)
 
-    drawn = sampling.draw()(denoise, process, y, noise, sampling.times(process)) - y
+    settings = sampling.resolve({})
+    drawn = settings.draw()(denoise, process, y, noise, settings.times(process)) - y
     return (drawn[0].std(dim=(1, 2)) / SCALES).log().square().mean().sqrt().item()
 
 

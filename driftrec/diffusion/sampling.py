@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,14 +25,6 @@ Noise = Callable[[int], Tensor]
 Spacing = Literal["true", "authors"]
 
 
-class Sampler(Protocol):
-    """What every sampler looks like; its own options have defaults."""
-
-    def __call__(
-        self, denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None
-    ) -> Tensor: ...
-
-
 def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None) -> Tensor:
     """x at times[0], x0 being guessed: by default as the JPEG, which costs nothing at t = 1, where x0 is (nearly)
     forgotten.
@@ -42,12 +34,7 @@ def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess:
 
 
 def multistep(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     eta: float = 0.0,
     order: int = 2,
 ) -> Tensor:
@@ -83,12 +70,7 @@ def multistep(
 
 
 def euler_maruyama(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     spacing: Spacing = "true",
     corrector_steps: int = 0,
     corrector_ratio: float = 0.5,
@@ -118,12 +100,7 @@ def euler_maruyama(
 
 
 def euler_heun(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     denoise_last: bool = False,
 ) -> Tensor:
     """Heun's second order for the reverse SDE: two evaluations per step. The noise is additive, so the same kick serves
@@ -147,12 +124,7 @@ def euler_heun(
 
 
 def probability_flow(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     tolerance: float = 1e-2,
     denoise_last: bool = False,
 ) -> Tensor:
@@ -256,7 +228,7 @@ def _steps(times: Tensor, spacing: Spacing) -> Iterator[tuple[Tensor, Tensor]]:
 class Method:
     """A sampler with the grid that suits it."""
 
-    sample: Callable[..., Tensor]  # a Sampler, and its options
+    sample: Callable[..., Tensor]  # of the signature above, and options that have defaults
     options: tuple[str, ...]  # names of them
     grid: str
     t_eps: float  # last time

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from driftrec import __version__
-from driftrec.errors import BadImage, DriftRecError, Failed
+from driftrec.errors import BadImage, DriftRecError, Failed, meaning_of
 from driftrec.image import decode
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.evaluate.candidates import JPEG
@@ -17,13 +17,13 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import column_of, score_of
 from pipeline.evaluate.model_pool import Restores
 from pipeline.evaluate.reduction import Extreme, Reduction
+from pipeline.evaluate.stage import metric_in
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
 from pipeline.reports.page import duration, figure, render, tile, whole
-from pipeline.restore.report import MEANING
 from pipeline.runs.run import RUN
 from pipeline.runs.threads import pooled
 
@@ -96,7 +96,7 @@ class Page:
             "planes": charts.planes(),
             "distributions": charts.distributions(),
             "failures": failures,
-            "reasons": [row | {"meaning": MEANING.get(row["reason"], "")} for row in failures["reasons"]],
+            "reasons": [row | {"meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
             "failed_rows": self.reduction.failures,
             "recipe": self._recipe(),
             "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),
@@ -197,7 +197,7 @@ class Page:
             row = one.row
             if piece := pieces.get((row["key"], row["condition"])):
                 facts = [("Condition", labels[row["condition"]]), *self._facts(one)]
-                facts.append(("Shown", piece.describe(row["width"], row["height"])))
+                facts.append(("Shown", piece.describe(row["width"] or 0, row["height"] or 0)))
                 figures.append({"key": row["key"], "piece": piece, "facts": facts})
         baseline, main = self.evaluation.baseline, self.evaluation.main
         sides = (baseline, main) if baseline else (main, "reference")
@@ -206,7 +206,7 @@ class Page:
     def _facts(self, one: Extreme) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []
         for metric in self.plan.pairs[:FACTS]:
-            made, before = ((row or {}).get(column_of(metric)) for row in (one.row, one.baseline))
+            made, before = (row and metric_in(row, column_of(metric)) for row in (one.row, one.baseline))
             if made is not None:
                 start = f"{shown(before, metric)} → " if before is not None else ""
                 facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))

@@ -16,9 +16,8 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import column_of, describe, score_of
 from pipeline.evaluate.reduction import COSTS, Reduction
 from pipeline.evaluate.set_features import set_scores
-from pipeline.evaluate.stage import schema_of
-from pipeline.inputs.names import Renamed
-from pipeline.inputs.partners import stem_digest
+from pipeline.evaluate.stage import ledger_schema
+from pipeline.inputs.names import Renamed, name_digests
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
 from pipeline.runs.ledger import OK, texts
@@ -40,7 +39,7 @@ def reduce_ledger(evaluation: Evaluation) -> Reduction:
         evaluation.main,
         evaluation.baseline,
     )
-    schema = pa.schema([field for field in schema_of(plan) if field.name != NOT_REPORTED])
+    schema = pa.schema([field for field in ledger_schema(plan) if field.name != NOT_REPORTED])
     write_table(run, schema, reduction.add)
     return reduction
 
@@ -158,7 +157,7 @@ def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
         keys = texts(part, "key")[::rows]
         for renamed, found in stems.items():
-            found.append(np.array([stem_digest(renamed.stem(key)) for key in keys], np.uint64))
+            found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     told: list[dict[str, Any]] = []
     for name, slug, found in partners:

@@ -16,6 +16,8 @@ from markupsafe import Markup
 
 from pipeline.inputs.names import printable
 
+GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
+
 
 def render(template: str, contents: Mapping[str, Any]) -> str:
     """The page of `template` (a file of templates/), with the shared style and script inside, and its own style."""

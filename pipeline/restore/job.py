@@ -4,7 +4,7 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
-from driftrec.restoration.options import DEFAULTS
+from driftrec.models.checkpoint import RECOMMENDED
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
@@ -17,6 +17,7 @@ from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, finish, open_run
+from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
 
@@ -67,9 +68,8 @@ def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
     """The settings with the model's recommendations where the user gave none. Raises InvalidInput if the model cannot
     be sampled so.
     """
-    sampling = sampling_of(settings).resolve(weights.recommended)
-    weights.check(sampling)
-    return settings.model_copy(update={name: getattr(sampling, name) for name in DEFAULTS})
+    sampling = weights.resolve(sampling_of(settings))
+    return settings.model_copy(update={name: getattr(sampling, name) for name in RECOMMENDED})
 
 
 def list_restore(settings: RestoreSettings) -> Listing:
@@ -88,7 +88,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
 
 def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
-) -> Generator[dict[str, Any]]:
+) -> Generator[Counts]:
     """Rows of `runs.stage.SUMMARY`, as the shards are finished."""
     return _graph(len(shards), settings, weights, output).rows(shards, output)
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from driftrec.errors import DriftRecError, Reason
+from driftrec.errors import DriftRecError, meaning_of
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
 from pipeline.reports.before_after import Piece, load_pieces
-from pipeline.reports.page import duration, figure, render, tile, whole
+from pipeline.reports.page import GREY_LEVELS, duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
-from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
+from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
@@ -28,34 +28,10 @@ log = logging.getLogger(__name__)
 REPORT = "report.html"
 MAX_PAIRS = 24
 MAX_BARS = 26
-GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 COLUMNS = (
     *("key", "status", "reason", "detail", "stage", "input_sha256", "output", "width", "height", "mode"),
     *("quality", "nfe", "seconds", "bef_before", "bef_after"),
 )
-
-MEANING: Mapping[str, str] = {  # of a reason, and what to do
-    Reason.empty: "The file has no bytes. Fetch it again from its source.",
-    Reason.not_an_image: "No known image format, such as a saved web page. Look at the file; leave it out.",
-    Reason.truncated: "A real image whose end is missing. Fetch it again: the copy was cut.",
-    Reason.corrupt: "A real image with broken data inside. Find another copy.",
-    Reason.too_large: "More pixels or layers than the limit. Raise max_pixels if the file is trusted.",
-    Reason.unsupported: "A sound image of a kind that cannot be kept without loss. Convert it first.",
-    Reason.unsafe_name: "The name could write outside the output. Rename it.",
-    Reason.duplicate_name: "Another input has the same output name. Rename one of them.",
-    Reason.shard_incomplete: "The tar or Parquet file around it was cut. Fetch that file again.",
-    Reason.timeout: "It took longer than the limit. Raise the limit or leave it out.",
-    Reason.crashed: "It ended its worker on every try. Report the file; leave it out.",
-    Reason.out_of_memory: "It did not fit in memory. Use a smaller batch, or a larger machine.",
-    Reason.unreadable: "Storage did not deliver it. Check access, then run again.",
-    Reason.implausible: "What the model made of it is no restoration. Check the model; copy_failed keeps the file.",
-    Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
-    Reason.size_mismatch: "The two sides differ in size. Make them the same.",
-    Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",
-    Reason.good_enough: "A JPEG of the quality of skip_above or more that shows no older damage. Nothing to do.",
-    Reason.too_small: "Smaller than a training patch, or than a metric looks at. Take smaller patches; leave it out.",
-    Reason.internal: "A defect of this program. Report it with the detail below.",
-}
 
 
 def write_restore_report(
@@ -87,8 +63,8 @@ def _summarize(ledger: Ledger) -> Summary:
     """One pass over all parts; only counters and the sample stay."""
     summary = Summary(MAX_PAIRS)
 
-    def read(shard: str) -> tuple[str, list[dict[str, Any]]]:
-        return shard, ledger.read_part(shard, COLUMNS).to_pylist()
+    def read(shard: str) -> tuple[str, list[RestoreRow]]:
+        return shard, rows_in(ledger.read_part(shard, COLUMNS), RestoreRow)
 
     with ThreadPoolExecutor(READERS) as pool:
         for shard, rows in pooled(pool, read, sorted(ledger.committed()), 2 * READERS):
@@ -119,7 +95,7 @@ def _contents(
     run: Mapping[str, Any],
     output: str,
     summary: Summary,
-    pieces: Sequence[tuple[Mapping[str, Any], Piece]],
+    pieces: Sequence[tuple[RestoreRow, Piece]],
     result: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that the template names."""
@@ -184,7 +160,7 @@ def _outcomes(summary: Summary) -> list[dict[str, Any]]:
         {
             "status": status,
             "reason": reason,
-            "meaning": "Restored and written." if status == OK else MEANING.get(reason, ""),
+            "meaning": "Restored and written." if status == OK else meaning_of(reason),
             "images": images,
             "share": images / summary.count(),
         }
@@ -208,21 +184,22 @@ def _pairs_note(shown: int, restored: int) -> str:
     )
 
 
-def _pair(row: Mapping[str, Any], piece: Piece) -> dict[str, Any]:
+def _pair(row: RestoreRow, piece: Piece) -> dict[str, Any]:
     """One figure: the two sides and a line of facts."""
-    facts = [("Size", f"{whole(row['width'])} × {whole(row['height'])}")]
-    if row["mode"] != "RGB":
-        facts.append(("Mode", row["mode"]))
+    width, height, mode = row["width"] or 0, row["height"] or 0, row["mode"] or ""
+    facts = [("Size", f"{whole(width)} × {whole(height)}")]
+    if mode != "RGB":
+        facts.append(("Mode", mode))
     if row["quality"] is not None:
         facts.append(("JPEG quality", f"≈ {row['quality']}"))
     if row["bef_before"] is not None and row["bef_after"] is not None:
-        before, after = (figure(row[name] * GREY_LEVELS) for name in ("bef_before", "bef_after"))
+        before, after = (figure(bef * GREY_LEVELS) for bef in (row["bef_before"], row["bef_after"]))
         facts.append(("Blockiness", f"{before} → {after}"))
     if row["nfe"] is not None:
         facts.append(("NFE", whole(row["nfe"])))
     if row["seconds"] is not None:
         facts.append(("Time", f"{figure(row['seconds'])} s"))
-    facts.append(("Shown", piece.describe(row["width"], row["height"])))
+    facts.append(("Shown", piece.describe(width, height)))
     return {"key": row["key"], "before": piece.before, "after": piece.after, "facts": facts}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Exit
@@ -37,8 +37,6 @@ from pipeline.runs.ledger import (
     BrokenPart,
     ForeignPart,
     Ledger,
-    name_digest,
-    name_digests,
     part_name,
     rows_of_any,
     statuses_of,

@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from driftrec import __version__
-from driftrec.errors import BadImage
+from driftrec.errors import BadImage, meaning_of
 from driftrec.image import decode
-from pipeline.reports.page import duration, figure, render, share, tile, whole
-from pipeline.restore.report import MEANING
+from pipeline.reports.page import GREY_LEVELS, duration, figure, render, share, tile, whole
 from pipeline.runs.run import RUN, Run
-from pipeline.survey.summary import GOOD, GREY_LEVELS, Survey
+from pipeline.survey.summary import GOOD, Survey
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def _contents(
         "files": survey.files,
         "cost": _cost(summary["cost"]),
         "reasons": [
-            {"reason": reason, "files": files, "share": files / survey.files, "meaning": MEANING.get(reason, "")}
+            {"reason": reason, "files": files, "share": files / survey.files, "meaning": meaning_of(reason)}
             for reason, files in damaged.most_common()
         ],
         "damaged": damaged.total(),

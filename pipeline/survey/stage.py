@@ -4,12 +4,11 @@ Of a loose file the first and the last bytes are read, and all of it only where 
 lies in a tar or a Parquet file comes with its container.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,12 @@ import pyarrow as pa
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
+from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.loose import LooseFiles, not_to_open
-from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Row, Shard, rows_of
-from pipeline.runs.ledger import FAILED, OK
+from pipeline.inputs.names import name_digest, printable
+from pipeline.inputs.shards import Incoming, Shard, rows_of
+from pipeline.runs.ledger import FAILED, OK, Row
 from pipeline.runs.stage import Stage, explain
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
@@ -88,12 +88,12 @@ class SurveyShard(Stage[Shard | Look]):
     def shard_of(self, work: Shard | Look) -> str:
         return work.id if isinstance(work, Shard) else ""
 
-    def rows(self, shard: str, work: Shard | Look) -> list[dict[str, Any]]:
+    def rows(self, shard: str, work: Shard | Look) -> list[Row]:
         """The rows of a shard, in the order of its images. Raises StorageError if storage as a whole fails."""
         if isinstance(work, Look):
-            return [work.row()]
+            return [cast(Row, work.row())]
         looks, each = self._looks(work), work.store.each if isinstance(work, LooseFiles) else map
-        return list(each(lambda look: look.row(), looks))
+        return list(each(lambda look: cast(Row, look.row()), looks))
 
     def singly(self, work: Shard | Look) -> Iterator[tuple[str, Look]]:
         looks = [work] if isinstance(work, Look) else self._looks(work)
@@ -112,7 +112,7 @@ class SurveyShard(Stage[Shard | Look]):
         for row in rows_of(shard):
             yield Look(row.key, len(row.data), partial(self._member, row))
 
-    def _member(self, row: Row) -> dict[str, Any]:
+    def _member(self, row: Incoming) -> dict[str, Any]:
         """The row of what came with its container."""
         if row.reason:
             return _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)
@@ -150,8 +150,7 @@ class SurveyShard(Stage[Shard | Look]):
 
     def _is_chosen(self, key: str) -> bool:
         """Whether its pixels are looked at: a function of the key and the seed."""
-        digest = hashlib.blake2b(f"{self.settings.seed} {key}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return name_digest(f"{self.settings.seed} {key}") < self.share * 2**64
 
 
 def _pixels(data: bytes, key: str, header: Header, max_pixels: int) -> dict[str, Any]:
@@ -159,8 +158,7 @@ def _pixels(data: bytes, key: str, header: Header, max_pixels: int) -> dict[str,
     from driftrec.metrics.blockiness import bef_u8  # brings PyTorch, which headers do not need
 
     rgb = decode(data, key, max_pixels).in_8_bits().stored
-    top, left = (max(0, side - SIDE) // 16 * 8 for side in rgb.shape[:2])
-    columns: dict[str, Any] = {"bef": bef_u8(np.ascontiguousarray(rgb[top : top + SIDE, left : left + SIDE]))}
+    columns: dict[str, Any] = {"bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
     if header.format == "JPEG" and (found := earlier_in(data)):
         columns |= {"earlier": found.found, "earlier_quality": found.quality}
         columns |= {"aligned": found.aligned, "shifted": found.shifted}

@@ -1,6 +1,5 @@
 """What a survey comes to: the ledger as report.parquet, counts and distributions as summary.json."""
 
-import hashlib
 import math
 from bisect import insort
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.inputs.names import name_digest
 from pipeline.reports.table import write_table
 from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
 from pipeline.runs.ledger import FAILED
@@ -18,7 +18,6 @@ from pipeline.survey.stage import SCHEMA
 
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
-GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 TURNED = range(2, 9)  # orientations that are not upright
 
 Row = Mapping[str, Any]
@@ -34,7 +33,7 @@ class Band:
     bef: float = 0.0  # their sum, raw
     looked: int = 0  # in which an earlier compression was looked for
     earlier: Counter[str] = field(default_factory=Counter)  # what showed
-    examples: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
+    examples: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
 
     def add(self, shard: str, row: Row) -> None:
         """Count one file."""
@@ -47,7 +46,7 @@ class Band:
         if row["earlier"] is not None:
             self.looked += 1
             self.earlier[row["earlier"]] += 1
-        rank = hashlib.blake2b(row["key"].encode(), digest_size=8).hexdigest()
+        rank = name_digest(row["key"])
         if 0 < pixels <= MAX_SHOWN_PIXELS and (len(self.examples) < EXAMPLES or rank < self.examples[-1][0]):
             insort(self.examples, (rank, shard, dict(row)), key=lambda item: item[:2])
             del self.examples[EXAMPLES:]

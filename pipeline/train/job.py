@@ -23,7 +23,6 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
-from driftrec.urls import split
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.listing import Listing, list_input
@@ -36,7 +35,7 @@ from pipeline.runs.ends import Exit, Interrupted, attempt
 from pipeline.runs.integrity import MISSING, noted
 from pipeline.runs.ledger import RESULT, Ledger
 from pipeline.runs.verify import MODEL, model_fault
-from pipeline.storage import open_store
+from pipeline.storage import locate, open_store
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
@@ -148,10 +147,10 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     if settings.init_from is None:
         return None
     shown, steps = redact(settings.init_from), settings.optimizer.steps
-    folder, name = split(settings.init_from)
+    store, name = locate(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = open_store(folder).read(name)
+        data = store.read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None

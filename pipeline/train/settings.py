@@ -10,8 +10,9 @@ from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
+from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
-from driftrec.restoration.options import DEFAULTS, Sampling
+from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig
@@ -142,8 +143,8 @@ class TrainSettings(Settings):
     @field_validator("recommend")
     @classmethod
     def _check_recommend(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if unknown := set(value or {}) - set(DEFAULTS):
-            raise ValueError(f"recommend takes {', '.join(DEFAULTS)}, not {', '.join(sorted(unknown))}")
+        if unknown := set(value or {}) - set(RECOMMENDED):
+            raise ValueError(f"recommend takes {', '.join(RECOMMENDED)}, not {', '.join(sorted(unknown))}")
         Sampling(**(value or {}))
         return value
 
