@@ -133,7 +133,7 @@ def processes_section() -> str:
 
 def options_page() -> str:
     """Fields of Sampling; what they mean stands beside the settings of the same names."""
-    from driftrec.restoration.options import Sampling
+    from driftrec.restoration.options import Options, Sampling
     from jobs.flags import comments
     from pipeline.restore.settings import RestoreSettings
 
@@ -142,8 +142,9 @@ def options_page() -> str:
     rows = ((f"`{one.name}`", f"`{one.default!r}`", prose(beside[one.name])) for one in known)
     return f"""# Options of a restoration
 
-Keyword arguments of [`Restorer`](driftrec.md) and fields of `driftrec.restoration.Sampling`. None: what the model's
-file recommends, or else what the sampler or process has by default. `Restorer` turns `adaptive` on.
+Fields of `driftrec.restoration.Sampling`, which [`Restorer.restore`](driftrec.md) takes. A call of a `Restorer` takes
+{", ".join(f"`{name}`" for name in Options.__annotations__)} as keyword arguments, and turns `adaptive` on. None: what
+the model's file recommends, or else what the sampler or process has by default.
 
 {table(("option", "default", ""), rows)}"""
 
@@ -169,18 +170,18 @@ One Parquet file per shard below `ledger/`; `evaluate` and `survey` also leave t
 
 One row per image.
 
-{columns(ledger.SCHEMA, ledger)}
+{columns(ledger.SCHEMA, ledger.RestoreRow, ledger.Row)}
 ## degrade
 
 One row per image and condition.
 
-{columns(degrade.SCHEMA, degrade)}
+{columns(degrade.SCHEMA, degrade.DegradeRow, ledger.Row)}
 ## evaluate
 
 One row per image, condition and candidate. After these columns comes one per metric, of type double, with its raw
 value; the name of `ssim` carries its window: `ssim7`.
 
-{columns(pa.schema(evaluate.FIXED), evaluate)}
+{columns(ledger.schema_of(evaluate.ScoreRow), evaluate.ScoreRow, ledger.Row)}
 ## survey
 
 One row per file.
@@ -188,9 +189,9 @@ One row per file.
 {columns(survey.SCHEMA, survey)}"""
 
 
-def columns(schema: pa.Schema, module: ModuleType) -> str:
-    """A table of the columns, with the comments that stand beside them in the module."""
-    source = inspect.getsource(module)
+def columns(schema: pa.Schema, *declared: type | ModuleType) -> str:
+    """A table of the columns, with the comments that stand beside them where they are declared."""
+    source = "".join(map(inspect.getsource, declared))
     rows = []
     for column in schema:
         comment = re.search(rf'^ +(?:\("{column.name}", |{column.name}: ).*?  # (.+)$', source, re.MULTILINE)
@@ -201,9 +202,8 @@ def columns(schema: pa.Schema, module: ModuleType) -> str:
 def reasons_page() -> str:
     """Why an image has no output."""
     from driftrec.errors import Reason
-    from pipeline.restore.report import MEANING
 
-    rows = ((f"`{reason}`", MEANING[reason]) for reason in Reason)
+    rows = ((f"`{reason}`", reason.meaning) for reason in Reason)
     return f"""# Reasons
 
 Why an image has no output, or was left as it is: the column `reason` of the [ledger](ledger.md). `detail` says more.

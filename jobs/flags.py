@@ -41,8 +41,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         elif not field.is_required():
             _add(group.add_argument, name, field, beside[name], model.shortcuts)
     if only_set:
-        about = "; ".join(f"{name}: {beside[name]}" for name in only_set)
-        parser.add_argument_group("By --set or --config alone", about)
+        parser.add_argument_group("By --set or --config alone", "; ".join(f"{n}: {beside[n]}" for n in only_set))
     for name, settings in inner.items():
         group = parser.add_argument_group(f"{name.capitalize()}: {beside[name]}".rstrip(": "))
         within, _ = comments(settings)

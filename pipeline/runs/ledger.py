@@ -60,7 +60,7 @@ class Row(TypedDict):
     """What the rows of all jobs say."""
 
     key: Name  # the image's name in the input; unsafe characters escaped
-    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]
+    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]  # ok, failed or (in a restore) skipped
     reason: Text  # of driftrec.errors.Reason; null where ok
     detail: Text  # one line for people; a note where ok
     stage: Text  # where it failed: read, header, decode, degrade, restore, encode, write, score; else null

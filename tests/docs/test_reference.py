@@ -9,7 +9,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import yaml
 
@@ -21,7 +20,7 @@ from jobs.cli import JOBS
 from jobs.command import make_parser
 from pipeline import degrade
 from pipeline.evaluate.metrics import METRICS
-from pipeline.evaluate.stage import FIXED
+from pipeline.evaluate.stage import ScoreRow
 from pipeline.runs import ledger
 from pipeline.runs.ends import Exit
 from pipeline.settings import load
@@ -45,7 +44,7 @@ def test_every_flag_is_on_its_page(job):
 
 
 def test_every_column_reason_metric_option_and_process_is_on_its_page():
-    schemas = (ledger.SCHEMA, degrade.SCHEMA, pa.schema(FIXED), survey.SCHEMA)
+    schemas = (ledger.SCHEMA, degrade.SCHEMA, ledger.schema_of(ScoreRow), survey.SCHEMA)
     known = {
         "ledger": {name for schema in schemas for name in schema.names},
         "reasons": set(Reason),
