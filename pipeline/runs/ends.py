@@ -1,7 +1,11 @@
 """How a command may end. Imports nothing heavy: a signal may come before anything else is loaded."""
 
 import threading
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
+
+Answer = Mapping[str, Any]  # what a command prints: an object of JSON, with its `exit_code` if that is not 0
 
 
 class Exit(IntEnum):

@@ -88,10 +88,10 @@ class RestoreRow(Row):
     bef_after: Float64
 
 
-def schema_of(kind: type) -> pa.Schema:
-    """The columns of a kind of row: its fields, each with the second part of its type; NAMES first."""
+def schema_of(kind: type, first: Sequence[str] = NAMES) -> pa.Schema:
+    """The columns of a kind of row: its fields, each with the second part of its type; some of them first."""
     hints = get_type_hints(kind, include_extras=True)
-    names = sorted(hints, key=lambda name: name not in NAMES)
+    names = sorted(hints, key=lambda name: name not in first)
     return pa.schema([(name, hints[name].__metadata__[0]) for name in names])
 
 

@@ -8,12 +8,12 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import pyarrow as pa
 
@@ -22,9 +22,18 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, narrowed
 from pipeline.runs.crashes import forget
-from pipeline.runs.documents import cpu_kind, fingerprint_of, package_versions, read_result, sealed, tell_of_another
-from pipeline.runs.ends import Exit, Interrupted, begun
-from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
+from pipeline.runs.documents import (
+    Document,
+    RunDocument,
+    cpu_kind,
+    fingerprint_of,
+    package_versions,
+    read_result,
+    sealed,
+    tell_of_another,
+)
+from pipeline.runs.ends import Answer, Exit, Interrupted, begun
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Noted, noted
 from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
@@ -41,12 +50,12 @@ from pipeline.runs.ledger import (
     part_name,
     sweep,
 )
-from pipeline.runs.progress import Effort
+from pipeline.runs.progress import Effort, EffortTold
 from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
 from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through
-from pipeline.settings import allowed_failures
+from pipeline.settings import Values, allowed_failures
 from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, StorageError, Store
 
@@ -55,6 +64,56 @@ log = logging.getLogger(__name__)
 LACKING = (MISSING, CHANGED, BROKEN, FOREIGN, DOUBLED)  # what a run that is finished does not have
 REMEDY = "`driftrec verify` tells more; the same command with --repair does again what is missing or was changed"
 PACKAGES = ("torch", "ray", "pillow", "numpy", "pyarrow")
+
+
+class Shards(TypedDict):
+    """How many there are."""
+
+    listed: int
+    done: int
+    resumed: int  # of an earlier attempt
+
+
+class Result(EffortTold):
+    """_RESULT.json of a job with a ledger; jobs add what they alone tell."""
+
+    job: str
+    state: str  # done | interrupted | failed; incomplete where it was done and outputs lack
+    interrupted: bool
+    exit_code: int
+    output: str
+    fingerprint: str
+    images: int
+    status: dict[str, int]  # images that are ok, failed, skipped
+    reasons: dict[str, int]  # rows
+    ignored_files: dict[str, int]  # by suffix
+    shards: Shards
+    seconds: float  # of this attempt
+    images_this_attempt: int
+    images_per_second: float
+    error: NotRequired[str]
+    leaves: NotRequired[dict[str, Noted]]  # files beside this one
+    found: NotRequired[dict[str, int]]  # see `verify.Told`, as the next
+    first: NotRequired[dict[str, list[str]]]
+
+
+class Lacking(TypedDict, total=False):
+    """What changes of a result where outputs lack."""
+
+    state: str
+    exit_code: int
+    found: dict[str, int]
+    first: dict[str, list[str]]
+
+
+class Plan(TypedDict):
+    """What a dry run tells of its input."""
+
+    shards: int
+    shards_done: int
+    images: int | None  # None: tars are unopened
+    bytes: int
+    ignored_files: dict[str, int]  # by suffix
 
 
 @dataclass
@@ -89,8 +148,8 @@ def open_run(
     job: str,
     output: str,
     listing: Listing,
-    settings: Mapping[str, Any],
-    identity: Mapping[str, Any],
+    settings: Values,
+    identity: Values,
     max_failed: str = "0",
     *,
     schema: pa.Schema = SCHEMA,
@@ -122,7 +181,7 @@ def open_run(
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
     document = describe(job, listing, settings, identity)
-    document |= {"noted_parts": True, "leaves": {"at_end": list(at_end), "by_shard": list(by_shard)}}
+    document["noted_parts"], document["leaves"] = True, {"at_end": list(at_end), "by_shard": list(by_shard)}
     fingerprint = document["fingerprint"]
     try:
         store = open_store(output)
@@ -180,9 +239,7 @@ def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
     return keys_again(run.store, run.ledger.read_part(shard.id).to_pylist(), retry, run.repair)
 
 
-def describe(
-    job: str, listing: Listing, settings: Mapping[str, Any], identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def describe(job: str, listing: Listing, settings: Values, identity: Values) -> RunDocument:
     """What run.json says; the arguments are those of `open_run`."""
     identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
     return {
@@ -198,7 +255,7 @@ def describe(
     }
 
 
-def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+def claim(store: Store, document: RunDocument, defaults: Values | None = None) -> None:
     """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused.
 
     What an older run's identity lacks counts as having been the value in `defaults`, if it stands there.
@@ -212,8 +269,8 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
             return
         text = store.read(RUN)
     try:
-        there: dict[str, Any] = json.loads(text)
-        identity: dict[str, Any] = there["identity"]
+        there: Document = json.loads(text)
+        identity: Values = there["identity"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
     wanted = document["identity"]
@@ -245,7 +302,7 @@ def _refuse_foreign(store: Store) -> None:
         raise InvalidInput(told) from None
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _difference(there: Values, here: Values) -> str:
     """What differs, in words: "seed is 0 there, 1 here"."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     words = {"input": "INPUT holds other files than it did", "weights": "the model's weights are others"}
@@ -253,23 +310,23 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(told) or "its run.json was changed"
 
 
-def earlier_result(run: Run) -> dict[str, Any] | None:
+def earlier_result(run: Run) -> Result | None:
     """The result of the run if it was finished before and nothing is left to do.
 
     It is "done" only if the outputs are there, by name and size; else it is "incomplete", and tells what lacks.
     """
     if run.todo or not (result := _finished_result(run)):
         return None
-    return result | _lacking(run)
+    return {**result, **_lacking(run)}
 
 
-def _finished_result(run: Run) -> dict[str, Any] | None:
+def _finished_result(run: Run) -> Result | None:
     result = read_result(run.store)
     finished = result.get("state") == "done" and result.get("fingerprint") == run.fingerprint
-    return result if finished and all(run.store.exists(name) for name in run.at_end) else None
+    return cast(Result, result) if finished and all(run.store.exists(name) for name in run.at_end) else None
 
 
-def _lacking(run: Run) -> dict[str, Any]:
+def _lacking(run: Run) -> Lacking:
     """For the result of a run whose shards are all done: what it says if outputs lack; nothing if none does."""
     found, _ = look_through(run.store, run.ledger, quick=True)
     if run.repair and (words := found.in_words((EXTRA,))):
@@ -280,7 +337,7 @@ def _lacking(run: Run) -> dict[str, Any]:
     return {"state": "incomplete", "exit_code": int(Exit.INCOMPLETE), **found.told()}
 
 
-def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def finish(run: Run, told: Answer | None = None) -> Result:
     """The end of a run whose shards are all done: count, check, sweep, write _RESULT.json, with `told` in it.
 
     Raises DriftRecError if the count is off.
@@ -297,9 +354,9 @@ def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return _write(run, "done", code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
 
 
-def with_file(run: Run, result: Mapping[str, Any], name: str) -> dict[str, Any]:
+def with_file(run: Run, result: Result, name: str) -> Result:
     """The result, which now says of one more file what it is, in _RESULT.json too."""
-    result = {**result, "leaves": {**result["leaves"], name: noted(run.store, name)}}
+    result = {**result, "leaves": {**result.get("leaves", {}), name: noted(run.store, name)}}
     run.store.put(RESULT, json.dumps(result, indent=2).encode())
     return result
 
@@ -323,8 +380,8 @@ def _check_count(run: Run, tally: Tally) -> None:
 
 
 def attempt(
-    run: Run, action: Callable[[], dict[str, Any]], inside: AbstractContextManager[None] | None = None
-) -> dict[str, Any]:
+    run: Run, action: Callable[[], Result], inside: AbstractContextManager[None] | None = None
+) -> Result:
     """What `action` gives, done `inside` a context; where it does not get through, _RESULT.json says so.
 
     Raises DriftRecError if it does.
@@ -341,24 +398,24 @@ def attempt(
             raise
 
 
-def fail(run: Run, error: str) -> dict[str, Any]:
+def fail(run: Run, error: str) -> Result:
     """The end of a run that this error has ended."""
     return stop(run, Exit.FAILED, error)
 
 
-def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
+def stop(run: Run, code: Exit, error: str | None = None) -> Result:
     """The end of a run that did not get through: _RESULT.json says so. Counts are those of this attempt."""
     state = "interrupted" if code == Exit.INTERRUPTED else "failed"
     return _write(run, state, code, run.statuses, Counter(), {"error": error} if error else {})
 
 
 def _write(
-    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], told: Mapping[str, Any]
-) -> dict[str, Any]:
+    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], told: Answer
+) -> Result:
     seconds = time.monotonic() - run.started
     images = run.statuses.total()
     done = len(run.resumed) + (len(run.todo) if state == "done" else 0)
-    result: dict[str, Any] = {
+    result: Result = {
         "job": run.job,
         "state": state,
         "interrupted": state == "interrupted",
@@ -375,12 +432,12 @@ def _write(
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
         **run.effort.told(seconds),
     }
-    result |= told
+    result = cast(Result, {**result, **told})
     run.store.put(RESULT, json.dumps(result, indent=2).encode())
     return result
 
 
-def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:
+def plan(listing: Listing, done: Collection[str]) -> Plan:
     """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
     return {
         "shards": len(listing.shards),

@@ -19,8 +19,10 @@ from pipeline.inputs.shards import Shard, files_of, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
+from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FOLDER
-from pipeline.runs.run import Run, finish, open_run
+from pipeline.runs.run import Result, Run, finish, open_run
+from pipeline.settings import Values
 from pipeline.storage import open_store
 from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.graph import SurveyGraph
@@ -35,7 +37,7 @@ EXAMPLES = 12  # files that are shown, and measured with
 ON_STDOUT = ("files", "sound", "damaged", "megapixels", "formats", "compressed_before", "cost")  # of summary.json
 
 
-def run_survey(settings: SurveySettings) -> dict[str, Any]:
+def run_survey(settings: SurveySettings) -> Result:
     """Survey an input, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
@@ -53,7 +55,7 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     return carry_out(run, work, needs_ray, holds=lambda result: result.get("asked") == asked)
 
 
-def plan_survey(settings: SurveySettings) -> dict[str, Any]:
+def plan_survey(settings: SurveySettings) -> Answer:
     """What would be done. Raises InvalidInput as the run would; writes nothing."""
     listing = _list(settings)
     if settings.calibration_s:
@@ -71,8 +73,8 @@ def _share(settings: SurveySettings, listing: Listing) -> float:
 
 
 def _attempt(
-    run: Run, settings: SurveySettings, share: float, model: tuple[Weights, Sampling] | None, asked: dict[str, Any]
-) -> dict[str, Any]:
+    run: Run, settings: SurveySettings, share: float, model: tuple[Weights, Sampling] | None, asked: Values
+) -> Result:
     """Work, sums, reports."""
     if run.todo:
         work_through(run, SurveyGraph.over(SurveyShard(settings, share, run.store)), settings.progress_s)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -32,7 +32,8 @@ from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
 from pipeline.runs import run
 from pipeline.runs.documents import read_result
-from pipeline.runs.integrity import MISSING, noted
+from pipeline.runs.ends import Answer
+from pipeline.runs.integrity import MISSING, Noted, noted
 from pipeline.runs.ledger import RESULT, Ledger
 from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault
@@ -41,11 +42,11 @@ from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
 from pipeline.train.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
-from pipeline.train.metrics_log import METRICS
+from pipeline.train.metrics_log import METRICS, Line
 from pipeline.train.settings import TrainSettings, flat
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import draw_shard, no_patches, why_skipped
-from pipeline.train.worker import CARD, Task, drawing_of, make_learner, train_worker
+from pipeline.train.worker import CARD, Outcome, Task, drawing_of, make_learner, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ FOLLOW_S = 5.0  # seconds between two looks at the metrics
 SILENT_S = 60.0  # without a new line of metrics, until it is said what there is to wait for
 
 
-def run_train(settings: TrainSettings) -> dict[str, Any]:
+def run_train(settings: TrainSettings) -> Answer:
     """Train to the last step, or go on with it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started; TrainingDiverged, StorageFull or another DriftRecError if the run
@@ -89,7 +90,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         return write_result(store, Exit.DONE, started, **summary(outcome, store))
 
 
-def plan_train(settings: TrainSettings) -> dict[str, Any]:
+def plan_train(settings: TrainSettings) -> Answer:
     """What a dry run tells: the resolved settings, the data, where the run stands. Writes nothing."""
     data = list_data(settings)
     list_validation(settings)
@@ -193,7 +194,7 @@ def _output(settings: TrainSettings, data: Data) -> Store:
     return store
 
 
-def earlier_result(store: Store) -> dict[str, Any] | None:
+def earlier_result(store: Store) -> Answer | None:
     """The result of the run if it is finished; "incomplete" if its model was changed. That of an attempt that did not
     get through is removed, and so is one whose model is gone: the last checkpoint gives it.
     """
@@ -220,14 +221,14 @@ class Trainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
 
 
-def fit_through(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
+def fit_through(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> Outcome:
     """What `fit` gives in the end: where workers halt because one of them or its node is to go, others follow."""
     while (outcome := fit(settings, task, store, at_signal))["state"] == "halted":
         log.warning("halted with a checkpoint of step %d, for a worker is to go; going on", outcome["step"])
     return outcome
 
 
-def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
+def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> Outcome:
     """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often.
 
     At a signal it calls `at_signal` at once, has the workers halt, and raises what the signal raised.
@@ -331,7 +332,7 @@ def follow(training: Future[Any], store: Store, steps: int, wanted: str) -> None
             told, moved = line, time.monotonic()
 
 
-def newest_line(store: Store) -> dict[str, Any] | None:
+def newest_line(store: Store) -> Line | None:
     """The last line of metrics; None if there is none, or none that can be read: progress is no reason to stop."""
     try:
         return json.loads(store.read(METRICS).splitlines()[-1])
@@ -339,7 +340,7 @@ def newest_line(store: Store) -> dict[str, Any] | None:
         return None
 
 
-def check(outcome: dict[str, Any]) -> None:
+def check(outcome: Outcome) -> None:
     """Raise what the workers found: TrainingDiverged, StorageFull, too many images that cannot be used."""
     if outcome["state"] == "diverged":
         raise TrainingDiverged(outcome["step"], outcome["loss"], outcome["checkpoint"])
@@ -363,10 +364,28 @@ def cause_of(error: BaseException) -> str:
     return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
 
 
-def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
+class Trained(TypedDict):
+    """What _RESULT.json says of a finished training beside how it ended."""
+
+    steps: int
+    epochs: int
+    model: str  # where it is
+    model_bytes: int
+    model_sha256: str
+    card: str  # where it is
+    leaves: dict[str, Noted]  # files beside the model
+    fingerprint: str
+    workers: int
+    skipped: dict[str, int]  # images that gave no patches, by reason
+    skipped_images: list[str]
+    not_tracked: list[str]
+    metrics: Line | None
+    checkpoint: str | None
+
+
+def summary(outcome: Outcome, store: Store) -> Trained:
     """What the result tells of a finished training."""
     model = noted(store, MODEL)
-    names = ("workers", "skipped", "skipped_images", "not_tracked", "metrics", "checkpoint")
     return {
         "steps": outcome["step"],
         "epochs": outcome["epoch"],
@@ -376,22 +395,27 @@ def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
         "card": store.where(CARD),
         "leaves": {CARD: noted(store, CARD)},
         "fingerprint": Ledger(store).run[0],
-        **{name: outcome[name] for name in names},
+        "workers": outcome["workers"],
+        "skipped": outcome["skipped"],
+        "skipped_images": outcome["skipped_images"],
+        "not_tracked": outcome["not_tracked"],
+        "metrics": outcome["metrics"],
+        "checkpoint": outcome["checkpoint"],
     }
 
 
-def interrupted(store: Store, started: float) -> dict[str, Any]:
+def interrupted(store: Store, started: float) -> Answer:
     """Write and return the result of a run that a signal ends."""
     error = "interrupted; the same command goes on from the last checkpoint"
     return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
 
 
-def failed(store: Store, started: float, error: str) -> dict[str, Any]:
+def failed(store: Store, started: float, error: str) -> Answer:
     """Write and return the result of a run that failed."""
     return write_result(store, Exit.FAILED, started, error=error)
 
 
-def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:
+def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> Answer:
     """Write and return _RESULT.json."""
     state = {Exit.DONE: "done", Exit.INTERRUPTED: "interrupted"}.get(code, "failed")
     result = {"job": "train", "state": state, "interrupted": interrupted, "exit_code": int(code), "output": store.url}
