@@ -7,8 +7,10 @@ Ray carries them between processes.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 # Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
 # with which a name can pretend to be another.
@@ -55,6 +57,8 @@ class DriftRecError(Exception):
     """A bad run. The message says what happened, where (file, URL or value) and the remedy; names in it that come from
     a file cannot play with a terminal.
     """
+
+    result: Mapping[str, Any] | None = None  # what _RESULT.json says of the run that it has ended
 
     def __str__(self) -> str:
         return visible(super().__str__())

@@ -159,10 +159,10 @@ def execute(job: Callable[[], Mapping[str, Any]]) -> int:
         tell()
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
-    except InvalidInput as error:
-        result = {"state": "refused", "exit_code": Exit.REFUSED, "error": redact(str(error))}
     except DriftRecError as error:
-        result = {"state": "failed", "exit_code": Exit.FAILED, "error": redact(str(error))}
+        refused = isinstance(error, InvalidInput)
+        ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
+        result = {**(error.result or ended), "error": redact(str(error))}
     except Interrupted:
         result = early
     finally:

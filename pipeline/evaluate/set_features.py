@@ -18,7 +18,7 @@ from driftrec.errors import DriftRecError
 from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
-from pipeline.inputs.shards import open_parquet
+from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.ledger import Name, rows_in, schema_of
 from pipeline.storage.base import Store
 

@@ -18,6 +18,7 @@ from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, scor
 from pipeline.evaluate.reduction import Reduction
 from pipeline.evaluate.set_features import SetScore, set_scores
 from pipeline.evaluate.stage import ledger_schema
+from pipeline.inputs.names import Renamed
 from pipeline.inputs.partners import stem_digest
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
@@ -244,13 +245,12 @@ def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
     if not files or evaluation.settings.limit:
         return []
     partners = [(one.name, slug, found) for one in files for slug, found in one.partners.items()]
-    stems: dict[tuple[str, str], list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
-    there = {found.renamed: found.there for *_, found in partners}
+    stems: dict[Renamed, list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
     rows = run.rows_per_image
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
         keys = texts(part, "key")[::rows]
         for renamed, found in stems.items():
-            found.append(np.array([stem_digest(there[renamed](key)) for key in keys], np.uint64))
+            found.append(np.array([stem_digest(renamed.stem(key)) for key in keys], np.uint64))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     told: list[Unmatched] = []
     for name, slug, found in partners:

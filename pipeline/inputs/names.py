@@ -3,9 +3,10 @@
 import hashlib
 import re
 import unicodedata
-from typing import Literal, cast
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, cast
 
-from driftrec.errors import CONTROL, escaped
+from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
 from driftrec.image.sniff import EXTENSIONS
 
@@ -44,6 +45,25 @@ def strip_suffix(name: str) -> str:
 def stem(key: str) -> str:
     """The key without an image suffix: what it shares with the name of its output, or of its partner elsewhere."""
     return strip_suffix(key) if is_image(key) else key
+
+
+class Renamed(NamedTuple):
+    """How keys change from one input to another: what they begin with here, and there in its place."""
+
+    here: str = ""
+    there: str = ""
+
+    def stem(self, key: str) -> str:
+        """What the partner of a key is called there, without its suffix."""
+        return stem(self.there + key.removeprefix(self.here) if key.startswith(self.here) else key)
+
+
+SAME_NAMES = Renamed()
+
+
+def folders_of(name: str) -> Iterator[str]:
+    """The folders above a name: a and a/b of a/b/c."""
+    return (name[:place] for place, sign in enumerate(name) if sign == "/")
 
 
 def output_format(key: str, wanted: str) -> Format:
@@ -101,3 +121,24 @@ def collision_id(name: str) -> int:
     """Equal for names that some file system holds for one (case, Unicode composition): 64 bits of a digest."""
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class. Raises InvalidInput naming it."""
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL)
+    try:
+        return re.compile("".join(known.get(part) or _glob_class(part) for part in parts), re.DOTALL)
+    except re.error as error:
+        shown = re.sub(r"\?\S*=\S*", "?...", pattern)  # a signed URL's query
+        raise InvalidInput(f"the pattern {shown!r} has a {error.msg}; write a class as [abc] or [a-c]") from None
+
+
+def _glob_class(part: str) -> str:
+    """One sign, or a class, as a regular expression has it: in a class only a first ! or ^, and -, mean something."""
+    if len(part) == 1:
+        return re.escape(part)
+    signs = part[1:-1]
+    negated = signs[0] in "!^" and len(signs) > 1
+    inside = re.sub(r"[\\^\[&~|]", r"\\\g<0>", signs[negated:])
+    return f"[{'^' if negated else ''}{inside}]"

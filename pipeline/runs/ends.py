@@ -1,11 +1,15 @@
 """How a command may end. Imports nothing heavy: a signal may come before anything else is loaded."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
+
+from driftrec.errors import DriftRecError, InvalidInput
 
 Answer = Mapping[str, Any]  # what a command prints: an object of JSON, with its `exit_code` if that is not 0
+A = TypeVar("A", bound=Answer)
 
 
 class Exit(IntEnum):
@@ -23,4 +27,25 @@ begun = threading.Event()  # whether OUTPUT is this run's: what ends it from the
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM: finish nothing more, say so, go."""
+    """SIGINT or SIGTERM: stop, write _RESULT.json, exit."""
+
+
+def attempt(
+    work: Callable[[], A],
+    stopped: Callable[[Exit, str | None], A],
+    inside: AbstractContextManager[None] | None = None,
+) -> A:
+    """What `work` gives, done `inside` a context; where it does not get through, `stopped` writes _RESULT.json.
+
+    Raises DriftRecError if it does, with that result.
+    """
+    with ExitStack() as context:
+        try:
+            if inside:
+                context.enter_context(inside)
+            return work()
+        except (KeyboardInterrupt, Interrupted):
+            return stopped(Exit.INTERRUPTED, None)  # before Ray is left, which takes longer than a stopped job may have
+        except DriftRecError as error:
+            error.result = stopped(Exit.REFUSED if isinstance(error, InvalidInput) else Exit.FAILED, str(error))
+            raise

@@ -25,7 +25,6 @@ from driftrec.errors import DriftRecError, Failed
 from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
-from pipeline.storage.local import LocalStore
 
 NOTE = "driftrec"  # name of the note in the file's footer
 BLANK = b"0" * 32  # stands where the seal will be
@@ -281,7 +280,7 @@ def sweep(
 
 def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept: bool) -> bool:
     last = name.rpartition("/")[2]
-    if isinstance(store, LocalStore) and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
+    if store.local and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
         return True
     if folder == FOLDER:
         return last.endswith(TRYING)

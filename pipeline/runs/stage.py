@@ -1,6 +1,5 @@
-"""What all stages share: a shard of compressed images in, a ledger part written last, a row of counts out.
-
-Plain Python, testable without Ray.
+"""What all stages share: a shard in, a ledger part written last, a row of counts out. Plain Python, testable without
+Ray.
 """
 
 import logging
@@ -8,13 +7,13 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import Annotated, TypedDict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Generic, TypedDict, TypeVar
 
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
-from pipeline.inputs.blocks import unreadable
+from pipeline.inputs.blocks import images_of, unreadable
 from pipeline.runs.crashes import Trial, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
@@ -23,6 +22,8 @@ from pipeline.storage.base import Store
 log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
+WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this process
+Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
 
 
 class Counts(TypedDict):
@@ -45,14 +46,9 @@ class Counts(TypedDict):
 SUMMARY = schema_of(Counts)
 
 
-def counts_of(shard: str, worker: str) -> Counts:
-    """Of a shard that nobody has worked on."""
-    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
-    return {**none, "shard": shard, "computed": False, "worker": worker, "begun": time.time()}
-
-
-class ShardStage:
-    """Works on shards, one a call; a shard with a ledger part is not computed again. Subclasses say what `rows` are.
+class Stage(Generic[Work]):
+    """Works on shards, one per call; a shard with a ledger part is not computed again. Subclasses say what
+    `rows` are, and take a shard apart.
 
     Args:
         store: OUTPUT.
@@ -73,12 +69,31 @@ class ShardStage:
         self.store, self.ledger, self.retry, self.repair = store, Ledger(store, schema), retry, repair
         self.watchdog = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
-    def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
-        """The part of one shard (a block of `pipeline.inputs.shards`), or of some of its images: after a death they
-        come one by one. Raises DriftRecError if the run cannot go on.
+    def shard_of(self, work: Work, /) -> str:
+        """The id of a shard."""
+        raise NotImplementedError
+
+    def rows(self, shard: str, work: Work, /) -> Sequence[Row]:
+        """The part of one shard, or of one of its images: after a death they come one by one. Raises DriftRecError if
+        the run cannot go on.
         """
+        raise NotImplementedError
+
+    def singly(self, work: Work, /) -> Iterator[tuple[str, Work]]:
+        """(key, image) of each image of a shard."""
+        raise NotImplementedError
+
+    def condemned(self, image: Work, reason: Reason, detail: str, /) -> Work:
+        """The image, which is not to be tried again."""
+        raise NotImplementedError
+
+    def problem(self, work: Work, /) -> str:
+        """Why the run cannot go on with this shard; "" if it can."""
+        return ""
+
+    def only(self, work: Work, older: Sequence[AnyRow], again: Collection[str]) -> Work:
+        """Of a shard with `older` rows the images that are done again."""
         raise NotImplementedError
 
     def begin(self, shard: str, again: Collection[str]) -> None:
@@ -87,36 +102,36 @@ class ShardStage:
     def end(self) -> None:
         """After the last rows of a shard, before its part is written. Raises as `rows` does."""
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, work: Work, /) -> pa.Table:
         """Work on one shard and write its part. Gives one row of SUMMARY.
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
         """
-        begun = time.perf_counter()
-        shard = table["shard"][0].as_py()
-        summary = counts_of(shard, self.worker)
+        begun, shard = time.perf_counter(), self.shard_of(work)
+        counts: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
+        counts = {**counts, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
         try:
-            summary = self._shard(summary, table)
+            counts = self._shard(counts, work)
         except DriftRecError as error:
-            summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        summary["seconds"] = time.perf_counter() - begun
-        return pa.Table.from_pylist([dict(summary)], schema=SUMMARY)
+            counts["error"], counts["full"] = str(error), isinstance(error, StorageFull)
+        counts["seconds"] = time.perf_counter() - begun
+        return pa.Table.from_pylist([dict(counts)], schema=SUMMARY)
 
-    def _shard(self, summary: Counts, table: pa.Table) -> Counts:
-        """The summary with what was done. Raises DriftRecError if the run cannot go on."""
+    def _shard(self, counts: Counts, work: Work) -> Counts:
+        """The counts with what was done. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
-        shard = summary["shard"]
+        shard = counts["shard"]
         older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
             older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
             again = keys_again(self.store, older, self.retry, self.repair)
             if not again:
-                return summary
-        if problem := unreadable(table):
+                return counts
+        if problem := self.problem(work):
             raise DriftRecError(problem)
-        rows = self._rows(shard, only(table, older, again) if older else table, again)
+        rows = self._rows(shard, self.only(work, older, again) if older else work, again)
         if older:
             self.ledger.replace(shard, renewed(older, rows, again))
         else:
@@ -126,34 +141,55 @@ class ShardStage:
         done = [row for row in rows if row["status"] == OK]
         pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
         nfe = sum(row.get("nfe") or 0 for row in done)
-        summary = {**summary, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
-        return {**summary, "computed": True, "pixels": pixels, "nfe": nfe}
+        counts = {**counts, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
+        return {**counts, "computed": True, "pixels": pixels, "nfe": nfe}
 
-    def _rows(self, shard: str, table: pa.Table, again: Collection[str]) -> list[Row]:
+    def _rows(self, shard: str, work: Work, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
         trial = Trial(self.store, shard, self.watchdog.limit_s)
         self.begin(shard, again)
         with self.watchdog.writing(trial.hung):
             if trial.first:
-                rows = list(self.rows(shard, table))
+                rows = list(self.rows(shard, work))
             else:
-                images = (table.slice(row, 1) for row in range(table.num_rows) if table["key"][row].is_valid)
-                rows = [row for image in images for row in self._alone(shard, image, trial)]
+                rows = [row for key, image in self.singly(work) for row in self._alone(shard, key, image, trial)]
         self.end()
         trial.end()
         return rows
 
-    def _alone(self, shard: str, image: pa.Table, trial: Trial) -> Sequence[Row]:
+    def _alone(self, shard: str, key: str, image: Work, trial: Trial) -> Sequence[Row]:
         """The rows of one image; without trying if it has ended workers before."""
-        key = image["key"][0].as_py()
         if verdict := trial.verdict(key):
-            for name, text in zip(("reason", "detail"), verdict, strict=True):
-                image = image.set_column(image.column_names.index(name), name, [[str(text)]])
-            return self.rows(shard, image)
+            return self.rows(shard, self.condemned(image, *verdict))
         trial.begin(key)
         rows = self.rows(shard, image)
         trial.done(key)
         return rows
+
+
+class ShardStage(Stage[pa.Table]):
+    """A stage that is given a shard's images, as a block of `pipeline.inputs.blocks`."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return super().__call__(images_of(table))
+
+    def shard_of(self, work: pa.Table) -> str:
+        return work["shard"][0].as_py()
+
+    def singly(self, work: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        keys = work["key"].to_pylist()
+        return ((key, work.slice(row, 1)) for row, key in enumerate(keys) if key is not None)
+
+    def condemned(self, image: pa.Table, reason: Reason, detail: str) -> pa.Table:
+        for name, text in (("reason", reason), ("detail", detail)):
+            image = image.set_column(image.column_names.index(name), name, [[str(text)]])
+        return image
+
+    def problem(self, work: pa.Table) -> str:
+        return unreadable(work)
+
+    def only(self, work: pa.Table, older: Sequence[AnyRow], again: Collection[str]) -> pa.Table:
+        return only(work, older, again)
 
 
 def explain(error: Exception) -> tuple[Reason, str]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import printable
-from pipeline.inputs.shards import open_parquet
+from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Answer, Exit
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, faults

@@ -7,15 +7,13 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
 from pipeline.cluster.graph import work_through
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
-from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Shard, files_of, rows_of
+from pipeline.inputs.shards import Shard, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
@@ -24,10 +22,10 @@ from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Result, Run, finish, open_run
 from pipeline.settings import Values
 from pipeline.storage import open_store
-from pipeline.survey.cost import estimate, find_model
+from pipeline.survey.cost import WholeSummary, estimate, find_model
 from pipeline.survey.graph import SurveyGraph
 from pipeline.survey.settings import COST_FIELDS, SurveySettings
-from pipeline.survey.stage import SCHEMA, SurveyShard
+from pipeline.survey.stage import SCHEMA, SurveyRow, SurveyShard
 from pipeline.survey.summary import reduce_ledger, summarize
 
 log = logging.getLogger(__name__)
@@ -77,12 +75,12 @@ def _attempt(
 ) -> Result:
     """Work, sums, reports."""
     if run.todo:
-        work_through(run, SurveyGraph.over(SurveyShard(settings, share, run.store)), settings.progress_s)
+        work_through(run, SurveyGraph(SurveyShard, (settings, share, run.store)), settings.progress_s)
     survey = reduce_ledger(run)
     examples = survey.examples(EXAMPLES)
     files = read_files({shard.id: shard for shard in run.listing.shards}, examples)
-    summary = summarize(run, survey, share)
-    summary["cost"] = estimate(settings, model, survey, [(row["key"], data) for row, data in files])
+    cost = estimate(settings, model, survey, [(row["key"], data) for row, data in files])
+    summary: WholeSummary = {**summarize(run, survey, share), "cost": cost}
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     result = finish(run, {name: summary[name] for name in ON_STDOUT if name in summary} | {"asked": asked})
     if settings.report:
@@ -91,8 +89,8 @@ def _attempt(
 
 
 def read_files(
-    shards: dict[str, Shard], rows: Sequence[tuple[str, dict[str, Any]]]
-) -> list[tuple[dict[str, Any], bytes]]:
+    shards: dict[str, Shard], rows: Sequence[tuple[str, SurveyRow]]
+) -> list[tuple[SurveyRow, bytes]]:
     """(row, bytes) of the files of these (shard, row) pairs, in their order; what is gone is left out."""
     wanted: dict[str, set[str]] = {}
     for shard, row in rows:
@@ -107,8 +105,4 @@ def read_files(
 
 
 def _files(shard: Shard, keys: set[str]) -> Iterator[tuple[str, bytes]]:
-    if shard.kind == "files":
-        names = {printable(name): name for name, _ in files_of(shard)}
-        yield from ((key, shard.store.read(names[key])) for key in sorted(keys & names.keys()))
-    else:
-        yield from ((row.key, bytes(row.data)) for row in rows_of(shard) if row.key in keys)
+    return ((row.key, bytes(row.data)) for row in rows_of(shard.narrowed(keys)) if row.key in keys and not row.reason)

@@ -31,11 +31,10 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
 from pipeline.runs import run
-from pipeline.runs.documents import read_result
-from pipeline.runs.ends import Answer
+from pipeline.runs.documents import put_result, read_result
+from pipeline.runs.ends import Answer, Exit, Interrupted, attempt
 from pipeline.runs.integrity import MISSING, Noted, noted
 from pipeline.runs.ledger import RESULT, Ledger
-from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, redact
@@ -50,6 +49,7 @@ from pipeline.train.worker import CARD, Outcome, Task, drawing_of, make_learner,
 
 log = logging.getLogger(__name__)
 
+JOB = "train"
 PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be used
 CLEANER = "PlacementGroupCleanerCallback"  # of Ray Train
 FOLLOW_S = 5.0  # seconds between two looks at the metrics
@@ -72,22 +72,17 @@ def run_train(settings: TrainSettings) -> Answer:
         return finished
     values = settings.model_dump(mode="json")
     task = Task(values, store, data.clean.shards, data.pairings, scored, trackers.environment())
-    with contextlib.ExitStack() as context:
-        try:
-            context.enter_context(connection.connected(partial(failed, store, started)))
-            check_shared(data.clean, store, settings.allow_local)
-            if initial and not checkpoints.latest(store):
-                checkpoints.put(store, initial.step, initial.data)
-            outcome = fit_through(settings, task, store, partial(interrupted, store, started))
-            check(outcome)
-        except (KeyboardInterrupt, Interrupted):
-            return interrupted(store, started)
-        except InvalidInput:
-            raise
-        except DriftRecError as error:
-            failed(store, started, str(error))
-            raise
-        return write_result(store, Exit.DONE, started, **summary(outcome, store))
+    stopped = partial(stop, store, started)
+
+    def work() -> Answer:
+        check_shared(data.clean, store, settings.allow_local)
+        if initial and not checkpoints.latest(store):
+            checkpoints.put(store, initial.step, initial.data)
+        outcome = fit_through(settings, task, store, partial(stopped, Exit.INTERRUPTED))
+        check(outcome)
+        return put_result(store, JOB, Exit.DONE, {"seconds": since(started), **summary(outcome, store)})
+
+    return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)))
 
 
 def plan_train(settings: TrainSettings) -> Answer:
@@ -103,7 +98,7 @@ def plan_train(settings: TrainSettings) -> Answer:
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
         "steps_done": mark.step if mark else 0,
     }
-    return dry_run("train", settings, data.clean, set(), **told)
+    return dry_run(JOB, settings, data.clean, set(), **told)
 
 
 @dataclass(frozen=True)
@@ -404,21 +399,13 @@ def summary(outcome: Outcome, store: Store) -> Trained:
     }
 
 
-def interrupted(store: Store, started: float) -> Answer:
-    """Write and return the result of a run that a signal ends."""
-    error = "interrupted; the same command goes on from the last checkpoint"
-    return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+def stop(store: Store, started: float, code: Exit, error: str | None = None) -> Answer:
+    """Write and return the result of a run that did not get through."""
+    if code == Exit.INTERRUPTED:
+        error = "interrupted; the same command goes on from the last checkpoint"
+    return put_result(store, JOB, code, {"seconds": since(started)}, error)
 
 
-def failed(store: Store, started: float, error: str) -> Answer:
-    """Write and return the result of a run that failed."""
-    return write_result(store, Exit.FAILED, started, error=error)
-
-
-def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> Answer:
-    """Write and return _RESULT.json."""
-    state = {Exit.DONE: "done", Exit.INTERRUPTED: "interrupted"}.get(code, "failed")
-    result = {"job": "train", "state": state, "interrupted": interrupted, "exit_code": int(code), "output": store.url}
-    result |= {"seconds": round(time.monotonic() - started, 2)} | more
-    store.put(RESULT, json.dumps(result, indent=2).encode())
-    return result
+def since(started: float) -> float:
+    """Seconds."""
+    return round(time.monotonic() - started, 2)

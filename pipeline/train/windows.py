@@ -23,12 +23,8 @@ from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
 from driftrec.random import generator_for
 from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
-from pipeline.inputs.pairing import Pairing, rows_of
-from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, read_shard
-from pipeline.runs.ledger import texts
-
-READ_ROWS = 16  # of a shard's table that are decoded before the next are looked at
+from pipeline.inputs.pairing import Pairing
+from pipeline.inputs.shards import Row, Shard, rows_of
 
 Pixels = NDArray[np.uint8]
 Pair = tuple[Tensor, Tensor]  # clean and damaged patches, (B, 3, size, size) uint8
@@ -75,13 +71,12 @@ def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing, pairing: P
     `pairing` the damaged patches are cut from what it finds.
     """
     rows: dict[str, list[Any]] = {name: [] for name in ("item", "key", "reason", "detail", "clean", "damaged")}
-    table = read_shard(shard)
-    pairs = pairing.find(texts(table, "key")) if pairing else [None] * len(table)
-    for start in range(0, len(table), READ_ROWS):
-        for image, partner in zip(rows_of(table.slice(start, READ_ROWS)), pairs[start:], strict=False):
-            drawn = (item, image.key, *_draw(image, partner, epoch, drawing))
-            for column, value in zip(rows.values(), drawn, strict=True):
-                column.append(value)
+    images = list(rows_of(shard))
+    partners = pairing.find([image.key for image in images]) if pairing else [None] * len(images)
+    for image, partner in zip(images, partners, strict=True):
+        drawn = (item, image.key, *_draw(image, partner, epoch, drawing))
+        for column, value in zip(rows.values(), drawn, strict=True):
+            column.append(value)
     if not rows["key"]:
         empty = (item, shard.name, Reason.empty, "no image in it", None, None)
         for column, value in zip(rows.values(), empty, strict=True):
