@@ -27,7 +27,7 @@ EVALUATIONS = (2, 3, 5, 8, 10, 20, 50, 100)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--process", nargs="+", default=["ouve", "tsdve", "cosve"], choices=list(PROCESSES))
-    parser.add_argument("--markdown", action="store_true", help="print tables for docs/samplers.md")
+    parser.add_argument("--markdown", action="store_true", help="print tables for docs/results/samplers.md")
     args = parser.parse_args()
     for name in args.process:
         show(PROCESSES[name](), args.markdown)
@@ -92,7 +92,8 @@ def error(process: Process, sampling: Sampling, calls: list[int] | None = None) 
     def noise(step: int) -> Tensor:  # noqa: ARG001
         return torch.randn(y.shape, generator=generator, dtype=y.dtype)
 
-    drawn = sampling.draw()(denoise, process, y, noise, sampling.times(process)) - y
+    settings = sampling.resolve({})
+    drawn = settings.draw()(denoise, process, y, noise, settings.times(process)) - y
     return (drawn[0].std(dim=(1, 2)) / SCALES).log().square().mean().sqrt().item()
 
 

@@ -29,28 +29,40 @@ def escaped(match: re.Match[str]) -> str:
 
 
 class Reason(StrEnum):
-    """Why an image has no output (the ledger's `reason`). The comments say what each means: what to do."""
+    """Why an image has no output (the ledger's `reason`); `meaning` says it to people, and what to do."""
 
-    empty = "empty"  # zero bytes: fetch the file again from its source
-    not_an_image = "not_an_image"  # no image format (HTML, text, ...): look at the file, leave it out
-    truncated = "truncated"  # a real image whose end is missing: fetch it again, the copy was cut
-    corrupt = "corrupt"  # a real image with broken data inside: find another copy
-    too_large = "too_large"  # more pixels or metadata than allowed: raise max_pixels if you trust the file
-    unsupported = "unsupported"  # sound, but of a kind that cannot yet be kept without loss: convert it first
-    unsafe_name = "unsafe_name"  # could write outside the output (.., absolute, control signs): rename it
-    duplicate_name = "duplicate_name"  # two inputs would share one output name: rename one of them
-    shard_incomplete = "shard_incomplete"  # the tar or Parquet around it was cut: fetch that shard again
-    timeout = "timeout"  # took longer than the limit: raise the limit or leave it out
-    crashed = "crashed"  # killed the worker on every try: report the file, leave it out
-    out_of_memory = "out_of_memory"  # did not fit in memory: a smaller batch or tile, or a larger machine
-    unreadable = "unreadable"  # storage did not deliver its bytes: check access, then retry these
-    implausible = "implausible"  # what the model made of it is no restoration: another model, or copy_failed keeps it
-    no_partner = "no_partner"  # evaluate, train: nothing of this key on the other side: complete the pair
-    size_mismatch = "size_mismatch"  # evaluate, train: the two sides have different sizes: make them the same
-    animated = "animated"  # several frames or pages, and the run skips such files: frames=first takes the first one
-    good_enough = "good_enough"  # skipped: a JPEG of the quality that skip_above names: raise it to have it restored
-    too_small = "too_small"  # train, evaluate: smaller than a patch or a metric's window: smaller patches, or leave it
-    internal = "internal"  # a defect of this program: report it with the row's detail
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> "Reason":
+        reason = str.__new__(cls, value)
+        reason._value_, reason.meaning = value, meaning
+        return reason
+
+    empty = "empty", "The file has no bytes. Fetch it again from its source."
+    not_an_image = "not_an_image", "No known image format, such as a saved web page. Look at the file; leave it out."
+    truncated = "truncated", "A real image whose end is missing. Fetch it again: the copy was cut."
+    corrupt = "corrupt", "A real image with broken data inside. Find another copy."
+    too_large = "too_large", "More pixels or layers than the limit. Raise max_pixels if the file is trusted."
+    unsupported = "unsupported", "A sound image of a kind that cannot be kept without loss. Convert it first."
+    unsafe_name = "unsafe_name", "The name could write outside the output. Rename it."
+    duplicate_name = "duplicate_name", "Another input has the same output name. Rename one of them."
+    shard_incomplete = "shard_incomplete", "The tar or Parquet file around it was cut. Fetch that file again."
+    timeout = "timeout", "It took longer than the limit. Raise the limit or leave it out."
+    crashed = "crashed", "It ended its worker on every try. Report the file; leave it out."
+    out_of_memory = "out_of_memory", "It did not fit in memory. Use a smaller batch, or a larger machine."
+    unreadable = "unreadable", "Storage did not deliver it. Check access, then run again."
+    implausible = "implausible", "What the model made of it is no restoration. Check the model; copy_failed keeps it."
+    no_partner = "no_partner", "It has no counterpart of the same key. Complete the pair."
+    size_mismatch = "size_mismatch", "The two sides differ in size. Make them the same."
+    animated = "animated", "Several frames or pages, and frames=skip. With frames=first the first one is restored."
+    good_enough = "good_enough", "A JPEG of the quality of skip_above or more, without older damage. Nothing to do."
+    too_small = "too_small", "Smaller than a training patch or a metric's window. Take smaller patches; leave it out."
+    internal = "internal", "A defect of this program. Report it with the detail below."
+
+
+def meaning_of(reason: str) -> str:
+    """Of a reason as a ledger has it; "" for one that is not of this version."""
+    return Reason[reason].meaning if reason in Reason.__members__ else ""
 
 
 class DriftRecError(Exception):

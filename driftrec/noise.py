@@ -1,17 +1,17 @@
 """Noise that belongs to an image: a function of (seed, key, sample, step, pixel position), never of batch, tile,
 worker or order.
 
-Each block of 64x64 pixels at an absolute position has its own stream of a counter-based generator (Philox, Salmon et
-al. 2011), so any region of an image can be drawn alone and fits its neighbours.
+Each block of 64x64 pixels at an absolute position has its own stream of a counter-based generator, so any region of an
+image can be drawn alone and fits its neighbours.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from driftrec.random import philox_key
 
 BLOCK = 64  # side of a block, pixels
 
@@ -33,14 +33,14 @@ def gaussian(
     """
     rows = range(top // BLOCK, -(-(top + height) // BLOCK))
     columns = range(left // BLOCK, -(-(left + width) // BLOCK))
-    philox_key = int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:16], "little")
-    blocks = [[_block(philox_key, (sample << 32) + step, row, column, channels) for column in columns] for row in rows]
+    stream = philox_key(seed, key)
+    blocks = [[_block(stream, (sample << 32) + step, row, column, channels) for column in columns] for row in rows]
     whole = np.concatenate([np.concatenate(line, axis=2) for line in blocks], axis=1)
     y, x = top - rows.start * BLOCK, left - columns.start * BLOCK
     return torch.from_numpy(np.ascontiguousarray(whole[:, y : y + height, x : x + width]))
 
 
-def _block(philox_key: int, step: int, row: int, column: int, channels: int) -> np.ndarray:
+def _block(stream: int, step: int, row: int, column: int, channels: int) -> np.ndarray:
     counter = np.array([0, step, row, column], dtype=np.uint64)  # the first word counts the draws
-    generator = np.random.Generator(np.random.Philox(key=philox_key, counter=counter))
+    generator = np.random.Generator(np.random.Philox(key=stream, counter=counter))
     return generator.standard_normal((channels, BLOCK, BLOCK), dtype=np.float32)

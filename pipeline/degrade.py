@@ -22,9 +22,10 @@ from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards
+from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import IMAGES, OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
-from pipeline.runs.run import Result, Run, finish, open_run
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.settling import WRITE
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
@@ -56,7 +57,7 @@ SCHEMA = schema_of(DegradeRow)
 
 
 class DegradeShard(ShardStage):
-    """Damages the images of shards, one shard a call.
+    """Damages the images of shards, one shard per call.
 
     Args:
         settings: of the run.

@@ -13,9 +13,10 @@ from typing import Any
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
+from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import Result, Run, check_output, earlier_result, plan, stop, with_file
+from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
 from pipeline.settings import Settings
 from pipeline.storage import open_store
 

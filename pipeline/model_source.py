@@ -4,23 +4,20 @@ A model is an embedded one ("tiny"), a path that every node sees, a URL, "identi
 path or URL of FBCNN's public weights.
 """
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from driftrec.diffusion.process import Process
 from driftrec.errors import DriftRecError, InvalidInput
-from driftrec.urls import split
-from pipeline.storage import open_store
+from driftrec.models.checkpoint import embedded
+from driftrec.restoration.options import Resolved, Sampling
+from driftrec.restoration.restorer import FBCNN, Restorer
+from pipeline.storage import locate
 from pipeline.storage.base import StorageError, Store, redact
-
-if TYPE_CHECKING:
-    from driftrec.diffusion.process import Process
-    from driftrec.restoration.options import Sampling
-    from driftrec.restoration.restorer import Restorer
+from pipeline.storage.file import local_copy
 
 IDENTITY = "identity"
-FBCNN = "fbcnn:"
 
 
 @dataclass(frozen=True)
@@ -30,18 +27,20 @@ class Weights:
     source: str  # as given, without credentials
     sha256: str  # of the file; "identity" for none
     recommended: dict[str, Any] = field(default_factory=dict)  # sampling settings that the file recommends
-    process: "Process | None" = None  # what is sampled; None for models that are not
+    process: Process | None = None  # what is sampled; None for models that are not
     remote: tuple[Store, str] | None = None  # store and name where the source is a URL
 
-    def check(self, sampling: "Sampling") -> None:
-        """Raises InvalidInput if the model cannot be sampled so. `sampling` is resolved."""
+    def resolve(self, sampling: Sampling) -> Resolved:
+        """With what the file recommends where nothing is said. Raises InvalidInput if it cannot be sampled so."""
         try:
+            resolved = sampling.resolve(self.recommended)
             if self.process:
-                sampling.check(self.process)
+                resolved.check(self.process)
         except ValueError as error:
             raise InvalidInput(f"model {self.source}: {error}") from None
+        return resolved
 
-    def load(self, device: str | None = None) -> "Restorer":
+    def load(self, device: str | None = None) -> Restorer:
         """A Restorer with these weights. Raises DriftRecError if they are others than when the run began."""
         restorer = _load(self.source, self.remote, device)
         if restorer.fingerprint != self.sha256:
@@ -54,10 +53,7 @@ class Weights:
 
 def find(source: str) -> Weights:
     """The weights behind `model`, opened and checked once. Raises InvalidInput that names what is wrong with them."""
-    remote = None
-    if "://" in source:
-        parent, name = split(source.removeprefix(FBCNN))
-        remote = (open_store(parent), name)
+    remote = locate(source.removeprefix(FBCNN)) if "://" in source else None
     try:
         restorer = _load(source, remote, device="cpu")
     except StorageError as error:
@@ -68,23 +64,16 @@ def find(source: str) -> Weights:
 
 def _absolute(source: str) -> str:
     """A path that means the same file to workers, which have another current folder; a name stays a name."""
-    from driftrec.models.checkpoint import embedded
-
     if source in (IDENTITY, *embedded()):
         return source
     path = source.removeprefix(FBCNN)
     return source.removesuffix(path) + str(Path(path).absolute())
 
 
-def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> "Restorer":
-    from driftrec.restoration.restorer import Restorer  # brings PyTorch
-
+def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> Restorer:
     if source == IDENTITY:
         return Restorer.identity()
     if remote is None:
         return Restorer.from_pretrained(source, device)
-    store, name = remote
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(name.partition("?")[0]).name
-        path.write_bytes(store.read(name))
+    with local_copy(*remote) as path:
         return Restorer.from_pretrained((FBCNN if source.startswith(FBCNN) else "") + str(path), device)

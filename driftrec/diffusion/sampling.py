@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,14 +25,6 @@ Noise = Callable[[int], Tensor]
 Spacing = Literal["true", "authors"]
 
 
-class Sampler(Protocol):
-    """What every sampler looks like; its own options have defaults."""
-
-    def __call__(
-        self, denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None
-    ) -> Tensor: ...
-
-
 def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None) -> Tensor:
     """x at times[0], x0 being guessed: by default as the JPEG, which costs nothing at t = 1, where x0 is (nearly)
     forgotten.
@@ -42,12 +34,7 @@ def start_state(process: Process, y: Tensor, noise: Noise, times: Tensor, guess:
 
 
 def multistep(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     eta: float = 0.0,
     order: int = 2,
 ) -> Tensor:
@@ -83,18 +70,13 @@ def multistep(
 
 
 def euler_maruyama(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     spacing: Spacing = "true",
     corrector_steps: int = 0,
     corrector_ratio: float = 0.5,
     denoise_last: bool = False,
 ) -> Tensor:
-    """The reverse SDE (eq. 2), dx = [drift - g^2 score] dt + g dw: an evaluation a step, the last without fresh
+    """The reverse SDE (eq. 2), dx = [drift - g^2 score] dt + g dw: one evaluation per step, the last without fresh
     noise.
 
     spacing "true" steps between the times; "authors" takes a step of -1/N at each of the N times, as their code does.
@@ -118,15 +100,10 @@ def euler_maruyama(
 
 
 def euler_heun(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     denoise_last: bool = False,
 ) -> Tensor:
-    """Heun's second order for the reverse SDE: two evaluations a step. The noise is additive, so the same kick serves
+    """Heun's second order for the reverse SDE: two evaluations per step. The noise is additive, so the same kick serves
     both.
     """
     diffusion = check_diffusion(process)
@@ -147,12 +124,7 @@ def euler_heun(
 
 
 def probability_flow(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     tolerance: float = 1e-2,
     denoise_last: bool = False,
 ) -> Tensor:
@@ -256,7 +228,7 @@ def _steps(times: Tensor, spacing: Spacing) -> Iterator[tuple[Tensor, Tensor]]:
 class Method:
     """A sampler with the grid that suits it."""
 
-    sample: Callable[..., Tensor]  # a Sampler, and its options
+    sample: Callable[..., Tensor]  # of the signature above, and options that have defaults
     options: tuple[str, ...]  # names of them
     grid: str
     t_eps: float  # last time

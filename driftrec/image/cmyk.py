@@ -3,7 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 from PIL import Image, ImageCms
@@ -31,7 +31,7 @@ def to_srgb(icc: bytes | None) -> ToSrgb:
     except (ImageCms.PyCMSError, OSError):  # broken, or of another colour space
         return ToSrgb(_by_formula, "CMYK whose ICC profile cannot be used, converted by formula", None)
     note = "CMYK converted to sRGB by its ICC profile, relative colorimetric"
-    return ToSrgb(partial(_applied, transform), note, srgb_profile())
+    return ToSrgb(transform.apply, note, srgb_profile())
 
 
 @cache
@@ -49,9 +49,3 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 def _by_formula(image: Image.Image) -> Image.Image:
     """R = (1 - C) (1 - K), likewise G and B: Pillow's plain conversion."""
     return image.convert("RGB")
-
-
-def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
-    converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None, "only a conversion in place gives none"
-    return converted

@@ -41,8 +41,8 @@ UNNAMED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 TOGETHER = 1  # the samples of a pixel
 
 PAGES = 8  # of a file that are looked at for a second picture
-NATIVE, OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")  # Pillow's names of byte orders
-LOW = {"L": "B", "B": "L", "N": OTHER}  # what makes Pillow's decoders take the low bytes for the high ones
+# What makes Pillow's decoders take the low bytes for the high ones, by its names of byte orders.
+LOW = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def check(image: TiffImageFile, data: bytes) -> None:

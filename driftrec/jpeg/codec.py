@@ -19,13 +19,22 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from driftrec.errors import InvalidInput
 
+LUMA = (0.299, 0.587, 0.114)  # JFIF 1.02, as ITU-R BT.601, full range
 TO_YCC = np.array(  # JFIF 1.02: Y, Cb and Cr, the latter two without their offset of 128
-    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
+    [LUMA, [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]], np.float32
 )
 TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)
 ImageOrArray = TypeVar("ImageOrArray", Image.Image, NDArray[np.uint8])
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # those Pillow can write
+
+
+def middle(shape: tuple[int, ...], side: int, grid: int = 8) -> tuple[slice, slice]:
+    """The middle (rows, columns) of an image (H, W, ...) as a file stores it: no longer than `side` pixels, and
+    beginning at a corner of its JPEG grid.
+    """
+    top, left = (max(0, length - side) // (2 * grid) * grid for length in shape[:2])
+    return slice(top, top + side), slice(left, left + side)
 
 
 def degrade(image: ImageOrArray, quality: int, subsampling: str = "4:2:0") -> ImageOrArray:

@@ -18,7 +18,7 @@ many blocks that differ, the coefficients lie on multiples of the steps, more of
 "Exposing digital forgeries from JPEG ghosts", IEEE TIFS 2009).
 
 Neither sees a first compression whose steps are fine beside the second's, one with the same tables on the same grid, or
-one before the image was resized. How often which is seen stands in docs/survey.md.
+one before the image was resized. How often which is seen stands in docs/results/survey.md.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from scipy.fft import dctn
 from scipy.special import ndtr
 
+from driftrec.jpeg.codec import middle
 from driftrec.jpeg.headers import ZIGZAG, Table, inspect, standard_tables
-from driftrec.jpeg.older_blocks import middle, suspected
+from driftrec.jpeg.older_blocks import middle_luma, suspected
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -133,7 +134,7 @@ def older_quality(stored: NDArray[Any], table: Table, quality: int) -> int | Non
     """
     if not suspected(stored, quality):
         return None
-    found = earlier(middle(stored), table)
+    found = earlier(middle_luma(stored), table)
     return found.certain if found and found.certain and found.certain < quality else None
 
 
@@ -149,8 +150,7 @@ def earlier(luma: Array, table: Table) -> Earlier | None:
     """
     if min(luma.shape) < LEAST or min(table) < 1:
         return None
-    top, left = (max(0, side - WINDOW) // 16 * 8 for side in luma.shape)
-    window = luma[top : top + WINDOW, left : left + WINDOW] - np.float32(128)
+    window = luma[middle(luma.shape, WINDOW)] - np.float32(128)
     shifted, quality, offset = _shifted(window, table)
     looks = {
         "aligned": (*_aligned(window, table), (0, 0)),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from driftrec.jpeg.codec import TO_YCC
+from driftrec.jpeg.codec import TO_YCC, middle
 
 Array = NDArray[np.float32]
 
@@ -37,16 +37,15 @@ def suspected(stored: NDArray[Any], quality: int) -> bool:
     """
     if quality < LEAST_QUALITY or min(stored.shape[:2]) < LEAST:
         return False
-    luma = middle(stored)
+    luma = middle_luma(stored)
     own, phase, period = np.mean([_grid(luma), _grid(luma.T)], axis=0)
     own -= 0.008 * max(0, 90 - quality)
     return bool(own > OWN_LIMIT or phase > PHASE_LIMIT or period > PERIOD_LIMIT)
 
 
-def middle(stored: NDArray[Any]) -> Array:
+def middle_luma(stored: NDArray[Any]) -> Array:
     """Luma of what `suspected` looks at: at most 1024 pixels a side, beginning at a corner of the grid."""
-    top, left = (max(0, side - WINDOW) // 16 * 8 for side in stored.shape[:2])
-    window = stored[top : top + WINDOW, left : left + WINDOW].astype(np.float32)
+    window = stored[middle(stored.shape, WINDOW)].astype(np.float32)
     return window if window.ndim == 2 else window @ TO_YCC[0]
 
 

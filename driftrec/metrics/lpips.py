@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from driftrec.metrics.planes import check_pair
-from driftrec.metrics.weights import read_weights
-from driftrec.models.tensors import check_weights
+from driftrec.models.tensors import fitting, read
 
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,10 +56,9 @@ def lpips_network(backbone: str, calibrated: bool) -> nn.Module:
 
 def fill_backbone(network: nn.Module, path: Path) -> None:
     """Loads torchvision's `features` into the package's slices. Raises InvalidInput where they do not fit."""
-    backbone = network.net
-    assert isinstance(backbone, nn.Module)
+    backbone = network.get_submodule("net")
     slices = backbone.state_dict()
     torchvisions = {name: "features." + name.partition(".")[2] for name in slices}  # slice2.3.weight: features.3.weight
-    found = {name: value for name, value in read_weights(path).items() if name.startswith("features.")}
-    check_weights(path, found, {torchvisions[name]: value for name, value in slices.items()})
+    found = {name: value for name, value in read(path).items() if name.startswith("features.")}
+    found = fitting(path, found, {torchvisions[name]: value for name, value in slices.items()})
     backbone.load_state_dict({name: found[torchvisions[name]] for name in slices})

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, full range, as JPEG (JFIF) uses it
+from driftrec.jpeg.codec import LUMA
 
 
 def check_image(image: Tensor) -> Tensor:

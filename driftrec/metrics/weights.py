@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from driftrec.errors import InvalidInput
-from driftrec.models.tensors import check_weights
+from driftrec.models.tensors import fitting, read
 
 
 @dataclass(frozen=True)
@@ -83,28 +80,7 @@ def find_weights(name: str, given: Mapping[str, str]) -> Path:
     )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, from safetensors or PyTorch's format; no code inside a pickle runs.
-
-    Raises InvalidInput where it holds anything else.
-    """
-    try:
-        weights = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput(f"{path}: no weights can be read from it ({reason}); fetch it again") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InvalidInput(f"{path}: holds something else than tensors by name; give a state dict")
-    return weights
-
-
 def fill(network: nn.Module, path: Path) -> None:
     """Loads a file's weights into a network and makes it ready to use. Raises InvalidInput where they do not fit."""
-    weights = read_weights(path)
-    check_weights(path, weights, network.state_dict())
-    network.load_state_dict(weights)
+    network.load_state_dict(fitting(path, read(path), network.state_dict()))
     network.eval().requires_grad_(False)

@@ -26,7 +26,8 @@ from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.models import download, lightning
-from driftrec.models.tensors import LARGEST, check_shapes, check_weights
+from driftrec.models.pickles import is_pickle, unreadable
+from driftrec.models.tensors import LARGEST, check_shapes, file_sha256, fitting
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig, config_from_dict, parameter_count
 from driftrec.urls import holds_credentials
 
@@ -35,10 +36,9 @@ HEADER = "driftrec"
 EXACT = "embedding.frequencies"  # always stored in float32: rounded, the highest are off by a part of a radian
 DTYPES = ("F32", "BF16", "F16")
 LONGEST_HEADER = 2**22  # bytes, of the whole safetensors header, the card included
+RECOMMENDED = ("steps", "fidelity", "start")  # settings of a restore that a file may recommend
 MOST_STEPS = 10_000
 EMBEDDED = Path(__file__).parent
-# torch.save (zip or legacy), plain pickles
-PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Checkpoint:
     """A denoiser read from a file, and what the file says of it."""
 
     denoiser: Denoiser
-    # recommended defaults, e.g. {"steps": 8, "fidelity": 0.5}
-    sampling: dict[str, Any] = field(default_factory=dict[str, Any])
+    sampling: dict[str, Any] = field(default_factory=dict[str, Any])  # what it recommends, of RECOMMENDED
     card: dict[str, Any] = field(default_factory=dict[str, Any])  # on what and for how long it was trained
     sha256: str = ""  # of the file
 
@@ -105,8 +104,8 @@ def load(path: str | Path) -> Checkpoint:
             expected = NCSNpp(config).state_dict()
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             _check_tensors(path, file, expected)
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        check_weights(path, tensors, expected, LARGEST)
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = fitting(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
         told = bounds.one_line(error)
@@ -157,12 +156,6 @@ def resolve(source: str | Path) -> Path:
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _described(header: dict[str, Any]) -> tuple[NetworkConfig, Callable[[], Denoiser]]:
     """The network's shape, and how to make the denoiser. Raises ValueError or KeyError; nothing large is made yet."""
     config = config_from_dict(bounds.mapping("network", header["network"]))
@@ -194,7 +187,7 @@ def _process(name: object, settings: dict[str, Any]) -> Process:
 
 def _check_sampling(sampling: dict[str, Any]) -> None:
     for name, value in sampling.items():
-        bounds.choice("sampling setting", name, ("steps", "fidelity", "start"))
+        bounds.choice("sampling setting", name, RECOMMENDED)
         if name == "steps":
             bounds.integer(name, value, 1, MOST_STEPS)
         else:
@@ -222,9 +215,7 @@ def _check_output(path: Path, denoiser: Denoiser) -> None:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(PICKLE_MAGIC):
+    if is_pickle(path):
         raise InvalidInput(
             f"{path}: this is a pickle (a PyTorch .pt or .ckpt file), which could run code and is never opened; "
             "use a .safetensors file"
@@ -241,8 +232,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             metadata: dict[str, str] = file.metadata() or {}
         header = bounds.mapping(HEADER, bounds.parse(metadata[HEADER]))
     except SafetensorError as error:
-        told = bounds.one_line(error)
-        raise InvalidInput(f"{path}: not a whole safetensors file ({told}); fetch it again") from error
+        raise unreadable(path, error) from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
             f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {bounds.one_line(error)}"

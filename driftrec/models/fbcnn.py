@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from driftrec.errors import InvalidInput
-from driftrec.models.checkpoint import PICKLE_MAGIC, file_sha256
-from driftrec.models.pickles import check_file, check_tensors
-from driftrec.models.tensors import check_shapes, check_weights
+from driftrec.jpeg.codec import LUMA
+from driftrec.models import tensors as tensor_files
 from driftrec.networks.ncsnpp import conv3x3, pad_to_multiple
 
 WIDTHS = (64, 128, 256, 512)  # channels at 1, 1/2, 1/4 and 1/8 of the resolution
 BLOCKS = 4  # residual blocks a stage
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JFIF
 
 
 class FBCNN(nn.Module):
@@ -140,28 +137,8 @@ def load(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise InvalidInput(f"FBCNN weights {str(path)!r}: no such file; give the path of fbcnn_color.pth as fbcnn:PATH")
-    tensors = _read(path)
+    tensors = tensor_files.read(path)
     with torch.device("meta"):
         network = FBCNN(colours=1 if tensors.get("m_head.weight", torch.empty(0)).shape[1:2] == (1,) else 3)
-    expected = network.state_dict()
-    check_shapes(path, {name: tuple(value.shape) for name, value in tensors.items()}, expected)
-    tensors = {name: value.float() for name, value in tensors.items()}
-    check_weights(path, tensors, expected)
-    network.load_state_dict(tensors, assign=True)
-    return Weights(network.eval().requires_grad_(False), file_sha256(path))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, as they are. What it is, its first bytes tell, not its name."""
-    with path.open("rb") as file:
-        is_pickle = file.read(4).startswith(PICKLE_MAGIC)
-    try:
-        if is_pickle:
-            check_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True) if is_pickle else load_file(path)
-    except Exception as error:  # a broken pickle raises anything
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidInput(f"{path}: not a whole file of tensors alone ({reason}); fetch it again") from error
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path}: holds more than named tensors; give the file of the weights alone")
-    return check_tensors(path, found)
+    network.load_state_dict(tensor_files.fitting(path, tensors, network.state_dict()), assign=True)
+    return Weights(network.eval().requires_grad_(False), tensor_files.file_sha256(path))

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from driftrec import bounds
 from driftrec.diffusion.baselines import Regression
@@ -26,8 +25,8 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
-from driftrec.models.pickles import check_file, check_tensors
-from driftrec.models.tensors import LARGEST, check_shapes, check_weights
+from driftrec.models.pickles import unpickle
+from driftrec.models.tensors import LARGEST, fitting, named
 from driftrec.networks.ncsnpp import NCSNpp, NetworkConfig
 
 PROCESSES = {"ouve": OUVE, "t2ve": TSDVE, "cosve": CosVE}  # by their names
@@ -80,7 +79,7 @@ def read(path: str | Path) -> Imported:
     The moving averages are taken where the file has them. Raises InvalidInput naming the file and what is wrong.
     """
     path = Path(path)
-    content = _unpickle(path)
+    content = _content(path)
     settings = _settings(path, content)
     conditional = "discriminative_mode" not in settings  # what tells their two models apart
     try:
@@ -116,9 +115,7 @@ def convert(path: Path, weights: dict[str, Tensor], network: NCSNpp) -> dict[str
     ours = network.state_dict()
     table = {theirs: name for theirs, name in names(network.config) if name in ours}
     expected = {theirs: ours[name][:, :, 0, 0].T if _is_dense(theirs) else ours[name] for theirs, name in table.items()}
-    check_shapes(path, {name: tuple(value.shape) for name, value in weights.items()}, expected)
-    weights = {name: value.float() for name, value in weights.items()}
-    check_weights(path, weights, expected, LARGEST)
+    weights = fitting(path, weights, expected, LARGEST)
     state = {table[theirs]: v.T[:, :, None, None] if _is_dense(theirs) else v for theirs, v in weights.items()}
     if network.config.conditional:
         state |= {name: -state[name] for name in ("output.weight", "output.bias")}
@@ -176,26 +173,17 @@ def is_harmless(name: str) -> bool:
     return name in ("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath") or name.startswith(packages)
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
+def _stand_in(name: str) -> type | None:
+    """What takes a class's place; None for one that must not be in such a file."""
+    if not is_harmless(name):
+        return None
+    return dict if name.endswith(".AttributeDict") else StandIn
+
+
+def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; give the path of a .ckpt file of the authors' implementation")
-    try:
-        check_file(path)
-        unknown = sorted(get_unsafe_globals_in_checkpoint(path))
-    except Exception as error:  # a file that is none, cut or hostile raises anything
-        raise _unreadable(path, error) from error
-    refused = [name for name in unknown if not is_harmless(name)]
-    if refused:
-        raise InvalidInput(
-            f"{path}: refused, because its pickle names {', '.join(refused[:3])}, which could run code; nothing of it "
-            "was run. Take a file from a source that you trust, with weights and plain settings alone"
-        )
-    stand_ins: list[Any] = [(dict if name.endswith(".AttributeDict") else StandIn, name) for name in unknown]
-    try:
-        with safe_globals(stand_ins):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    content = unpickle(path, _stand_in)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise InvalidInput(f"{path}: not a Lightning checkpoint: it has no state_dict")
     return content
@@ -203,11 +191,6 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 2**63
-
-
-def _unreadable(path: Path, error: Exception) -> InvalidInput:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return InvalidInput(f"{path}: not a whole checkpoint of PyTorch Lightning ({reason}); fetch it again")
 
 
 def _settings(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -246,4 +229,4 @@ def _weights(path: Path, content: dict[str, Any]) -> tuple[dict[str, Tensor], bo
         if not fitting:
             raise InvalidInput(f"{path}: its {len(averages)} moving averages do not fit its {len(weights)} weights")
         weights |= zip(fitting[0], averages, strict=True)
-    return check_tensors(path, weights), ema is not None
+    return named(path, weights), ema is not None

@@ -1,5 +1,5 @@
-"""PyTorch's own files (zip, or older), looked through before PyTorch reads them: what they would unpack to, how deep
-they are nested, what they call. Knows no model; nothing of a file is executed here.
+"""PyTorch's own files (zip, or older): looked through before PyTorch reads them, for what they would unpack to, how
+deep they are nested and what they call. Knows no model; nothing of a file is executed.
 
 PyTorch's restricted unpickler runs no foreign code, but it does what it is told with lengths, and a tuple of tuples of
 tuples as the key of a mapping ends the process.
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from torch import Tensor, strided
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from driftrec import bounds
 from driftrec.bounds import MOST_BYTES
 from driftrec.errors import InvalidInput
 
 ZIP = b"PK\x03\x04"
+MAGIC = (ZIP, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # of all that torch.save and pickle write
 MOST_MEMBERS = 100_000  # of a zip: one a tensor
 MOST_PICKLED = 2**26  # bytes of one pickle, tensors apart
 MOST_OPCODES = 300_000  # of one pickle; about 35 a tensor
@@ -29,7 +31,47 @@ TAKE_LENGTHS = ("bytearray",)  # what fills as much memory as it is told
 Nesting = tuple[int, int]  # (depth, count) of a tuple, (0, 1) of all else
 
 
-def check_file(path: Path) -> None:
+def is_pickle(path: Path) -> bool:
+    """By its first bytes, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(len(ZIP)).startswith(MAGIC)
+
+
+def unpickle(path: Path, stand_in: Callable[[str], type | None] | None = None) -> Any:
+    """What a file holds; tensors and containers alone.
+
+    Args:
+        path: of the file.
+        stand_in: for files with more in them than is wanted, whose tensors then stay on disk until they are used:
+            what takes the place of the class of this name; None to refuse it.
+
+    Raises InvalidInput naming the file and what is wrong with it.
+    """
+    try:
+        _check_file(path)
+        unknown = sorted(get_unsafe_globals_in_checkpoint(path)) if stand_in else []
+    except Exception as error:  # a file that is none, cut or hostile raises anything
+        raise unreadable(path, error) from error
+    stand_ins = [(made, name) for name in unknown if stand_in and (made := stand_in(name))]
+    if refused := sorted({*unknown} - {name for _, name in stand_ins}):
+        raise InvalidInput(
+            f"{path}: refused, because its pickle names {', '.join(refused[:3])}, which could run code; nothing of it "
+            "was run. Take a file from a source that you trust, with weights and plain settings alone"
+        )
+    try:
+        with safe_globals([*stand_ins]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=stand_in is not None)
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InvalidInput:
+    """Of a file of weights in any format."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return InvalidInput(f"{path}: not a whole file of weights ({reason}); fetch it again")
+
+
+def _check_file(path: Path) -> None:
     """Raise ValueError, or what a broken file raises, unless PyTorch's restricted unpickler may be let loose on it."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
@@ -40,26 +82,6 @@ def check_file(path: Path) -> None:
         file.seek(0)
         for _ in range(PICKLES):
             _check_pickle(file)
-
-
-def check_tensors(path: Path, named: dict[Any, Any]) -> dict[str, Tensor]:
-    """The same mapping, if its names are names and its tensors plain ones of numbers. Raises InvalidInput."""
-    odd = [
-        " ".join(name[:100].split()) if isinstance(name, str) else bounds.shown(name)
-        for name, value in named.items()
-        if not isinstance(name, str) or not _is_plain(value)
-    ]
-    if odd:
-        told = f"{path}: holds more than named tensors of numbers, not a tensor: {', '.join(odd[:3])}"
-        raise InvalidInput(f"{told}; give the file of the weights alone")
-    return named
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor whose numbers lie in memory."""
-    if not isinstance(value, Tensor):
-        return False
-    return value.layout == strided and value.device.type == "cpu" and value.dtype.is_floating_point
 
 
 def _check_zip(path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JFIF
+from driftrec.jpeg.codec import LUMA
+
 SIDE, STEP = 8, 2  # pixels of a block, and from one to the next
 REACH = SIDE - STEP
 GAIN = 8.0  # what a threshold takes away is small beside the pixels: in the network's input it shall not be

@@ -15,7 +15,7 @@ from driftrec.restoration.guard import Change
 from driftrec.restoration.tiling import Canvas
 
 if TYPE_CHECKING:
-    from driftrec.restoration.options import Plan, Sampling
+    from driftrec.restoration.options import Plan, Resolved
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Restored:
 
     picture: Picture
     nfe: int  # evaluations of the network for this image
-    sampling: Sampling | None = None  # what it took, resolved; None without a network
+    sampling: Resolved | None = None  # what it took; None without a network
     strength: float = 1.0  # share of the network's change that was applied
     change: Change | None = None  # what the network proposed; None where it was not asked
 

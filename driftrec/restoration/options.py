@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, get_args
 
@@ -14,11 +14,10 @@ from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
 from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
 from driftrec.image import Picture
+from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.restoration import adaptive
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.tiling import check_side
-
-DEFAULTS = {"steps": 8, "fidelity": 0.0, "start": 1.0}  # of Sampling, for a model that recommends nothing
 
 # Fields of Sampling by their kind.
 WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
@@ -59,17 +58,17 @@ def _word(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an image is restored. None means what the model's file recommends, or else the sampler's own default.
+    """How an image is to be restored, as a user says it. None in `steps`, `fidelity` or `start` means what the model's
+    file recommends, in `t_eps` or `grid` the sampler's own.
 
     Numbers are kept in one kind each, however they are given: they are written into outputs.
     """
 
     sampler: str = "multistep"  # a key of SAMPLERS
-    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation a step
+    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation per step
     samples: int = 1  # posterior samples that are averaged
-    fidelity: float | None = (
-        None  # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
-    )
+    # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
+    fidelity: float | None = None
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
     tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
@@ -99,8 +98,9 @@ class Sampling:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.fidelity is not None and not 0 <= self.fidelity <= 1:
             raise ValueError(f"fidelity must be in 0..1, got {self.fidelity}")
-        if not 0 < self._t_eps < self._start <= 1:
-            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._t_eps}, start = {self._start}")
+        start = 1.0 if self.start is None else self.start
+        if not 0 < self._last < start <= 1:
+            raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._last}, start = {start}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
         if self.corrector_steps < 0 or not self.corrector_ratio > 0:
@@ -119,23 +119,28 @@ class Sampling:
                     object.__setattr__(self, name, plain(name, value))
 
     @property
-    def _t_eps(self) -> float:
+    def _last(self) -> float:
+        """The time to end at."""
         return self.t_eps if self.t_eps is not None else SAMPLERS[self.sampler].t_eps
 
-    @property
-    def _start(self) -> float:
-        return DEFAULTS["start"] if self.start is None else self.start
+    def resolve(self, recommended: Mapping[str, Any]) -> Resolved:
+        """With what a model recommends where nothing is said."""
+        said: dict[str, Any] = {n: v for n, v in asdict(self).items() if v is not None or n not in RECOMMENDED}
+        return Resolved(**{**recommended, **said})
 
-    def resolve(self, recommended: dict[str, Any]) -> Sampling:
-        """Steps, fidelity and start replaced, where None, by the model's recommendation, or else by DEFAULTS."""
-        wanted = {name: recommended.get(name, value) for name, value in DEFAULTS.items() if getattr(self, name) is None}
-        return replace(self, **wanted)
+
+@dataclass(frozen=True)
+class Resolved(Sampling):
+    """How an image is restored: nothing is left to the model, and these are for one that recommends nothing."""
+
+    steps: int = 8
+    fidelity: float = 0.0
+    start: float = 1.0
 
     def adapted(self, picture: Picture, process: Process) -> Plan:
         """What suits a picture."""
         if not self.adaptive or not (picture.quality or picture.source_format):  # an array says nothing
             return Plan(self, 1.0, picture.quality if picture.constraint else None)
-        assert self.steps is not None and self.start is not None, "resolve first"
         quality, older = adaptive.history(picture)
         if quality is None:
             return Plan(self, 0.0, quality, "no JPEG damage shows: left as it is")
@@ -147,15 +152,14 @@ class Sampling:
         part = adaptive.share(quality)
         if part < adaptive.MEAN_ONLY:
             return plan._replace(sampling=replace(self, fidelity=1.0))
-        start = adaptive.start(process, self.start, self._t_eps, part)
+        start = adaptive.start(process, self.start, self._last, part)
         return plan._replace(sampling=replace(self, start=start, steps=max(1, round(self.steps * part))))
 
     def times(self, process: Process) -> Tensor:
         """The falling times of one sample."""
-        assert self.steps is not None, "resolve first"
         method = SAMPLERS[self.sampler]
         points = self.steps if self.spacing == "authors" else method.points(self.steps)
-        return GRIDS[self.grid or method.grid](process, points, self._t_eps, self._start)
+        return GRIDS[self.grid or method.grid](process, points, self._last, self.start)
 
     def check(self, process: Process) -> None:
         """Raises ValueError if this process cannot be sampled so."""
@@ -172,7 +176,7 @@ class Sampling:
 class Plan(NamedTuple):
     """What is done to one picture."""
 
-    sampling: Sampling  # resolved
+    sampling: Resolved
     strength: float  # share of the network's change that is applied, 0 to 1
     quality: int | None  # the lowest that the picture has gone through as a JPEG; None where that is not known
     note: str = ""  # what a reader of the ledger should know

@@ -30,10 +30,11 @@ from driftrec.restoration import opening
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import Array, File, Source
-from driftrec.restoration.options import Options, Plan, Sampling, whole
+from driftrec.restoration.options import Options, Plan, Resolved, Sampling, whole
 from driftrec.restoration.tiling import Canvas, Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
+Place = tuple[str, Tile]  # an image's key, and a part of it
 
 FBCNN = "fbcnn:"  # before the path of FBCNN's weights
 
@@ -44,16 +45,19 @@ S = TypeVar("S", Image.Image, Array, Tensor)
 class Restorer:
     """Restores pictures with one model on one device.
 
-    restorer = Restorer.from_pretrained()
-    restorer("photo.jpg").save("restored.png")
+        restorer = Restorer.from_pretrained()
+        restorer("photo.jpg").save("restored.png")
+
+    It does what the command `driftrec restore` does.
     """
 
     def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
-        self._denoiser = _prepare(checkpoint.denoiser, self.device) if isinstance(checkpoint, Checkpoint) else None
-        if isinstance(checkpoint, fbcnn.Weights):  # float32, as published
+        if isinstance(checkpoint, Checkpoint):
+            _prepare(checkpoint.denoiser, self.device)
+        elif checkpoint:  # float32, as published
             checkpoint.network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @classmethod
@@ -78,7 +82,7 @@ class Restorer:
     @property
     def process(self) -> Process | None:
         """What is sampled; None for a model that is not."""
-        return self._denoiser.process if self._denoiser else None
+        return self.checkpoint.denoiser.process if isinstance(self.checkpoint, Checkpoint) else None
 
     @overload
     def __call__(
@@ -184,17 +188,19 @@ class Restorer:
         """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
-        if self.checkpoint is None:
+        model = self.checkpoint
+        if model is None:
             return [Restored(picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
-        if isinstance(self.checkpoint, fbcnn.Weights):
+        if isinstance(model, fbcnn.Weights):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
         plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
         canvases, nfe = [Canvas(*_size(p), p.depth) for p in pictures], [0] * len(pictures)
         for parts in self._batches(pictures, plans):
             y = torch.stack([_as_tensor(pictures[i].stored[tile.place]) for i, tile in parts])
-            sampling = plans[parts[0][0]].sampling
-            restored, calls = self._restore_parts(y, [(keys[i], tile) for i, tile in parts], seed, sampling)
+            y = y.to(self.device).contiguous(memory_format=torch.channels_last)
+            places = [(keys[i], tile) for i, tile in parts]
+            restored, calls = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
             for (i, tile), pixels in zip(parts, restored, strict=True):
                 canvases[i].add(tile, pixels)
                 nfe[i] = max(nfe[i], calls)
@@ -204,10 +210,10 @@ class Restorer:
     def _batches(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
-        image steps of its own, which only then are counted as its own. What is not to be changed stays away.
+        image steps of its own, which only then are counted as its own. Pictures of strength 0 are left out.
         """
         parts: list[Part] = []
-        alike: dict[tuple[Sampling, tuple[int, int]], list[Part]] = {}
+        alike: dict[tuple[Resolved, tuple[int, int]], list[Part]] = {}
         for i, (picture, (sampling, strength, *_)) in enumerate(zip(pictures, plans, strict=True)):
             for tile in tiles(*_size(picture), sampling.tile) if strength > 0 else []:
                 parts.append((i, tile))
@@ -217,50 +223,47 @@ class Restorer:
         count = len(pictures)
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]
 
-    @torch.inference_mode()
-    def _restore_parts(
-        self, y: Tensor, places: list[tuple[str, Tile]], seed: int, settings: Sampling
-    ) -> tuple[NDArray[np.float32], int]:
-        """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took. places: of each its
-        image's key, and where it lies.
-        """
-        y = y.to(self.device).contiguous(memory_format=torch.channels_last)
-        if isinstance(self.checkpoint, fbcnn.Weights):
-            result, nfe = self.checkpoint.restore(y), 1
-        else:
-            result, nfe = self._sample(y, places, seed, settings)
-        return result.permute(0, 2, 3, 1).cpu().numpy(), nfe
 
-    def _sample(
-        self, y: Tensor, places: list[tuple[str, Tile]], seed: int, settings: Sampling
-    ) -> tuple[Tensor, int]:
-        """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
-        assert self._denoiser is not None and settings.fidelity is not None and settings.start is not None
-        denoiser, calls = self._denoiser, 0
+@torch.inference_mode()
+def _restored(
+    model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
+) -> tuple[NDArray[np.float32], int]:
+    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took."""
+    if isinstance(model, fbcnn.Weights):
+        result, nfe = model.restore(y), 1
+    else:
+        result, nfe = _sampled(model.denoiser, y, places, seed, settings)
+    return result.permute(0, 2, 3, 1).cpu().numpy(), nfe
 
-        def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return denoiser(x, y, t)
 
-        def noise(step: int, sample: int) -> Tensor:
-            named = partial(gaussian, *y.shape[-2:], seed=seed, step=step, sample=sample)
-            drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
-            return torch.stack(drawn).to(self.device)
+def _sampled(
+    denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved
+) -> tuple[Tensor, int]:
+    """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
+    process, weight, calls = denoiser.process, settings.fidelity, 0
 
-        process, weight = denoiser.process, settings.fidelity
-        mean = torch.zeros_like(y)
-        if weight > 0 or settings.start < 1:
-            t = torch.ones((), dtype=torch.float64)
-            mean = denoise(process.centre(y, t) + process.std(t).to(y) * noise(0, 0), y, t)
-        result = weight * mean
-        if weight < 1:
-            sampler, times = settings.draw(), settings.times(process)
-            guess = mean if settings.start < 1 else None
-            for sample in range(settings.samples):
-                drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
-                result += (1 - weight) / settings.samples * drawn
-        return result, calls
+    def denoise(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return denoiser(x, y, t)
+
+    def noise(step: int, sample: int) -> Tensor:
+        named = partial(gaussian, *y.shape[-2:], seed=seed, step=step, sample=sample)
+        drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
+        return torch.stack(drawn).to(y.device)
+
+    mean = torch.zeros_like(y)
+    if weight > 0 or settings.start < 1:
+        t = torch.ones((), dtype=torch.float64)
+        mean = denoise(process.centre(y, t) + process.std(t).to(y) * noise(0, 0), y, t)
+    result = weight * mean
+    if weight < 1:
+        sampler, times = settings.draw(), settings.times(process)
+        guess = mean if settings.start < 1 else None
+        for sample in range(settings.samples):
+            drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
+            result += (1 - weight) / settings.samples * drawn
+    return result, calls
 
 
 def _sampling(options: Options) -> Sampling:
@@ -268,16 +271,14 @@ def _sampling(options: Options) -> Sampling:
     return Sampling(**(Options(adaptive=True) | options))
 
 
-def _prepare(denoiser: Denoiser, device: torch.device) -> Denoiser:
+def _prepare(denoiser: Denoiser, device: torch.device) -> None:
     """In bfloat16 and channels_last where the device computes faster so; the arithmetic around the network stays in
     float32.
     """
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
     dtype = torch.bfloat16 if fast else torch.float32
-    # pyright: ignore[reportCallIssue]
     denoiser.network.to(device=device, dtype=dtype)
     denoiser.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return denoiser
 
 
 def _cpu_has_bf16() -> bool:

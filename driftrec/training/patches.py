@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from driftrec.jpeg.codec import degrade
+from driftrec.jpeg.codec import LUMA, degrade
 from driftrec.random import generator_for
 
 Pixels = NDArray[np.uint8]
@@ -103,7 +103,7 @@ def _draw_pair(image: Pixels, config: PatchConfig, rng: np.random.Generator) -> 
     margin = MARGIN if doubled else 0
     clean = _crop(image, config.size + margin, config, rng)
     if rng.random() < config.share_grey:
-        luma = clean @ np.array([0.299, 0.587, 0.114])  # BT.601
+        luma = clean @ np.array(LUMA)
         clean = np.repeat(luma.round().astype(np.uint8)[..., None], 3, axis=2)
     subsampling = "4:4:4" if rng.random() < config.share_444 else "4:2:0"
     damaged = clean

@@ -140,7 +140,7 @@ class Graph:
 
     @staticmethod
     def _context() -> DataContext:
-        """Ray Data's options for our graphs: a block is a shard, and no word but ours."""
+        """Ray Data's options for our graphs: one block per shard, and Ray Data's own messages are off."""
         context = DataContext.get_current().copy()
         context.target_max_block_size = None  # or a large tar would be cut into several blocks
         context.enable_progress_bars = False

@@ -11,7 +11,7 @@ from typing import Literal, NotRequired, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from driftrec.errors import InvalidInput
-from driftrec.restoration.options import Sampling
+from driftrec.restoration.options import Resolved, Sampling
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
@@ -32,7 +32,7 @@ class Model:
     name: str
     spec: str  # as given, without credentials
     weights: Weights
-    sampling: Sampling  # resolved
+    sampling: Resolved
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     if source not in opened:
         opened[source] = find(source)
     weights = opened[source]
-    sampling = sampling.resolve(weights.recommended)
-    weights.check(sampling)
-    return Model(name, public_spec(text), weights, sampling)
+    return Model(name, public_spec(text), weights, weights.resolve(sampling))
 
 
 def _short(source: str) -> str:

@@ -24,8 +24,9 @@ from pipeline.evaluate.summary import reduce_ledger, summarize
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.restore.estimate import sample_images, seconds_per_megapixel
+from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer
-from pipeline.runs.run import Result, finish
+from pipeline.runs.run import finish
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -30,12 +29,12 @@ from driftrec.metrics import (
 )
 from driftrec.metrics.classifier import Classifier, load_classifier
 from driftrec.metrics.weights import published
-from driftrec.urls import split
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import stem, suffix
 from pipeline.settings import Values
-from pipeline.storage import open_store
+from pipeline.storage import locate
 from pipeline.storage.base import StorageError, Store, redact
+from pipeline.storage.file import local_copy
 
 ACCURACY = "accuracy"
 METRICS = (*PAIR_METRICS, *WEIGHTED_PAIR_METRICS, *SET_METRICS, ACCURACY)
@@ -137,10 +136,7 @@ class WeightsFile:
     @contextmanager
     def local(self) -> Generator[Path]:
         """A path of it on this node. Raises DriftRecError if it is another file than when the run began."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(self.source)
-            if self.remote:
-                path = _download(self.remote, Path(folder))
+        with local_copy(*self.remote) if self.remote else nullcontext(Path(self.source)) as path:
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
                 told = f"weights {self.name}={self.source} have changed since the run began, or are others on this node"
                 raise DriftRecError(f"{told}; put the same file everywhere, or give a URL")
@@ -329,22 +325,14 @@ def _weights(name: str, given: Mapping[str, str]) -> WeightsFile:
     """The file behind a name, looked at once. Raises InvalidInput."""
     source = given.get(name, "")
     if "://" in source:
-        parent, file = split(source)
-        remote = (open_store(parent), file)
+        store, file = remote = locate(source)
         try:
-            data = remote[0].read(file)
+            data = store.read(file)
         except DriftRecError as error:
             raise InvalidInput(f"--weights {name}: {error}") from None
         return WeightsFile(name, redact(source), hashlib.sha256(data).hexdigest(), remote)
     path = find_weights(name, given)
     return WeightsFile(name, str(path.absolute()), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _download(remote: tuple[Store, str], folder: Path) -> Path:
-    store, name = remote
-    path = folder / Path(name.partition("?")[0]).name
-    path.write_bytes(store.read(name))
-    return path
 
 
 def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
@@ -353,9 +341,9 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     Raises InvalidInput for another kind of file, a key that stands twice, or a label that names no class.
     """
     shown = redact(url)
-    parent, name = split(url)
+    store, name = locate(url)
     try:
-        data = open_store(parent).read(name)
+        data = store.read(name)
         if suffix(name) == ".parquet":
             table = pq.read_table(io.BytesIO(data))
         else:
@@ -378,5 +366,5 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     labels = {stem(str(key)): classes[text] for key, text in zip(keys, texts, strict=True)}
     if len(labels) < len(keys):
         repeated = len(keys) - len(labels)
-        raise InvalidInput(f"--labels {shown}: {repeated} keys stand there twice; keep one of each")
+        raise InvalidInput(f"--labels {shown}: {repeated} keys occur twice; keep one of each")
     return labels, hashlib.sha256(data).hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from driftrec import __version__
-from driftrec.errors import BadImage, DriftRecError, Failed
+from driftrec.errors import BadImage, DriftRecError, Failed, meaning_of
 from driftrec.image import decode
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.evaluate.candidates import JPEG
@@ -24,8 +24,8 @@ from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
 from pipeline.reports.page import Part, duration, figure, render, tile, whole
-from pipeline.restore.report import MEANING
-from pipeline.runs.run import RUN, Result
+from pipeline.runs.documents import Result
+from pipeline.runs.run import RUN
 from pipeline.runs.threads import pooled
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Page:
             "planes": charts.planes(),
             "distributions": charts.distributions(),
             "failures": failures,
-            "reasons": [{**row, "meaning": MEANING.get(row["reason"], "")} for row in failures["reasons"]],
+            "reasons": [{**row, "meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
             "failed_rows": self.reduction.failures,
             "recipe": self._recipe(),
             "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),

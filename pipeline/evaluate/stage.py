@@ -1,4 +1,4 @@
-"""The evaluate stage: a shard of clean images in, a row an image, condition and candidate out. Testable without Ray.
+"""The evaluate stage: a shard of clean images in, one row per image, condition and candidate out. Testable without Ray.
 
 Threads have some images in work at once: one waits for its restorations while another is scored. How many pixels they
 hold together is bounded; a shard's size is not felt.
@@ -55,7 +55,7 @@ class ScoreRow(Row):
 
 
 def ledger_schema(plan: Plan) -> pa.Schema:
-    """Of a ledger part: ScoreRow, and a float64 column a metric; null where it does not apply."""
+    """Of a ledger part: ScoreRow, and one float64 column per metric; null where it does not apply."""
     return pa.schema([*schema_of(ScoreRow), *(pa.field(name, pa.float64()) for name in plan.columns)])
 
 
@@ -74,7 +74,7 @@ class Scored:
 
 
 class ScoreShard(ShardStage):
-    """Damages, has restored, and scores the images of shards, one shard a call.
+    """Damages, has restored, and scores the images of shards, one shard per call.
 
     Args:
         settings: of the run.
@@ -196,9 +196,8 @@ class ImageScorer:
     def _restore(self, model: str, damaged: dict[Condition, bytes | Failed]) -> dict[Condition, Output | Failed]:
         """What a model makes of the conditions' files; the noise is that of the file that `degrade` writes."""
         files = {condition: file for condition, file in damaged.items() if isinstance(file, bytes)}
-        assert self.stage.restoring is not None
         outputs: Outputs = []
-        if files:
+        if files and self.stage.restoring:
             outputs = self.stage.restoring.restore(model, list(files.values()), output_name(self.key, "jpeg"))
         failed = {condition: file for condition, file in damaged.items() if isinstance(file, Failed)}
         return failed | dict(zip(files, outputs, strict=True))

@@ -18,8 +18,7 @@ from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, scor
 from pipeline.evaluate.reduction import Reduction
 from pipeline.evaluate.set_features import SetScore, set_scores
 from pipeline.evaluate.stage import ledger_schema
-from pipeline.inputs.names import Renamed
-from pipeline.inputs.partners import stem_digest
+from pipeline.inputs.names import Renamed, name_digests
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
 from pipeline.runs.ledger import OK, texts
@@ -250,7 +249,7 @@ def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
         keys = texts(part, "key")[::rows]
         for renamed, found in stems.items():
-            found.append(np.array([stem_digest(renamed.stem(key)) for key in keys], np.uint64))
+            found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     told: list[Unmatched] = []
     for name, slug, found in partners:

@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import TOO_LONG, collision_id, is_too_long, printable, strip_suffix, suffix, unsafe
+from pipeline.inputs.names import (
+    TOO_LONG,
+    collision_id,
+    is_too_long,
+    place_among,
+    printable,
+    strip_suffix,
+    suffix,
+    unsafe,
+)
 
 OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
 
@@ -100,8 +109,7 @@ class Taken:
         return not self._rows.isdisjoint(ids) or any(map(self._holds, ids))
 
     def _holds(self, name: int) -> bool:
-        at = int(np.searchsorted(self._files, np.uint64(name)))
-        return at < len(self._files) and int(self._files[at]) == name
+        return place_among(self._files, name) is not None
 
     def _refuse(self, names: Iterator[str], repeated: set[int]) -> None:
         first: dict[int, str] = {}

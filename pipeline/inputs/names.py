@@ -3,22 +3,19 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, cast
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
 
 from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
+from driftrec.image.encoding import FORMATS, Format
 from driftrec.image.sniff import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
 IMAGE_SUFFIXES = frozenset(EXTENSIONS)
-Format = Literal["png", "jpeg", "webp", "tiff"]  # as driftrec.image.Format
-SUFFIX_OF_FORMAT: dict[Format, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
-FORMAT_OF_SUFFIX: dict[str, Format] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "jpeg"),
-    **dict.fromkeys((".tif", ".tiff"), "tiff"),
-    ".webp": "webp",
-}
+SUFFIX_OF_FORMAT = {kind: suffix for suffix, kind in reversed(FORMATS.items())}  # of several the first, as in FORMATS
 MAX_COMPONENT_BYTES = 255  # of Linux file systems
 MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
 TOO_LONG = f"is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
@@ -68,7 +65,7 @@ def folders_of(name: str) -> Iterator[str]:
 
 def output_format(key: str, wanted: str) -> Format:
     """The format of an output: `wanted`, or for "same" what the key's suffix promises (png if we do not write that)."""
-    return FORMAT_OF_SUFFIX.get(suffix(key), "png") if wanted == "same" else cast(Format, wanted)
+    return FORMATS.get(suffix(key), "png") if wanted == "same" else cast(Format, wanted)
 
 
 def output_name(key: str, wanted: str) -> str:
@@ -76,10 +73,8 @@ def output_name(key: str, wanted: str) -> str:
 
     "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one.
     """
-    new = SUFFIX_OF_FORMAT[output_format(key, wanted)]
-    if wanted == "same" and suffix(key) in FORMAT_OF_SUFFIX and suffix(key) != ".mpo":
-        return key
-    return stem(key) + new
+    kind = output_format(key, wanted)
+    return key if wanted == "same" and kind != "png" and suffix(key) != ".mpo" else stem(key) + SUFFIX_OF_FORMAT[kind]
 
 
 def copy_name(key: str, wanted: str) -> str:
@@ -119,8 +114,23 @@ def printable(name: str) -> str:
 
 def collision_id(name: str) -> int:
     """Equal for names that some file system holds for one (case, Unicode composition): 64 bits of a digest."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return int.from_bytes(hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return name_digest(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()))
+
+
+def name_digest(name: str) -> int:
+    """64 bits that stand for a name, in memory that does not grow with its length."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def name_digests(names: Iterable[str]) -> np.ndarray:
+    """The `name_digest` of each."""
+    return np.fromiter(map(name_digest, names), np.uint64)
+
+
+def place_among(digests: np.ndarray, digest: int) -> int | None:
+    """Where one stands among sorted digests; None if it is not there."""
+    at = int(np.searchsorted(digests, np.uint64(digest)))
+    return at if at < len(digests) and digests[at] == digest else None
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:

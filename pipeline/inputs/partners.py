@@ -14,7 +14,16 @@ import numpy as np
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.location import Input, nothing_found, open_input
-from pipeline.inputs.names import SAME_NAMES, Renamed, is_image, strip_suffix, suffix
+from pipeline.inputs.names import (
+    SAME_NAMES,
+    Renamed,
+    is_image,
+    name_digest,
+    name_digests,
+    place_among,
+    strip_suffix,
+    suffix,
+)
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 
 NAMED = 10  # names that are told of many
@@ -38,9 +47,8 @@ class Partners:
     def read(self, key: str) -> bytes | None:
         """The bytes of the key's partner, None if it has none. Raises StorageError."""
         wanted = self.renamed.stem(key)
-        digest = stem_digest(wanted)
-        at = int(np.searchsorted(self.members[0], digest))
-        if at < self.members.shape[1] and self.members[0, at] == digest:
+        at = place_among(self.members[0], name_digest(wanted))
+        if at is not None:
             _, tar, offset, size = (int(value) for value in self.members[:, at])
             return self.store.read(self.tars[tar], offset, size)
         for ending in self.suffixes:
@@ -55,9 +63,7 @@ class Partners:
         """How many files belong to no key, and the first of them. `stems`: sorted digests of all keys' partners."""
         count, named = 0, []
         for bare, name in _stems(self.source):
-            digest = stem_digest(bare)
-            at = int(np.searchsorted(stems, digest))
-            if at == len(stems) or stems[at] != digest:
+            if place_among(stems, name_digest(bare)) is None:
                 count += 1
                 if len(named) < NAMED:
                     named.append(name)
@@ -105,7 +111,7 @@ def _list(source: Input) -> Partners:
 def _index(store: Store, tars: list[str]) -> np.ndarray:
     """(4, N): stem digest, tar, offset and size of every image in the tars, sorted. Each tar is read once."""
     rows = [
-        (stem_digest(f"{strip_suffix(tar)}/{strip_suffix(name)}"), number, offset, size)
+        (name_digest(f"{strip_suffix(tar)}/{strip_suffix(name)}"), number, offset, size)
         for number, tar in enumerate(tars)
         for name, offset, size in tar_members(store.read(tar))
     ]
@@ -128,14 +134,14 @@ def tar_members(data: bytes) -> Iterator[tuple[str, int, int]]:
 
 def _refuse_repeated(source: Input, members: np.ndarray) -> None:
     """Two files for one key: which of them is meant?"""
-    loose = np.fromiter((stem_digest(strip_suffix(n)) for n, _ in source.files() if is_image(n)), np.uint64)
+    loose = name_digests(strip_suffix(name) for name, _ in source.files() if is_image(name))
     digests = np.sort(np.concatenate([loose, members[0]]))
     repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     if not repeated:
         return
     first: dict[int, str] = {}
     for bare, name in _stems(source):
-        digest = int(stem_digest(bare))
+        digest = name_digest(bare)
         if digest in repeated and first.setdefault(digest, name) != name:
             raise InvalidInput(f"{first[digest]} and {name} in {source.url} belong to one key; remove one of them")
 
@@ -148,10 +154,3 @@ def _stems(source: Input) -> Iterator[tuple[str, str]]:
         elif suffix(name) == ".tar":
             for member, _, _ in tar_members(source.store.read(name)):
                 yield f"{strip_suffix(name)}/{strip_suffix(member)}", f"{name}:{member}"
-
-
-def stem_digest(name: str) -> np.uint64:
-    """64 bits that stand for a name without its suffix."""
-    data = name.encode("utf-8", "surrogatepass")
-    return np.uint64(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big"))
-

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
+from pipeline.reports.page import GREY_LEVELS
 
 # (factor, decimals, what to say of the factor) of a metric in tables, by its first letters
 FORMATS: Mapping[str, tuple[float, int, str]] = {
     "psnr": (1, 2, ""),
     "ssim": (1, 4, ""),
-    "bef": (255**2, 1, "squared levels of 255"),
+    "bef": (GREY_LEVELS, 1, "squared levels of 255"),
     "fid": (1, 1, ""),
     "kid": (1e3, 2, "×10³"),
     "accuracy": (100, 1, "%"),

@@ -16,6 +16,8 @@ from markupsafe import Markup
 from pipeline.inputs.names import printable
 
 Part = dict[str, Any]  # of what a template shows, by the names that it uses
+GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
+
 
 
 def render(template: str, contents: Part) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from functools import partial
 
-from driftrec.restoration.options import DEFAULTS
+from driftrec.models.checkpoint import RECOMMENDED
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
@@ -15,7 +15,8 @@ from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
-from pipeline.runs.run import Result, Run, finish, open_run
+from pipeline.runs.documents import Result
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
@@ -67,9 +68,8 @@ def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
     """The settings with the model's recommendations where the user gave none. Raises InvalidInput if the model cannot
     be sampled so.
     """
-    sampling = sampling_of(settings).resolve(weights.recommended)
-    weights.check(sampling)
-    return settings.model_copy(update={name: getattr(sampling, name) for name in DEFAULTS})
+    sampling = weights.resolve(sampling_of(settings))
+    return settings.model_copy(update={name: getattr(sampling, name) for name in RECOMMENDED})
 
 
 def list_restore(settings: RestoreSettings) -> Listing:

@@ -6,19 +6,19 @@ Memory is bounded: the ledger passes by part after part, and of the images only 
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from driftrec.errors import DriftRecError, Reason
+from driftrec.errors import DriftRecError, meaning_of
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
 from pipeline.reports.before_after import Piece, load_pieces
-from pipeline.reports.page import Part, duration, figure, render, tile, whole
+from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
-from pipeline.runs.documents import RunDocument
+from pipeline.runs.documents import Result, RunDocument
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
-from pipeline.runs.run import RESULT, RUN, Result
+from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.settings import Values
 from pipeline.storage import open_store
@@ -29,34 +29,10 @@ log = logging.getLogger(__name__)
 REPORT = "report.html"
 MAX_PAIRS = 24
 MAX_BARS = 26
-GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 COLUMNS = (
     *("key", "status", "reason", "detail", "stage", "input_sha256", "output", "width", "height", "mode"),
     *("quality", "nfe", "seconds", "bef_before", "bef_after"),
 )
-
-MEANING: Mapping[str, str] = {  # of a reason, and what to do
-    Reason.empty: "The file has no bytes. Fetch it again from its source.",
-    Reason.not_an_image: "No known image format, such as a saved web page. Look at the file; leave it out.",
-    Reason.truncated: "A real image whose end is missing. Fetch it again: the copy was cut.",
-    Reason.corrupt: "A real image with broken data inside. Find another copy.",
-    Reason.too_large: "More pixels or layers than the limit. Raise max_pixels if the file is trusted.",
-    Reason.unsupported: "A sound image of a kind that cannot be kept without loss. Convert it first.",
-    Reason.unsafe_name: "The name could write outside the output. Rename it.",
-    Reason.duplicate_name: "Another input has the same output name. Rename one of them.",
-    Reason.shard_incomplete: "The tar or Parquet file around it was cut. Fetch that file again.",
-    Reason.timeout: "It took longer than the limit. Raise the limit or leave it out.",
-    Reason.crashed: "It ended its worker on every try. Report the file; leave it out.",
-    Reason.out_of_memory: "It did not fit in memory. Use a smaller batch, or a larger machine.",
-    Reason.unreadable: "Storage did not deliver it. Check access, then run again.",
-    Reason.implausible: "What the model made of it is no restoration. Check the model; copy_failed keeps the file.",
-    Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
-    Reason.size_mismatch: "The two sides differ in size. Make them the same.",
-    Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",
-    Reason.good_enough: "A JPEG of the quality of skip_above or more that shows no older damage. Nothing to do.",
-    Reason.too_small: "Smaller than a training patch, or than a metric looks at. Take smaller patches; leave it out.",
-    Reason.internal: "A defect of this program. Report it with the detail below.",
-}
 
 
 def write_restore_report(
@@ -185,7 +161,7 @@ def _outcomes(summary: Summary) -> list[Part]:
         {
             "status": status,
             "reason": reason,
-            "meaning": "Restored and written." if status == OK else MEANING.get(reason, ""),
+            "meaning": "Restored and written." if status == OK else meaning_of(reason),
             "images": images,
             "share": images / summary.count(),
         }
@@ -294,7 +270,7 @@ def _settings(run: RunDocument) -> list[tuple[str, str]]:
         ("Steps", by_model if settings["steps"] is None else whole(settings["steps"])),
         ("Samples averaged", whole(settings["samples"])),
         ("Fidelity (0 sample, 1 mean)", by_model if settings["fidelity"] is None else f"{settings['fidelity']:g}"),
-        ("Outputs", "a tar a shard" if settings.get("layout") == "tar" else "as the inputs lie"),
+        ("Outputs", "one tar per shard" if settings.get("layout") == "tar" else "the tree of the input"),
         ("Colour correction", "on" if settings["color_correction"] else "off"),
         ("Seed", str(settings["seed"])),
         ("Output format", settings["format"]),

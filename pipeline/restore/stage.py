@@ -17,9 +17,11 @@ import torch
 
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
 from driftrec.image import Picture, encode, not_kept
+from driftrec.image.encoding import DEEP
 from driftrec.image.metadata import joined
 from driftrec.image.picture import to_8_bits
 from driftrec.image.probe import read_header
+from driftrec.jpeg.codec import middle
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
@@ -246,7 +248,7 @@ class RestoreShard(ShardStage):
             "output": name,
             "output_sha256": hashlib.sha256(data).hexdigest(),
             "output_bytes": len(data),
-            "depth": picture.depth if kind in ("png", "tiff") else 8,
+            "depth": picture.depth if kind in DEEP else 8,
             "detail": joined(picture.note, not_kept(picture, kind)) or None,
             "bef_after": _bef(picture),
         }
@@ -285,6 +287,5 @@ def _declared(table: pa.Table, row: int, max_pixels: int) -> int:
 
 def _bef(picture: Picture) -> float:
     """Blocking effect factor of a picture as stored, or of a window in its middle that keeps to the 8x8 grid."""
-    top, left = (max(0, side - BEF_SIDE) // 16 * 8 for side in picture.stored.shape[:2])
-    window = picture.stored[top : top + BEF_SIDE, left : left + BEF_SIDE]
+    window = picture.stored[middle(picture.stored.shape, BEF_SIDE)]
     return bef_u8(to_8_bits(np.ascontiguousarray(window)))

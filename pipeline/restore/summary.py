@@ -1,12 +1,12 @@
 """A ledger in short: counts, distributions and a fair sample of its rows, in memory that does not grow with it."""
 
-import hashlib
 import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pipeline.inputs.names import name_digest
 from pipeline.runs.ledger import FAILED, OK, RestoreRow
 
 BINS_PER_DECADE = 100  # a quantile is right to 2.3 %
@@ -64,7 +64,7 @@ class Band:
     measured: int = 0
     bef_before: float = 0.0  # sums over the measured images, raw
     bef_after: float = 0.0
-    sample: list[tuple[str, str, RestoreRow]] = field(default_factory=list)  # (rank, shard, row), by rank
+    sample: list[tuple[int, str, RestoreRow]] = field(default_factory=list)  # (rank, shard, row), by rank
 
     def add(self, shard: str, row: RestoreRow, sample: int) -> None:
         """Count one restored image; keep it if its key's digest is among the `sample` smallest."""
@@ -73,7 +73,7 @@ class Band:
             self.measured += 1
             self.bef_before += row["bef_before"]
             self.bef_after += row["bef_after"]
-        rank = hashlib.blake2b(row["key"].encode(), digest_size=8).hexdigest()
+        rank = name_digest(row["key"])
         if (row["width"] or 0) * (row["height"] or 0) <= MAX_SHOWN_PIXELS:
             insort(self.sample, (rank, shard, row), key=lambda item: item[:2])
             del self.sample[sample:]

@@ -19,7 +19,9 @@ from driftrec import __version__
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import printable
 from pipeline.runs.ends import Answer, Exit
+from pipeline.runs.integrity import Noted
 from pipeline.runs.ledger import RESULT, RUN
+from pipeline.runs.progress import EffortTold
 from pipeline.settings import Values
 from pipeline.storage.base import StorageError, Store, is_of_object
 
@@ -60,6 +62,56 @@ class RunDocument(TypedDict):
     created: str  # ISO 8601, UTC
     noted_parts: NotRequired[bool]  # whether ledger parts say of which run they are
     leaves: NotRequired[Leaves]
+
+
+class Shards(TypedDict):
+    """How many there are."""
+
+    listed: int
+    done: int
+    resumed: int  # of an earlier attempt
+
+
+class Result(EffortTold):
+    """_RESULT.json of a job with a ledger; jobs add what they alone tell."""
+
+    job: str
+    state: str  # done | interrupted | failed | refused; incomplete where it was done and outputs lack
+    interrupted: bool
+    exit_code: int
+    output: str
+    fingerprint: str
+    images: int
+    status: dict[str, int]  # images that are ok, failed, skipped
+    reasons: dict[str, int]  # rows
+    ignored_files: dict[str, int]  # by suffix
+    shards: Shards
+    seconds: float  # of this attempt
+    images_this_attempt: int
+    images_per_second: float
+    error: NotRequired[str]
+    leaves: NotRequired[dict[str, Noted]]  # files beside this one
+    found: NotRequired[dict[str, int]]  # see `verify.Told`, as the next
+    first: NotRequired[dict[str, list[str]]]
+
+
+class Lacking(TypedDict, total=False):
+    """What changes of a result where outputs lack."""
+
+    state: str
+    exit_code: int
+    found: dict[str, int]
+    first: dict[str, list[str]]
+
+
+class Plan(TypedDict):
+    """What a dry run tells of its input."""
+
+    shards: int
+    shards_done: int
+    images: int | None  # None: tars are unopened
+    bytes: int
+    ignored_files: dict[str, int]  # by suffix
 
 
 def fingerprint_of(identity: Values) -> str:

@@ -15,8 +15,8 @@ from typing import IO, Any, TypedDict, cast
 
 import numpy as np
 
-from pipeline.inputs.names import stem
-from pipeline.runs.ledger import AnyRow, container, member_of, name_digest
+from pipeline.inputs.names import name_digest, place_among, stem
+from pipeline.runs.ledger import AnyRow, container, member_of
 from pipeline.runs.outputs import least_bytes
 from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
@@ -89,9 +89,7 @@ class Files:
             yield from self._store.entries(folder, patient=True)
 
     def _place(self, name: str) -> int | None:
-        digest = np.uint64(name_digest(name))
-        at = int(np.searchsorted(self._digests, digest))
-        return at if at < len(self._digests) and self._digests[at] == digest else None
+        return place_among(self._digests, name_digest(name))
 
 
 def faults(

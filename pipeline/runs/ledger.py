@@ -1,6 +1,6 @@
-"""What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
+"""What is done: one Parquet part per shard, one row per image. Written last, create-only: readers trust parts only.
 
-Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
+Jobs that give an image several rows (one per condition and candidate, say) have schemas of their own. Knows a store and
 rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part says of
 which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
 none.
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import DriftRecError, Failed
-from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
+from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 
@@ -60,7 +60,7 @@ class Row(TypedDict):
     """What the rows of all jobs say."""
 
     key: Name  # the image's name in the input; unsafe characters escaped
-    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]
+    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]  # skipped: left as it is
     reason: Text  # of driftrec.errors.Reason; null where ok
     detail: Text  # one line for people; a note where ok
     stage: Text  # where it failed: read, header, decode, degrade, restore, encode, write, score; else null
@@ -79,7 +79,7 @@ class RestoreRow(Row):
     width: Int32  # pixels, upright
     height: Int32
     mode: Text  # of the output: L, LA, RGB, RGBA
-    depth: Int8  # of the output, bits a channel: 8 or 16
+    depth: Int8  # of the output, bits per channel: 8 or 16
     quality: Int16  # JPEG quality estimated from the input's tables; null where it is no JPEG
     nfe: Int32  # evaluations of the network; 0 where skipped
     seconds: Float32  # decode + restore + encode + write of this image
@@ -287,24 +287,12 @@ def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept
     ours = suffix(name) in OUTPUT_SUFFIXES if folder == IMAGES else folder == SHARDS and TAR.fullmatch(last)
     if not ours or kept:
         return False
-    digest = np.uint64(name_digest(name))
-    at = int(np.searchsorted(outputs, digest))
-    return at == len(outputs) or outputs[at] != digest
+    return place_among(outputs, name_digest(name)) is None
 
 
 def part_name(shard_id: str) -> str:
     """Of the part of a shard."""
     return f"{FOLDER}/{shard_id}.parquet"
-
-
-def name_digest(name: str) -> int:
-    """64 bits."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-
-
-def name_digests(names: Iterable[str]) -> np.ndarray:
-    """64 bits each, as numbers."""
-    return np.fromiter((name_digest(name) for name in names), np.uint64)
 
 
 class BrokenPart(DriftRecError):

@@ -49,7 +49,7 @@ class Progress:
             self._say()
 
     def close(self) -> None:
-        """Say the last of it."""
+        """Write the last line."""
         self._say()
         if self._live:
             self._stream.write("\n")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NotRequired, TypedDict, cast
+from typing import cast
 
 import pyarrow as pa
 
@@ -23,6 +23,9 @@ from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
     Document,
+    Lacking,
+    Plan,
+    Result,
     RunDocument,
     cpu_kind,
     fingerprint_of,
@@ -33,7 +36,7 @@ from pipeline.runs.documents import (
     tell_of_another,
 )
 from pipeline.runs.ends import Answer, Exit, begun
-from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Noted, noted
+from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
@@ -50,7 +53,7 @@ from pipeline.runs.ledger import (
     part_name,
     sweep,
 )
-from pipeline.runs.progress import Effort, EffortTold
+from pipeline.runs.progress import Effort
 from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
@@ -64,56 +67,6 @@ log = logging.getLogger(__name__)
 LACKING = (MISSING, CHANGED, BROKEN, FOREIGN, DOUBLED)  # what a run that is finished does not have
 REMEDY = "`driftrec verify` tells more; the same command with --repair does again what is missing or was changed"
 PACKAGES = ("torch", "ray", "pillow", "numpy", "pyarrow")
-
-
-class Shards(TypedDict):
-    """How many there are."""
-
-    listed: int
-    done: int
-    resumed: int  # of an earlier attempt
-
-
-class Result(EffortTold):
-    """_RESULT.json of a job with a ledger; jobs add what they alone tell."""
-
-    job: str
-    state: str  # done | interrupted | failed; incomplete where it was done and outputs lack
-    interrupted: bool
-    exit_code: int
-    output: str
-    fingerprint: str
-    images: int
-    status: dict[str, int]  # images that are ok, failed, skipped
-    reasons: dict[str, int]  # rows
-    ignored_files: dict[str, int]  # by suffix
-    shards: Shards
-    seconds: float  # of this attempt
-    images_this_attempt: int
-    images_per_second: float
-    error: NotRequired[str]
-    leaves: NotRequired[dict[str, Noted]]  # files beside this one
-    found: NotRequired[dict[str, int]]  # see `verify.Told`, as the next
-    first: NotRequired[dict[str, list[str]]]
-
-
-class Lacking(TypedDict, total=False):
-    """What changes of a result where outputs lack."""
-
-    state: str
-    exit_code: int
-    found: dict[str, int]
-    first: dict[str, list[str]]
-
-
-class Plan(TypedDict):
-    """What a dry run tells of its input."""
-
-    shards: int
-    shards_done: int
-    images: int | None  # None: tars are unopened
-    bytes: int
-    ignored_files: dict[str, int]  # by suffix
 
 
 @dataclass
@@ -372,7 +325,7 @@ def _check_count(run: Run, tally: Tally) -> None:
         )
     if tally.repeated:
         raise DriftRecError(
-            f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice, or not with all their rows; "
+            f"{run.store.where(FOLDER)}: {tally.repeated} keys occur twice, or lack some of their rows; "
             "please report this"
         )
     if expected is not None and tally.images != expected:

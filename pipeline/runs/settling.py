@@ -2,7 +2,7 @@
 
 What containers hold that are not opened before their turn shows in the ledger when all shards are done. The shards that
 lose a name are done again, and know it; so are its owners, whose output may have been written over or kept away. Knows
-the ledger and names; no Ray, no pixels. Memory: 8 bytes an image, and as many a name of its output.
+the ledger and names; no Ray, no pixels. Memory: 8 bytes per image, and as many per name of an output.
 """
 
 from array import array
@@ -15,8 +15,9 @@ import numpy as np
 from driftrec.errors import Reason
 from pipeline.inputs.collisions import Claim, OutputName, claim
 from pipeline.inputs.loose import LooseFiles
+from pipeline.inputs.names import name_digest
 from pipeline.inputs.shards import Shard, tells_of_container
-from pipeline.runs.ledger import MEMBER, AnyRow, Ledger, name_digest
+from pipeline.runs.ledger import MEMBER, AnyRow, Ledger
 from pipeline.storage.base import Store
 
 ROUNDS = 8  # of settling: keys that are made to be told apart may meet others

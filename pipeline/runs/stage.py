@@ -46,6 +46,12 @@ class Counts(TypedDict):
 SUMMARY = schema_of(Counts)
 
 
+def _nothing_done(shard: str) -> Counts:
+    """Of a shard that nobody has worked on."""
+    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
+    return {**none, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
+
+
 class Stage(Generic[Work]):
     """Works on shards, one per call; a shard with a ledger part is not computed again. Subclasses say what
     `rows` are, and take a shard apart.
@@ -107,9 +113,7 @@ class Stage(Generic[Work]):
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
         """
-        begun, shard = time.perf_counter(), self.shard_of(work)
-        counts: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
-        counts = {**counts, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
+        begun, counts = time.perf_counter(), _nothing_done(self.shard_of(work))
         try:
             counts = self._shard(counts, work)
         except DriftRecError as error:

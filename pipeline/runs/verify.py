@@ -1,7 +1,7 @@
 """Is everything there, as the ledger says? OUTPUT of any run looked through; nothing in it is touched.
 
-Knows stores and the ledger; neither INPUT nor settings are needed, and no Ray. Memory is bounded: 16 bytes a file below
-images/, 8 an image.
+Knows stores and the ledger; neither INPUT nor settings are needed, and no Ray. Memory is bounded: 16 bytes per file
+below images/, 8 per image.
 """
 
 import logging
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Answer, Exit
@@ -38,8 +38,6 @@ from pipeline.runs.ledger import (
     BrokenPart,
     ForeignPart,
     Ledger,
-    name_digest,
-    name_digests,
     part_name,
     rows_of_any,
     statuses_of,

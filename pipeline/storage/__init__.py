@@ -1,11 +1,12 @@
 """Where bytes lie: a folder or an object-store prefix, to list, read, put and create.
 
-`open_store` gives the store of a URL: `local` a folder, `remote` any fsspec URL; `base` says what both promise and
-how they fail, `file` makes one object a file. Must know nothing of images, shards or Ray. Start with `base.Store`.
+`open_store` gives the store of a URL, `locate` that of one file and its name there: `local` a folder, `remote` any
+fsspec URL; `base` says what both promise and how they fail, `file` makes one object a file. Must know nothing of
+images, shards or Ray. Start with `base.Store`.
 """
 
 from driftrec.errors import InvalidInput
-from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
+from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact, split
 from pipeline.storage.base import Store
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
@@ -21,3 +22,9 @@ def open_store(url: str) -> Store:
     if protocol in ("file", "local"):
         return LocalStore(rest)
     return RemoteStore(url)
+
+
+def locate(url: str) -> tuple[Store, str]:
+    """The store and the name of the one file behind a path or URL. Raises InvalidInput as `open_store`."""
+    folder, name = split(url)
+    return open_store(folder), name

@@ -1,7 +1,11 @@
-"""One object of a store as a file, for readers that take parts of it."""
+"""One object of a store as a file: for readers that take parts of it, or on this node's disk."""
 
 import io
 import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipeline.storage.base import NotFound, Store
@@ -50,3 +54,12 @@ class StoreFile(io.RawIOBase):
         data = self._store.read(self._name, self._at) if self._at < self._size else b""
         self._at += len(data)
         return data
+
+
+@contextmanager
+def local_copy(store: Store, name: str) -> Generator[Path]:
+    """A file of the same name on this node, as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(name.partition("?")[0]).name
+        path.write_bytes(store.read(name))
+        yield path

@@ -16,6 +16,7 @@ import ray.exceptions
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode
+from driftrec.jpeg.codec import middle
 from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Pool
@@ -203,7 +204,6 @@ def _piece(key: str, data: bytes, settings: SurveySettings) -> list[tuple[str, P
 
 def _part(picture: Picture, side: int) -> Picture:
     """The middle of a picture, no longer than a side; it keeps to the JPEG grid of an upright file."""
-    top, left = (max(0, whole - side) // 16 * 8 for whole in (picture.height, picture.width))
-    rgb = picture.rgb[top : top + side, left : left + side]
-    alpha = None if picture.alpha is None else picture.alpha[top : top + side, left : left + side]
-    return replace(picture, rgb=rgb, alpha=alpha, constraint=None)
+    part = middle(picture.rgb.shape, side)
+    alpha = None if picture.alpha is None else picture.alpha[part]
+    return replace(picture, rgb=picture.rgb[part], alpha=alpha, constraint=None)

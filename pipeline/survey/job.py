@@ -17,9 +17,10 @@ from pipeline.inputs.shards import Shard, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
+from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FOLDER
-from pipeline.runs.run import Result, Run, finish, open_run
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.settings import Values
 from pipeline.storage import open_store
 from pipeline.survey.cost import WholeSummary, estimate, find_model

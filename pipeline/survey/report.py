@@ -13,15 +13,14 @@ import numpy as np
 from PIL import Image
 
 from driftrec import __version__
-from driftrec.errors import BadImage
+from driftrec.errors import BadImage, meaning_of
 from driftrec.image import decode
-from pipeline.reports.page import Part, duration, figure, render, share, tile, whole
-from pipeline.restore.report import MEANING
-from pipeline.runs.documents import RunDocument
-from pipeline.runs.run import RUN, Result, Run
+from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
+from pipeline.runs.documents import Result, RunDocument
+from pipeline.runs.run import RUN, Run
 from pipeline.survey.cost import Cost, WholeSummary
 from pipeline.survey.stage import SurveyRow
-from pipeline.survey.summary import GOOD, GREY_LEVELS, BandTold, Survey
+from pipeline.survey.summary import GOOD, BandTold, Survey
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def _contents(
         "files": survey.files,
         "cost": _cost(summary["cost"]),
         "reasons": [
-            {"reason": reason, "files": files, "share": files / survey.files, "meaning": MEANING.get(reason, "")}
+            {"reason": reason, "files": files, "share": files / survey.files, "meaning": meaning_of(reason)}
             for reason, files in damaged.most_common()
         ],
         "damaged": damaged.total(),

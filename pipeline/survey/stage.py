@@ -4,7 +4,6 @@ Of a loose file the first and the last bytes are read, and all of it only where 
 lies in a tar or a Parquet file comes with its container.
 """
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,11 +15,11 @@ import numpy as np
 from driftrec.errors import DriftRecError, Failed, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
+from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.loose import LooseFiles, not_to_open
-from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Row as Read
-from pipeline.inputs.shards import Shard, rows_of
+from pipeline.inputs.names import name_digest, printable
+from pipeline.inputs.shards import Incoming, Shard, rows_of
 from pipeline.runs.ledger import (
     OK,
     Bool,
@@ -48,27 +47,27 @@ SIDE = 512  # pixels; of larger images blocking is measured in a window of this 
 class SurveyRow(Row):
     """A row of the ledger; `stage` is where it showed: read, header, decode."""
 
-    bytes: Int64
+    bytes: Int64  # of the file
     format: Text  # by content; null where it is none that is known
     width: Int32  # pixels, as stored
     height: Int32
     mode: Text  # as stored: L, LA, RGB, RGBA, P, CMYK
-    depth: Int16  # bits a sample
-    components: Int16  # samples a pixel
+    depth: Int16  # bits per sample
+    components: Int16  # samples per pixel
     progressive: Bool  # JPEG only, as are the next three
     subsampling: Text
     quality: Int16  # estimated from the quantisation tables, 1 to 100
     exact: Bool  # whether these are libjpeg's of that quality
     orientation: Int8  # EXIF's, 1 to 8; null without EXIF
-    exif: Bool
+    exif: Bool  # whether there is any, as the next three; not looked for behind a PNG's pixels
     gps: Bool
     xmp: Bool
     icc: Bool
     decoded: Bool  # whether the pixels were looked at
-    bef: Float64  # blocking effect factor, raw; null where not decoded, as are all that follow
+    bef: Float64  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
     earlier: Text  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
     earlier_quality: Int16  # of that compression
-    aligned: Float32  # evidence, of which more than 1 is a verdict
+    aligned: Float32  # evidence of it on this grid, as the next; more than 1 is a verdict
     shifted: Float32
 
 
@@ -124,7 +123,7 @@ class SurveyShard(Stage[Shard | Look]):
         for row in rows_of(shard):
             yield Look(row.key, len(row.data), partial(self._member, row))
 
-    def _member(self, row: Read) -> SurveyRow:
+    def _member(self, row: Incoming) -> SurveyRow:
         """The row of what came with its container."""
         if row.reason:
             return _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)
@@ -162,8 +161,7 @@ class SurveyShard(Stage[Shard | Look]):
 
     def _is_chosen(self, key: str) -> bool:
         """Whether its pixels are looked at: a function of the key and the seed."""
-        digest = hashlib.blake2b(f"{self.settings.seed} {key}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return name_digest(f"{self.settings.seed} {key}") < self.share * 2**64
 
 
 def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
@@ -171,9 +169,7 @@ def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
     from driftrec.metrics.blockiness import bef_u8  # brings PyTorch, which headers do not need
 
     rgb = decode(data, row["key"], max_pixels).in_8_bits().stored
-    top, left = (max(0, side - SIDE) // 16 * 8 for side in rgb.shape[:2])
-    bef = bef_u8(np.ascontiguousarray(rgb[top : top + SIDE, left : left + SIDE]))
-    row = {**row, "decoded": True, "bef": bef}
+    row = {**row, "decoded": True, "bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
     if row["format"] == "JPEG" and (found := earlier_in(data)):
         row["earlier"], row["earlier_quality"] = found.found, found.quality
         row["aligned"], row["shifted"] = found.aligned, found.shifted

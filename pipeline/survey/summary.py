@@ -1,6 +1,5 @@
 """What a survey comes to: the ledger as report.parquet, counts and distributions as summary.json."""
 
-import hashlib
 import math
 from bisect import insort
 from collections import Counter
@@ -9,6 +8,7 @@ from typing import TypedDict
 
 import pyarrow as pa
 
+from pipeline.inputs.names import name_digest
 from pipeline.reports.table import write_table
 from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
 from pipeline.runs.ledger import FAILED, rows_in
@@ -17,7 +17,6 @@ from pipeline.survey.stage import SCHEMA, SurveyRow
 
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
-GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 TURNED = range(2, 9)  # orientations that are not upright
 
 
@@ -32,7 +31,7 @@ class Band:
     bef: float = 0.0  # their sum, raw
     looked: int = 0  # in which an earlier compression was looked for
     earlier: Counter[str] = field(default_factory=Counter)  # what showed
-    examples: list[tuple[str, str, SurveyRow]] = field(default_factory=list)  # (rank, shard, row), by rank
+    examples: list[tuple[int, str, SurveyRow]] = field(default_factory=list)  # (rank, shard, row), by rank
 
     def add(self, shard: str, row: SurveyRow) -> None:
         """Count one file."""
@@ -45,7 +44,7 @@ class Band:
         if row["earlier"] is not None:
             self.looked += 1
             self.earlier[row["earlier"]] += 1
-        rank = hashlib.blake2b(row["key"].encode(), digest_size=8).hexdigest()
+        rank = name_digest(row["key"])
         if 0 < pixels <= MAX_SHOWN_PIXELS and (len(self.examples) < EXAMPLES or rank < self.examples[-1][0]):
             insort(self.examples, (rank, shard, row), key=lambda item: item[:2])
             del self.examples[EXAMPLES:]

@@ -17,13 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
-from driftrec.urls import split
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.listing import Listing, list_input
@@ -33,10 +32,10 @@ from pipeline.job import dry_run
 from pipeline.runs import run
 from pipeline.runs.documents import put_result, read_result
 from pipeline.runs.ends import Answer, Exit, Interrupted, attempt
-from pipeline.runs.integrity import MISSING, Noted, noted
+from pipeline.runs.integrity import MISSING, noted
 from pipeline.runs.ledger import RESULT, Ledger
 from pipeline.runs.verify import MODEL, model_fault
-from pipeline.storage import open_store
+from pipeline.storage import locate, open_store
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
@@ -45,7 +44,7 @@ from pipeline.train.metrics_log import METRICS, Line
 from pipeline.train.settings import TrainSettings, flat
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import draw_shard, no_patches, why_skipped
-from pipeline.train.worker import CARD, Outcome, Task, drawing_of, make_learner, train_worker
+from pipeline.train.worker import CARD, Outcome, Task, Trained, drawing_of, make_learner, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +147,10 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     if settings.init_from is None:
         return None
     shown, steps = redact(settings.init_from), settings.optimizer.steps
-    folder, name = split(settings.init_from)
+    store, name = locate(settings.init_from)
     learner = make_learner(settings)
     try:
-        data = open_store(folder).read(name)
+        data = store.read(name)
         checkpoints.load_state(data, learner)
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
@@ -357,25 +356,6 @@ def cause_of(error: BaseException) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
-
-
-class Trained(TypedDict):
-    """What _RESULT.json says of a finished training beside how it ended."""
-
-    steps: int
-    epochs: int
-    model: str  # where it is
-    model_bytes: int
-    model_sha256: str
-    card: str  # where it is
-    leaves: dict[str, Noted]  # files beside the model
-    fingerprint: str
-    workers: int
-    skipped: dict[str, int]  # images that gave no patches, by reason
-    skipped_images: list[str]
-    not_tracked: list[str]
-    metrics: Line | None
-    checkpoint: str | None
 
 
 def summary(outcome: Outcome, store: Store) -> Trained:

@@ -6,6 +6,7 @@ The card is a dict of JSON types in the header of model.safetensors; MODEL_CARD.
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
+from pipeline.reports.page import GREY_LEVELS
 from pipeline.runs.documents import RunDocument
 from pipeline.settings import Values
 from pipeline.train.metrics_log import Line, training_seconds
@@ -44,7 +45,6 @@ GUESS = (
     "A sample is a guess: faces, letters and small print may come out sharp and wrong. Do not use restored images as "
     "evidence of what was there."
 )
-GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 
 
 def make_card(

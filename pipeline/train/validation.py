@@ -19,7 +19,7 @@ from driftrec.diffusion.baselines import Regression
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import Picture
-from driftrec.jpeg.codec import degrade
+from driftrec.jpeg.codec import degrade, middle
 from driftrec.metrics import PAIR_METRICS
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.restoration.options import Sampling
@@ -27,7 +27,7 @@ from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.pairing import Pairing, join
-from pipeline.inputs.shards import Row, Shard, rows_of
+from pipeline.inputs.shards import Incoming, Shard, rows_of
 from pipeline.train.settings import TrainSettings
 from pipeline.train.windows import decode_row
 
@@ -87,7 +87,7 @@ def load_samples(source: Source, settings: TrainSettings) -> list[Sample]:
     return found[: settings.validation_images]
 
 
-def _sample(row: Row, partner: Row | None, settings: TrainSettings) -> Sample:
+def _sample(row: Incoming, partner: Incoming | None, settings: TrainSettings) -> Sample:
     clean = decode_row(row, settings.max_pixels)
     if partner is None:
         clean = _middle(clean)
@@ -100,8 +100,7 @@ def _sample(row: Row, partner: Row | None, settings: TrainSettings) -> Sample:
 
 def _middle(pixels: Pixels) -> Pixels:
     """At most SIDE x SIDE pixels, on the JPEG grid of the whole."""
-    top, left = (max(0, side - SIDE) // 2 // 16 * 16 for side in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE])
+    return np.ascontiguousarray(pixels[middle(pixels.shape, SIDE, grid=16)])
 
 
 def validate(learner: Learner, samples: Sequence[Sample], settings: TrainSettings) -> tuple[Scores, bytes]:

@@ -31,6 +31,7 @@ from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.learner import Learner
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
+from pipeline.runs.integrity import Noted
 from pipeline.runs.ledger import RUN
 from pipeline.runs.verify import MODEL
 from pipeline.settings import Values
@@ -92,20 +93,38 @@ class Task:
     environment: dict[str, str] = field(default_factory=dict[str, str])  # for the trackers
 
 
-class Outcome(TypedDict):
-    """How the workers ended."""
+class Ended(TypedDict):
+    """What workers say of their end, and _RESULT.json of a finished training."""
 
-    state: str  # done | halted | diverged | unwritable | spoilt
-    step: int
-    epoch: int
     workers: int
     skipped: dict[str, int]  # images that gave no patches, by reason
     skipped_images: list[str]  # the first NAMED of them, and why
     not_tracked: list[str]  # trackers that failed, and why
     checkpoint: str | None  # the last whole one; None: none yet
     metrics: Line | None  # the last line
+
+
+class Outcome(Ended):
+    """How the workers ended."""
+
+    state: str  # done | halted | diverged | unwritable | spoilt
+    step: int
+    epoch: int
     loss: float  # where it diverged
     error: str  # where it could not go on
+
+
+class Trained(Ended):
+    """What _RESULT.json says of a finished training beside how it ended."""
+
+    steps: int
+    epochs: int
+    model: str  # where it is
+    model_bytes: int
+    model_sha256: str
+    card: str  # where it is
+    leaves: dict[str, Noted]  # files beside the model
+    fingerprint: str
 
 
 def train_worker(config: Values) -> Outcome:

@@ -4,7 +4,16 @@ import pickle
 
 import pytest
 
-from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason, StorageFull, TrainingDiverged
+from driftrec.errors import (
+    BadImage,
+    DriftRecError,
+    Failed,
+    InvalidInput,
+    Reason,
+    StorageFull,
+    TrainingDiverged,
+    meaning_of,
+)
 
 ERRORS = [
     InvalidInput("no such folder: x"),
@@ -45,3 +54,10 @@ def test_divergence_names_step_loss_and_the_way_back():
 def test_reasons_are_the_strings_of_the_ledger():
     assert all(reason == reason.name == str(reason) for reason in Reason)
     assert Failed("a.jpg", "decode", Reason("corrupt"), "").reason is Reason.corrupt
+    assert all(pickle.loads(pickle.dumps(reason)) is reason for reason in Reason)
+
+
+def test_every_reason_has_a_meaning_and_another_has_none():
+    assert len({meaning_of(reason) for reason in Reason}) == len(Reason)
+    assert all(meaning_of(str(reason)).endswith(".") for reason in Reason)
+    assert meaning_of("of another version") == ""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from driftrec.models.checkpoint import embedded, file_sha256
+from driftrec.models.checkpoint import embedded
+from driftrec.models.tensors import file_sha256
 from jobs import cli
 from jobs.models import main
 from tests import made

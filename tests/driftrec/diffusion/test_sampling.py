@@ -39,7 +39,8 @@ def draw(process: Process, sampling: Sampling) -> Tensor:
     def noise(step: int) -> Tensor:
         return torch.randn(y.shape, generator=generator, dtype=y.dtype)
 
-    result = sampling.draw()(exact_denoiser(process), process, y, noise, sampling.times(process))
+    settings = sampling.resolve({})
+    result = settings.draw()(exact_denoiser(process), process, y, noise, settings.times(process))
     return (result - y)[0].reshape(3, -1)
 
 
@@ -78,7 +79,7 @@ def test_ten_multistep_evaluations_match_a_hundred_of_euler_maruyama(process: Pr
 
 def test_averages_of_samples_gain_what_they_should() -> None:
     """The mean of k samples has (1 + 1/k) times the least possible squared error."""
-    process, sampling = OUVE(), Sampling(steps=20)
+    process, sampling = OUVE(), Sampling(steps=20).resolve({})
     y = torch.full((1, 3, 100, 100), 0.5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
 
@@ -206,12 +207,13 @@ def test_evaluations_are_what_was_asked_for(sampling: Sampling, evaluations: int
         return y
 
     y = torch.rand(1, 3, 8, 8)
-    sampling.draw()(denoise, OUVE(), y, lambda step: torch.zeros_like(y), sampling.times(OUVE()))
+    settings = sampling.resolve({})
+    settings.draw()(denoise, OUVE(), y, lambda step: torch.zeros_like(y), settings.times(OUVE()))
     assert calls == evaluations
 
 
 def test_ode_steps_of_an_image_do_not_depend_on_its_batch() -> None:
-    process, sampling = OUVE(), Sampling(sampler="ode", tolerance=1e-3, steps=1)
+    process, sampling = OUVE(), Sampling(sampler="ode", tolerance=1e-3, steps=1).resolve({})
     y = torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kicks = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
     seen = 0
@@ -232,7 +234,7 @@ def test_ode_steps_of_an_image_do_not_depend_on_its_batch() -> None:
 
 def test_quadratic_grid_is_the_published_one() -> None:
     expected = torch.tensor([1, 0.7594, 0.5518, 0.3773, 0.2359, 0.1276, 0.0522, 0.01], dtype=torch.float64)
-    torch.testing.assert_close(Sampling(steps=8).times(OUVE()), expected, rtol=0, atol=5e-5)
+    torch.testing.assert_close(Sampling(steps=8).resolve({}).times(OUVE()), expected, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("process", [*FAMILY, I2SB()], ids=lambda p: p.name)
@@ -257,7 +259,7 @@ def test_grids_fall_from_start_to_t_eps_and_refuse_the_impossible(name: str) -> 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "multistep"])
 def test_samplers_of_the_reverse_sde_refuse_processes_without_one(name: str) -> None:
-    sampling = Sampling(sampler=name, steps=2)
+    sampling = Sampling(sampler=name, steps=2).resolve({})
     y = torch.rand(1, 3, 8, 8)
     with pytest.raises(ValueError, match="use the sampler multistep"):
         sampling.draw()(lambda x, y, t: y, I2SB(), y, lambda step: y, sampling.times(OUVE()))

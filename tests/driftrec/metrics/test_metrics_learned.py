@@ -18,7 +18,8 @@ from driftrec.jpeg.codec import degrade
 from driftrec.metrics import SET_METRICS, WEIGHTED_PAIR_METRICS, find_weights, load_features
 from driftrec.metrics.classifier import load_classifier
 from driftrec.metrics.features import FEATURES, fid_inception
-from driftrec.metrics.weights import WEIGHTS, published, read_weights
+from driftrec.metrics.weights import WEIGHTS, published
+from driftrec.models.tensors import read
 
 torch.set_num_threads(1)
 STANDINS = Path("data/standins")
@@ -165,12 +166,12 @@ def test_unfit_weights_are_refused_and_no_pickle_runs(tmp_path: Path, monkeypatc
     Path("page.safetensors").write_text("<html>not found</html>")
     Path("empty.pth").touch()
     for file in ("evil.pth", "evil-zip.pth", "cut.pth", "page.pth", "page.safetensors", "empty.pth"):
-        with pytest.raises(InvalidInput, match=f"^{file}: no weights can be read"):
-            read_weights(Path(file))
+        with pytest.raises(InvalidInput, match=f"^{file}: not a whole file of weights"):
+            read(Path(file))
     assert not Path("canary").exists()
     torch.save([torch.ones(1)], "list.pth")
-    with pytest.raises(InvalidInput, match="something else than tensors"):
-        read_weights(Path("list.pth"))
+    with pytest.raises(InvalidInput, match="holds more than named tensors"):
+        read(Path("list.pth"))
     with pytest.raises(InvalidInput, match=r"whole\.pth: .* missing"):
         WEIGHTED_PAIR_METRICS["lpips_squeezenet"](Path("whole.pth"))
     with pytest.raises(InvalidInput, match=r"whole\.pth: .* missing"):

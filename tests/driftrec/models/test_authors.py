@@ -269,7 +269,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     ]
     for text in texts:
         (tmp_path / "cut.ckpt").write_bytes(text)
-        with pytest.raises(InvalidInput, match=r"cut\.ckpt: not a whole checkpoint"):
+        with pytest.raises(InvalidInput, match=r"cut\.ckpt: not a whole file of weights"):
             import_authors(tmp_path / "cut.ckpt", tmp_path / "out.safetensors")
     with pytest.raises(InvalidInput, match="no such file"):
         import_authors(tmp_path / "nothing.ckpt", tmp_path / "out.safetensors")

@@ -21,7 +21,7 @@ from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Plan, Sampling
 
 PHOTO = np.ascontiguousarray(astronaut()[20:276, 100:356])
-WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True)
+WANTED = Sampling(steps=4, fidelity=0.0, start=0.3, adaptive=True).resolve({})
 
 
 def opened(image: np.ndarray, quality: int) -> Picture:

@@ -16,6 +16,7 @@ from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, decode
 from driftrec.jpeg.codec import encode_jpeg
+from driftrec.models.checkpoint import load
 from driftrec.restoration.guard import implausible
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
@@ -108,9 +109,9 @@ class Broken(torch.nn.Module):
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_broken_model_is_seen_whatever_is_done_with_its_output(small_model: Path, kind: str) -> None:
     """Adaptive strength and projection bring garbage near to a good file: what the model proposed is judged."""
-    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
-    assert restorer._denoiser is not None
-    restorer._denoiser = Broken(restorer._denoiser.process, kind)  # type: ignore[assignment]
+    checkpoint = load(small_model)
+    restorer = Restorer(checkpoint, "cpu")
+    restorer.checkpoint = replace(checkpoint, denoiser=Broken(checkpoint.denoiser.process, kind))  # type: ignore[arg-type]
     clean = PHOTOS["astronaut"]
     pictures = [open_picture(encode_jpeg(clean, quality)) for quality in (5, 30, 75, 90, 95)]
     for picture in [*pictures, Picture(clean), Picture(clean.astype(np.uint16) * np.uint16(257))]:

@@ -204,7 +204,7 @@ def test_what_is_no_restoration_is_not_written(
     restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photo.jpg").write_bytes(photo(30))
-    monkeypatch.setattr(Restorer, "_sample", lambda self, y, *_: (1 - y, 1))
+    monkeypatch.setattr("driftrec.restoration.restorer._sampled", lambda _, y, *__: (1 - y, 1))
     with pytest.raises(BadImage, match=r"photo\.jpg: the model changes") as caught:
         restorer(tmp_path / "photo.jpg")
     assert caught.value.reason == Reason.implausible

@@ -54,7 +54,7 @@ def test_a_canvas_puts_an_image_together_again() -> None:
 def test_tiled_is_whole(fidelity: float) -> None:
     """Of the embedded model: how far a network looks is a matter of its weights."""
     restorer = Restorer.from_pretrained(device="cpu")
-    restorer._denoiser.network.float()  # in bfloat16 the same convolution of another size may round another way
+    restorer.checkpoint.denoiser.network.float()  # bfloat16 may round a convolution of another size in another way
     smooth = np.linspace(0, 255, 340)[:, None, None] + np.linspace(-80, 80, 260)[None, :, None] + np.array([0, 20, -9])
     texture = np.random.default_rng(0).normal(0, 12, (340, 260, 3))
     picture = Picture((smooth + texture).clip(0, 255).astype(np.uint8))

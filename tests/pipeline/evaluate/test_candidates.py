@@ -12,7 +12,8 @@ from pipeline.evaluate.candidates import Candidates, find_candidates
 from pipeline.evaluate.conditions import conditions_of
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.location import open_input
-from pipeline.inputs.partners import Partners, find_partners, stem_digest
+from pipeline.inputs.names import name_digests
+from pipeline.inputs.partners import Partners, find_partners
 from pipeline.settings import load
 from tests import made
 
@@ -100,7 +101,7 @@ def test_a_partner_has_the_keys_name_whatever_the_suffixes(tmp_path: Path, sourc
     assert found.read("b.c/y.webp") == b"b.c/y.JPG"
     assert found.read("plain") == b"plain.png"
     assert found.read("a/none.jpg") is None
-    stems = np.sort(np.array([stem_digest("a/x"), stem_digest("plain")], np.uint64))
+    stems = np.sort(name_digests(["a/x", "plain"]))
     assert found.without_key(stems) == (1, ["b.c/y.JPG"])
 
 
@@ -119,7 +120,7 @@ def test_partners_in_tars(tmp_path: Path, source: Path) -> None:
     (tmp_path / "clean.tar").write_bytes(made.tar(images))
     renamed = partners(folder / "one.tar", tmp_path / "clean.tar")
     assert renamed.read("clean/x/3.png") == images["x/3.png"]
-    stems = np.sort(np.array([stem_digest(renamed.renamed.stem(f"clean/x/{i}.png")) for i in range(4)], np.uint64))
+    stems = np.sort(name_digests(renamed.renamed.stem(f"clean/x/{i}.png") for i in range(4)))
     assert renamed.without_key(stems) == (1, ["one.tar:x/4.png"])
 
 

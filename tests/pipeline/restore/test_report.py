@@ -28,8 +28,8 @@ from driftrec.metrics.blockiness import bef_u8
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
-from pipeline.reports.page import duration, figure, share
-from pipeline.restore.report import GREY_LEVELS, MAX_PAIRS, MEANING, write_restore_report
+from pipeline.reports.page import GREY_LEVELS, duration, figure, share
+from pipeline.restore.report import MAX_PAIRS, write_restore_report
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.summary import MAX_FAILURES, Histogram, Summary
 from pipeline.runs.ledger import Ledger
@@ -361,10 +361,6 @@ def test_histogram_counts_all_and_its_quantiles_are_near(values: list[float], mo
     for wanted in (0.5, 0.95):
         exact = float(np.quantile(values, wanted, method="inverted_cdf"))
         assert histogram.quantile(wanted) == pytest.approx(exact, rel=0.024)
-
-
-def test_every_reason_has_a_meaning() -> None:
-    assert set(MEANING) == set(Reason)
 
 
 def test_numbers_as_people_read_them() -> None:
