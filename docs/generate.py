@@ -12,10 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-import pyarrow as pa
 
 ROOT = Path(__file__).parents[1]
 COPIES = {  # pages outside docs/, and where they are in the site
@@ -154,10 +151,10 @@ the model's file recommends, or else what the sampler or process has by default.
 
 def ledger_page() -> str:
     """The columns of ledgers and of report.parquet."""
-    from pipeline import degrade
-    from pipeline.evaluate import stage as evaluate
-    from pipeline.runs import ledger
-    from pipeline.survey import stage as survey
+    from pipeline.degrade import DegradeRow
+    from pipeline.evaluate.stage import ScoreRow
+    from pipeline.runs.ledger import RestoreRow
+    from pipeline.survey.stage import SurveyRow
 
     return f"""# Ledgers and tables
 
@@ -170,31 +167,32 @@ One Parquet file per shard below `ledger/`; `evaluate` and `survey` also leave t
 
 One row per image.
 
-{columns(ledger.SCHEMA, ledger.RestoreRow, ledger.Row)}
+{columns(RestoreRow)}
 ## degrade
 
 One row per image and condition.
 
-{columns(degrade.SCHEMA, degrade.DegradeRow, ledger.Row)}
+{columns(DegradeRow)}
 ## evaluate
 
 One row per image, condition and candidate. After these columns comes one per metric, of type double, with its raw
 value; the name of `ssim` carries its window: `ssim7`.
 
-{columns(ledger.schema_of(evaluate.ScoreRow), evaluate.ScoreRow, ledger.Row)}
+{columns(ScoreRow)}
 ## survey
 
 One row per file.
 
-{columns(survey.SCHEMA, survey)}"""
+{columns(SurveyRow)}"""
 
 
-def columns(schema: pa.Schema, *declared: type | ModuleType) -> str:
-    """A table of the columns, with the comments that stand beside them where they are declared."""
-    source = "".join(map(inspect.getsource, declared))
-    rows = []
-    for column in schema:
-        comment = re.search(rf'^ +(?:\("{column.name}", |{column.name}: ).*?  # (.+)$', source, re.MULTILINE)
+def columns(kind: type) -> str:
+    """A table of the columns of a kind of row, with the comments that stand beside them."""
+    from pipeline.runs.ledger import Row, schema_of
+
+    source, rows = inspect.getsource(kind) + inspect.getsource(Row), []
+    for column in schema_of(kind):
+        comment = re.search(rf"^ +{column.name}: .*?  # (.+)$", source, re.MULTILINE)
         rows.append((f"`{column.name}`", str(column.type), prose(comment[1]) if comment else ""))
     return table(("column", "type", ""), rows)
 

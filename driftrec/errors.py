@@ -7,6 +7,7 @@ Ray carries them between processes.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -69,7 +70,7 @@ class DriftRecError(Exception):
     a file cannot play with a terminal.
     """
 
-    result: dict[str, Any] | None = None  # what _RESULT.json says of the run that it has ended
+    result: Mapping[str, Any] | None = None  # what _RESULT.json says of the run that it has ended
 
     def __str__(self) -> str:
         return visible(super().__str__())

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn, TextIO
@@ -83,7 +83,7 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
     """Read the settings of a job; plan, submit or run it; print the result. Gives the exit code."""
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
-    def job() -> dict[str, Any]:
+    def job() -> Mapping[str, Any]:
         flags = vars(parsed(make_parser(name, about, parts), arguments, stdout))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
         from pipeline.settings import load
@@ -129,7 +129,7 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def execute(job: Callable[[], dict[str, Any]]) -> int:
+def execute(job: Callable[[], Mapping[str, Any]]) -> int:
     """Run `job`, print its result, give the exit code: `exit_code` of the result, or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
@@ -162,7 +162,7 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
     except DriftRecError as error:
         refused = isinstance(error, InvalidInput)
         ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
-        result = (error.result or ended) | {"error": redact(str(error))}
+        result = {**(error.result or ended), "error": redact(str(error))}
     except Interrupted:
         result = early
     finally:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.command import Parser, execute, parsed
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what is asked, print the result; gives the exit code."""
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
-    def job() -> dict[str, Any]:
+    def job() -> Mapping[str, Any]:
         asked = parsed(parser(), arguments, stdout)
         from driftrec.models.checkpoint import describe, embedded, import_authors
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Look through OUTPUT, print what was found; gives the exit code."""
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
-    def job() -> dict[str, Any]:
+    def job() -> Mapping[str, Any]:
         asked = parsed(parser(), arguments, stdout)
         from pipeline.runs.verify import listing_to, verify
 

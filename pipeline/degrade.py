@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
@@ -23,6 +22,8 @@ from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards
+from pipeline.runs.documents import Result
+from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import IMAGES, OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.settling import WRITE
@@ -136,7 +137,7 @@ def output_of(key: str, condition: Condition, conditions: Sequence[Condition]) -
     return f"{folder}/{output_name(key, 'jpeg')}"
 
 
-def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
+def run_degrade(settings: DegradeSettings) -> Result:
     """Degrade an input, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
@@ -149,7 +150,7 @@ def run_degrade(settings: DegradeSettings) -> dict[str, Any]:
     return carry_out(run, partial(_attempt, run, settings, conditions), needs_ray=bool(run.todo))
 
 
-def plan_degrade(settings: DegradeSettings) -> dict[str, Any]:
+def plan_degrade(settings: DegradeSettings) -> Answer:
     """What would be done. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing = _found(settings)
     slugs = [condition.slug for condition in conditions]
@@ -164,7 +165,7 @@ def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:
     return conditions, listing.bounded(settings.max_file_bytes)
 
 
-def _attempt(run: Run, settings: DegradeSettings, conditions: Sequence[Condition]) -> dict[str, Any]:
+def _attempt(run: Run, settings: DegradeSettings, conditions: Sequence[Condition]) -> Result:
     if run.todo:
         pool = Pool.fit(settings.actors, None, 0.0, len(run.todo))
         arguments = (settings, conditions, run.store)

@@ -13,7 +13,8 @@ from typing import Any
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
-from pipeline.runs.ends import Exit, attempt
+from pipeline.runs.documents import Result
+from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
 from pipeline.settings import Settings
@@ -21,7 +22,6 @@ from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
 
-Result = dict[str, Any]
 PAGE = "report.html"  # that every job's writer writes
 
 
@@ -56,10 +56,10 @@ def finished_shards(output: str, listing: Listing) -> set[str]:
     return Ledger(store).committed() & {shard.id for shard in listing.shards}
 
 
-def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **told: Any) -> Result:
+def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **told: Any) -> Answer:
     """What would be done: the input, what of it is done, what else the job tells, its settings."""
     common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
-    return common | plan(listing, done) | told | {"settings": settings.public()}
+    return {**common, **plan(listing, done), **told, "settings": settings.public()}
 
 
 def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:

@@ -15,6 +15,7 @@ from yaml.composer import ComposerError
 from driftrec.errors import InvalidInput
 from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 
+Values = dict[str, Any]  # settings by name, as JSON has them
 MIB = 2**20
 MAX_YAML = MIB  # characters of a settings file
 
@@ -63,12 +64,12 @@ class Settings(BaseModel):
         """Names of the fields without a default, in their order: what is given by position."""
         return [name for name, field in cls.model_fields.items() if field.is_required()]
 
-    def public(self) -> dict[str, Any]:
+    def public(self) -> Values:
         """All settings as JSON values, fit for run.json: places without credentials."""
         values = self.model_dump(mode="json")
         return values | {name: _public(values[name]) for name in self.marked(Mark.place)}
 
-    def determining(self, *apart: str) -> dict[str, Any]:
+    def determining(self, *apart: str) -> Values:
         """The settings that determine what a run makes, as JSON values: those that are neither free nor places.
 
         Args:
@@ -129,7 +130,7 @@ def load(
 
     Raises InvalidInput that names each wrong or unknown setting and what it could be.
     """
-    values: dict[str, Any] = _read_yaml(config) if config else {}
+    values = _read_yaml(config) if config else {}
     for assignment in assignments:
         _assign(values, assignment)
     for name, value in (flags or {}).items():
@@ -174,7 +175,7 @@ def _parse_yaml(text: str) -> Any:
         raise yaml.YAMLError("nested too deeply") from None
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: str) -> Values:
     try:
         values = _parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -190,7 +191,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return values
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
+def _assign(values: Values, assignment: str) -> None:
     """Put `a.b=c` into the nested `values`; c is read as YAML."""
     name, equals, text = assignment.partition("=")
     if not equals or not all(name.split(".")):

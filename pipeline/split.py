@@ -7,13 +7,13 @@ are packed.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate.settings import SplitSettings
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.names import printable
+from pipeline.runs.ends import Answer
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
 
@@ -32,7 +32,7 @@ def split_keys(keys: Sequence[str], seed: int) -> dict[str, list[str]]:
     return {name: sorted(part) for name, part in zip(SHARES, parts, strict=True)}
 
 
-def run_split(settings: SplitSettings) -> dict[str, Any]:
+def run_split(settings: SplitSettings) -> Answer:
     """Write train.txt, validation.txt, test.txt (one key per line) and split.json into OUTPUT; gives the last.
 
     Raises InvalidInput for an unusable input, for keys that are no lines of text, or if OUTPUT holds another split.
@@ -48,19 +48,19 @@ def run_split(settings: SplitSettings) -> dict[str, Any]:
                 raise InvalidInput(f"{store.where(name)} is of another split; choose another OUTPUT")
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
-    return told | {"state": "done", "exit_code": 0, "output": store.url}
+    return {**told, "state": "done", "exit_code": 0, "output": store.url}
 
 
-def plan_split(settings: SplitSettings) -> dict[str, Any]:
+def plan_split(settings: SplitSettings) -> Answer:
     """What `run_split` would say; writes nothing."""
     store = open_store(settings.output)
     if why := store.unwritable():
         raise InvalidInput(f"OUTPUT {store.url}: {why}")
     lists = split_keys(_keys(list_input(settings.input), settings.limit), settings.seed)
-    return _told(settings, lists) | {"state": "dry run", "exit_code": 0}
+    return {**_told(settings, lists), "state": "dry run", "exit_code": 0}
 
 
-def _told(settings: SplitSettings, lists: dict[str, list[str]]) -> dict[str, Any]:
+def _told(settings: SplitSettings, lists: dict[str, list[str]]) -> Answer:
     return {
         "job": "split",
         "input": redact(settings.input),

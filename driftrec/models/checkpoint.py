@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -57,7 +57,7 @@ def save(
     denoiser: Denoiser,
     weights: dict[str, Tensor] | None = None,
     sampling: dict[str, Any] | None = None,
-    card: dict[str, Any] | None = None,
+    card: Mapping[str, object] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> str:
     """Write a denoiser, whole or not at all; `weights` (say, of an EMA) replace the network's own. Returns the file's

@@ -6,7 +6,6 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -14,6 +13,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.urls import redact
 from pipeline.cluster import connection
+from pipeline.runs.ends import Answer
 from pipeline.runs.run import RESULT
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError
@@ -29,7 +29,7 @@ SHOWN = "what a job is given stands in Ray's logs and on its dashboard"
 EXCLUDES = [".git", ".venv", "out", "tests", "docs", "examples"]
 
 
-def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dict[str, Any]:
+def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> Answer:
     """Run `python -m jobs.<job> <arguments>` on the cluster at `url` and wait. Gives its _RESULT.json.
 
     Raises InvalidInput if the cluster cannot be reached or an argument is a secret, DriftRecError if the job ended
@@ -37,9 +37,9 @@ def submit_job(url: str, job: str, arguments: Sequence[str], output: str) -> dic
     """
     _keep_secrets(job, arguments)
     entrypoint = shlex.join(["python", "-m", f"jobs.{job}", *_without_submit(arguments)])
-    runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}}
-    if checkout := connection.checkout():  # else the cluster has the package installed
-        runtime |= {"working_dir": str(checkout), "excludes": EXCLUDES}
+    checkout = connection.checkout()  # None: the cluster has the package installed
+    code = {"working_dir": str(checkout), "excludes": EXCLUDES} if checkout else {}
+    runtime = {"env_vars": {name: os.environ[name] for name in STORAGE_VARIABLES if name in os.environ}, **code}
     logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every file that it does not take along
     try:
         client = JobSubmissionClient(url)
@@ -79,10 +79,10 @@ def _without_submit(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _result(client: JobSubmissionClient, submitted: str, status: JobStatus, output: str) -> dict[str, Any]:
+def _result(client: JobSubmissionClient, submitted: str, status: JobStatus, output: str) -> Answer:
     """What the job left in OUTPUT. Ray tells success from failure only; the exit code stands in the result."""
     try:
-        result: dict[str, Any] = json.loads(open_store(output).read(RESULT))
+        result: Answer = json.loads(open_store(output).read(RESULT))
     except (StorageError, ValueError):
         result = {}
     if status == JobStatus.SUCCEEDED or result.get("exit_code"):

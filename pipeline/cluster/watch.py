@@ -14,11 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
-from pipeline.runs.ends import Exit
+from pipeline.runs.ends import Answer, Exit
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ AFTER = (
     "goes on with the rest"
 )
 
-End = Callable[[str], dict[str, Any]]  # from a message to the result, which is written
+End = Callable[[str], Answer]  # from a message to the result, which is written
 
 
 @contextmanager

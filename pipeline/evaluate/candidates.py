@@ -6,7 +6,7 @@ All of it is found and checked before anything starts. Knows no Ray.
 import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
 from pipeline.inputs.partners import Partners, find_partners
 from pipeline.model_source import FBCNN, IDENTITY, Weights, find
+from pipeline.settings import Values
 from pipeline.storage.base import redact
 
 JPEG = "jpeg"  # the damaged image itself
@@ -43,6 +44,18 @@ class Files:
     partners: dict[str, Partners]  # by the condition's slug
 
 
+class CandidateTold(TypedDict):
+    """What the summary says of a candidate."""
+
+    name: str
+    kind: Literal["jpeg", "model", "files"]
+    spec: NotRequired[str]  # of a model, as the next three: as given
+    model: NotRequired[str]
+    sha256: NotRequired[str]  # of its weights
+    sampling: NotRequired[Values]
+    url: NotRequired[str]  # of files
+
+
 @dataclass(frozen=True)
 class Candidates:
     """All that is compared, in the order of rows and tables."""
@@ -56,19 +69,19 @@ class Candidates:
         """One name each."""
         return (JPEG,) * self.jpeg + tuple(one.name for one in (*self.models, *self.files))
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[CandidateTold]:
         """What each is, for run.json and the summary."""
-        described: list[dict[str, Any]] = [{"name": JPEG, "kind": "jpeg"}] * self.jpeg
+        described: list[CandidateTold] = [{"name": JPEG, "kind": "jpeg"}] * self.jpeg
         for model in self.models:
-            sampling = asdict(model.sampling)
-            what = {"name": model.name, "kind": "model", "spec": model.spec, "model": model.weights.source}
-            described.append(what | {"sha256": model.weights.sha256, "sampling": sampling})
-        described += [{"name": one.name, "kind": "files", "url": one.url} for one in self.files]
-        return described
+            what: CandidateTold = {"name": model.name, "kind": "model", "spec": model.spec}
+            weights, sampling = model.weights, asdict(model.sampling)
+            described.append({**what, "model": weights.source, "sha256": weights.sha256, "sampling": sampling})
+        files: list[CandidateTold] = [{"name": one.name, "kind": "files", "url": one.url} for one in self.files]
+        return described + files
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Values:
         """What of them determines the rows: not where files are, but which."""
-        told: dict[str, Any] = {"candidates": list(self.names)}
+        told: Values = {"candidates": list(self.names)}
         for model in self.models:
             options = "&".join(f"{name}={value}" for name, value in asdict(model.sampling).items())
             told[f"candidate {model.name}"] = f"weights {model.weights.sha256[:16]} with {options}"

@@ -1,21 +1,35 @@
 """The charts of an evaluation's page: metrics against quality, distortion against perception, histograms."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
-from pipeline.evaluate.metrics import ACCURACY, Plan, column_of, score_of
+from markupsafe import Markup
+
+from pipeline.evaluate.metrics import ACCURACY, Plan, Score, column_of, score_of
 from pipeline.evaluate.reduction import Reduction, bin_width
+from pipeline.evaluate.summary import Table
 from pipeline.reports.charts import Axis, Point, Series, histogram_rows, line_chart, plane, swatch
 from pipeline.reports.metric_text import header_of, scale_of, shown, signed, title_of
-from pipeline.reports.page import figure
+from pipeline.reports.page import Part, figure
 
 DISTORTION = ("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian")  # for the plane, the first that is there
 PERCEPTION = ("lpips", "dists", "fid", "kid", "lpips_vgg", "lpips_squeezenet", "kid_mobilenet", "fid_mobilenet")
 PLANES = 2  # perceptual metrics that get a plane
 
-Table = Mapping[str, Any]  # one of the summary's conditions
-Chart = dict[str, Any]  # title and svg
-Group = dict[str, Any]  # label and charts
+
+
+class Chart(TypedDict):
+    """One chart."""
+
+    title: str
+    svg: Markup
+
+
+class Group(TypedDict):
+    """Charts of one kind."""
+
+    label: str
+    charts: list[Chart]
 
 
 class Charts:
@@ -35,17 +49,16 @@ class Charts:
         single = [one for one in self.conditions if one["quality"] is not None and one["second_quality"] is None]
         for subsampling in dict.fromkeys(one["subsampling"] for one in single):
             conditions = [one for one in single if one["subsampling"] == subsampling]
-            conditions.sort(key=lambda one: one["quality"])
+            conditions.sort(key=lambda one: one["quality"] or 0)
             if len(conditions) < 2:
                 continue
             charts = [self._curve(conditions, metric, self._point) for metric in self.plan.names]
-            groups.append({"label": f"Chroma {subsampling}", "charts": charts})
+            groups.append({"label": f"Chroma {subsampling}", "charts": [*filter(None, charts)]})
             if self.baseline:
                 charts = [self._curve(conditions, metric, self._gain) for metric in self.plan.pairs]
                 label = f"Chroma {subsampling}: gains over {self.baseline}, with 95 % intervals"
-                groups.append({"label": label, "charts": charts})
-        known = [{**group, "charts": [chart for chart in group["charts"] if chart]} for group in groups]
-        return [group for group in known if group["charts"]]
+                groups.append({"label": label, "charts": [*filter(None, charts)]})
+        return [group for group in groups if group["charts"]]
 
     def _curve(
         self, conditions: Sequence[Table], metric: str, point: Callable[[Table, str, str], Point | None]
@@ -59,7 +72,7 @@ class Charts:
         if not points:
             return None
         values = [value for p in points for value in (p.y, p.low, p.high) if value is not None]
-        qualities = {one["quality"]: str(one["quality"]) for one in conditions}
+        qualities = {one["quality"] or 0.0: str(one["quality"]) for one in conditions}
         title = title_of(metric)
         x, y = Axis.over("JPEG quality", list(qualities)), Axis.over(title, values)
         return {"title": title, "svg": line_chart(f"{title} against JPEG quality", series, x, y, qualities)}
@@ -69,7 +82,7 @@ class Charts:
         if score is None:
             return None
         told = f"{shown(score, metric)} at quality {condition['quality']}"
-        return Point(condition["quality"], scale_of(metric)[0] * score, told=told)
+        return Point(condition["quality"] or 0, scale_of(metric)[0] * score, told=told)
 
     def _gain(self, condition: Table, name: str, metric: str) -> Point | None:
         gain = self._metric(condition, name, metric).get("gain")
@@ -77,7 +90,7 @@ class Charts:
             return None
         told = f"{signed(gain['mean'], metric)} at quality {condition['quality']}"
         mean, low, high = (scale_of(metric)[0] * gain[part] for part in ("mean", "low", "high"))
-        return Point(condition["quality"], mean, low, high, told)
+        return Point(condition["quality"] or 0, mean, low, high, told)
 
     def planes(self) -> list[Group]:
         """Distortion against perception: a group a perceptual metric, a chart a kind of compression."""
@@ -116,16 +129,16 @@ class Charts:
         x, y = Axis.over(label, [p.x for p in points], falling=True), Axis.over(title, [p.y for p in points])
         return {"title": title, "svg": plane(f"{title_of(up)} against {title_of(across)}, {title}", series, x, y)}
 
-    def distributions(self) -> list[dict[str, Any]]:
+    def distributions(self) -> list[Part]:
         """Of each condition, of each metric that images have: a histogram a candidate."""
-        told: list[dict[str, Any]] = []
+        told: list[Part] = []
         for one in self.conditions:
             graded = [number for number, metric in enumerate(self.plan.pairs) if metric != ACCURACY]  # right or wrong
             metrics = [self._histograms(one["condition"], number) for number in graded]
             told.append({"label": one["label"], "metrics": [metric for metric in metrics if metric["rows"]]})
         return told
 
-    def _histograms(self, condition: str, number: int) -> dict[str, Any]:
+    def _histograms(self, condition: str, number: int) -> Part:
         metric = self.plan.pairs[number]
         cells = {index: self.reduction.cell(condition, name) for name, index in self.index.items()}
         counts = {index: self.reduction.histograms.get((number, cell)) for index, cell in cells.items()}
@@ -134,5 +147,5 @@ class Charts:
         rows = [{"name": self.names[index], "swatch": swatch(index), "bars": bars[index]} for index in bars]
         return {"header": header_of(metric), "rows": rows, "ticks": ticks}
 
-    def _metric(self, condition: Table, name: str, metric: str) -> Mapping[str, Any]:
+    def _metric(self, condition: Table, name: str, metric: str) -> Score:
         return condition["candidates"][self.index[name]]["metrics"].get(column_of(metric)) or {}

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from driftrec.errors import InvalidInput
 from pipeline.evaluate.candidates import JPEG, Candidates, find_candidates
@@ -17,6 +16,7 @@ from pipeline.inputs.names import output_name
 from pipeline.reports.table import SUMMARY, TABLE
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
+from pipeline.settings import Values
 from pipeline.storage import open_store
 
 # Settings whose content counts, not where or how it was given.
@@ -80,7 +80,7 @@ def list_references(settings: EvaluateSettings) -> Listing:
 
 def identity(
     settings: EvaluateSettings, conditions: tuple[Condition, ...], candidates: Candidates, plan: Plan
-) -> dict[str, Any]:
+) -> Values:
     """What determines the rows. The places of files do not count, their content does."""
     fixed = settings.determining(*DAMAGE)
     slugs = [condition.slug for condition in conditions]

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from pipeline.cluster import connection
 from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work_through
@@ -25,6 +24,8 @@ from pipeline.evaluate.summary import reduce_ledger, summarize
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.restore.estimate import sample_images, seconds_per_megapixel
+from pipeline.runs.documents import Result
+from pipeline.runs.ends import Answer
 from pipeline.runs.run import finish
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ REPORT = "pipeline.evaluate.report:write_evaluate_report"
 SHARE_RESTORING, SHARE_SCORING = 0.5, 0.25  # of the cluster's CPUs, where both pools are; the rest is for read tasks
 
 
-def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+def run_evaluate(settings: EvaluateSettings) -> Result:
     """Evaluate, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
@@ -44,7 +45,7 @@ def run_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     return carry_out(run, partial(_attempt, evaluation), needs_ray=bool(run.todo) or pictures)
 
 
-def _attempt(evaluation: Evaluation) -> dict[str, Any]:
+def _attempt(evaluation: Evaluation) -> Result:
     """Work, sums, reports."""
     run, settings = evaluation.run, evaluation.settings
     with _restoring(evaluation) as (pool, beside):
@@ -58,7 +59,7 @@ def _attempt(evaluation: Evaluation) -> dict[str, Any]:
     return result
 
 
-def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+def plan_evaluate(settings: EvaluateSettings) -> Answer:
     """What would be done, and about how long it would take. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing, plan = conditions_of(settings), list_references(settings), plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from driftrec.metrics.classifier import Classifier, load_classifier
 from driftrec.metrics.weights import published
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import stem, suffix
+from pipeline.settings import Values
 from pipeline.storage import locate
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.storage.file import local_copy
@@ -46,13 +47,79 @@ def column_of(metric: str) -> str:
     return {"ssim": "ssim7"}.get(metric, metric)
 
 
-def describe(metric: str) -> dict[str, Any]:
+class Told(TypedDict):
+    """What the recipe says of a metric."""
+
+    name: str
+    column: str  # of the ledger and the report
+    label: str  # for people
+    higher_is_better: bool
+
+
+class Difference(TypedDict):
+    """Of two means, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Score(TypedDict, total=False):
+    """What a table says of a metric: of one that images have mean to gain, of one that a set has value to biased."""
+
+    mean: float | None
+    low: float | None  # of the 95 % interval, as high
+    high: float | None
+    images: int  # with a finite value; of a set, all
+    not_finite: int  # left out of the mean
+    gain: Difference | None  # over the baseline
+    value: float | None
+    references: int
+    biased: bool
+    best: bool  # of the table
+    tied: bool  # cannot be told from the best
+
+
+class FileTold(TypedDict):
+    """Weights, as the recipe tells of them."""
+
+    source: str  # path or URL, without credentials
+    sha256: str
+
+
+class AccuracyTold(TypedDict):
+    """What the accuracy is of."""
+
+    classifier: str
+    against: str  # in words
+    labels_sha256: str | None
+
+
+class KidTold(TypedDict):
+    """How KID is computed."""
+
+    images: int
+    subsets: int
+    subset_size: int
+    degree: int  # of the kernel
+
+
+class PlanTold(TypedDict):
+    """The recipe of the metrics."""
+
+    metrics: list[Told]
+    weights: dict[str, FileTold]  # by name
+    accuracy: NotRequired[AccuracyTold]
+    kid: NotRequired[KidTold]
+
+
+def describe(metric: str) -> Told:
     """A metric for the recipe: its column, its label for people, its direction."""
     higher = metric in HIGHER_IS_BETTER
     return {"name": metric, "column": column_of(metric), "label": LABELS[metric], "higher_is_better": higher}
 
 
-def score_of(metric: Mapping[str, Any] | None) -> float | None:
+def score_of(metric: Score | None) -> float | None:
     """The number of a metric in a table: the mean of a pair metric, the value of a set metric."""
     return None if metric is None else metric.get("mean", metric.get("value"))
 
@@ -115,9 +182,9 @@ class Plan:
         """Pixels that a side must have, and the metric that says so."""
         return max(((SMALLEST_SIDE.get(name, 1), name) for name in self.pairs), default=(1, ""))
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> PlanTold:
         """Everything that one must know to compute the same numbers."""
-        told: dict[str, Any] = {
+        told: PlanTold = {
             "metrics": [describe(name) for name in self.names],
             "weights": {
                 name: {"source": file.source, "sha256": file.sha256} for name, file in sorted(self.files.items())
@@ -138,7 +205,7 @@ class Plan:
             }
         return told
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Values:
         """What of it determines the rows."""
         return {
             "metrics": list(self.names),

@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from driftrec.metrics import HIGHER_IS_BETTER
 from driftrec.random import generator_for
-from pipeline.evaluate.metrics import Plan
+from pipeline.evaluate.metrics import Difference, Plan, Score
 from pipeline.evaluate.stage import ScoreRow
 from pipeline.runs.ledger import FAILED, rows_in, texts
 
@@ -173,10 +172,10 @@ class Reduction:
         of = dict(zip(self.candidates, rows, strict=True))
         return of[self.main], of[self.baseline] if self.baseline else None
 
-    def mean(self, metric: int, cell: int) -> dict[str, Any]:
+    def mean(self, metric: int, cell: int) -> Score:
         """Mean over the images with a finite value, its 95 % bootstrap interval (percentiles), and their number."""
         images = int(self.finite[metric, cell])
-        told: dict[str, Any] = {"mean": None, "low": None, "high": None, "images": images}
+        told: Score = {"mean": None, "low": None, "high": None, "images": images}
         if images:
             told["mean"] = float(self.total[metric, cell] / images)
             drawn = self.drawn_finite[:, metric, cell] > 0
@@ -186,7 +185,7 @@ class Reduction:
             told["not_finite"] = int(self.odd[metric, cell])
         return told
 
-    def difference(self, metric: int, one: int, other: int) -> dict[str, float] | None:
+    def difference(self, metric: int, one: int, other: int) -> Difference | None:
         """Of two cells' means, with its 95 % interval; None where one of them is not known.
 
         The resamples are of the same images on both sides, so what an image adds to both does not widen the interval.

@@ -4,26 +4,27 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from driftrec import __version__
 from driftrec.errors import BadImage, DriftRecError, Failed, meaning_of
 from driftrec.image import decode
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.evaluate.candidates import JPEG
-from pipeline.evaluate.charts import Charts, Table
+from pipeline.evaluate.charts import Charts
 from pipeline.evaluate.conditions import damage, reference_of
 from pipeline.evaluate.evaluation import Evaluation
-from pipeline.evaluate.metrics import column_of, score_of
+from pipeline.evaluate.metrics import Score, column_of, score_of
 from pipeline.evaluate.model_pool import Restores
 from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.evaluate.stage import metric_in
+from pipeline.evaluate.summary import CandidateRow, Summary, Table
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
-from pipeline.reports.page import duration, figure, render, tile, whole
+from pipeline.reports.page import Part, duration, figure, render, tile, whole
+from pipeline.runs.documents import Result
 from pipeline.runs.run import RUN
 from pipeline.runs.threads import pooled
 
@@ -36,9 +37,9 @@ FACTS = 3  # metrics that are told below a picture
 
 def write_evaluate_report(
     evaluation: Evaluation,
-    summary: Mapping[str, Any],
+    summary: Summary,
     reduction: Reduction,
-    result: Mapping[str, Any],
+    result: Result,
     restoring: Restores | None,
 ) -> None:
     """Write report.html into OUTPUT.
@@ -67,13 +68,13 @@ def write_evaluate_report(
 class Page:
     """All that the template names."""
 
-    def __init__(self, evaluation: Evaluation, summary: Mapping[str, Any], reduction: Reduction) -> None:
+    def __init__(self, evaluation: Evaluation, summary: Summary, reduction: Reduction) -> None:
         self.evaluation, self.summary, self.reduction = evaluation, summary, reduction
         self.names, self.plan = evaluation.candidates.names, evaluation.plan
         self.conditions: Sequence[Table] = summary["conditions"]
         self.index = {name: number for number, name in enumerate(self.names)}
 
-    def contents(self, result: Mapping[str, Any]) -> dict[str, Any]:
+    def contents(self, result: Result) -> Part:
         """Everything but the pictures."""
         images, conditions, names = self.summary["images"], len(self.conditions), len(self.names)
         failures = self.summary["failures"]
@@ -96,18 +97,18 @@ class Page:
             "planes": charts.planes(),
             "distributions": charts.distributions(),
             "failures": failures,
-            "reasons": [row | {"meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
+            "reasons": [{**row, "meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
             "failed_rows": self.reduction.failures,
             "recipe": self._recipe(),
             "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),
         }
 
-    def _tiles(self, result: Mapping[str, Any]) -> list[dict[str, str]]:
+    def _tiles(self, result: Result) -> list[dict[str, str]]:
         failed = self.summary["failures"]["rows"]
         tiles = [tile("Images", whole(self.summary["images"])), tile("Conditions", whole(len(self.conditions)))]
         tiles.append(tile("Candidates", whole(len(self.names))))
         tiles.append(tile("Rows without a score", whole(failed), tone="bad" if failed else ""))
-        if result.get("images_this_attempt"):
+        if result["images_this_attempt"]:
             again = bool(result["shards"]["resumed"])
             tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
         gains = [gain for condition in self.conditions if (gain := self._gain(condition)) is not None]
@@ -125,20 +126,20 @@ class Page:
         one, other = (self._score(condition, name, metric) for name in (self.evaluation.main, self.evaluation.baseline))
         return None if one is None or other is None else one - other
 
-    def _row(self, condition: Table, name: str) -> Mapping[str, Any]:
+    def _row(self, condition: Table, name: str) -> CandidateRow:
         return condition["candidates"][self.index[name]]
 
     def _score(self, condition: Table, name: str, metric: str) -> float | None:
         return score_of(self._row(condition, name)["metrics"].get(column_of(metric)))
 
-    def _legend(self) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = []
+    def _legend(self) -> list[Part]:
+        told: list[Part] = []
         for number, one in enumerate(self.summary["candidates"]):
             what = {"jpeg": "the damaged image itself", "model": one.get("spec"), "files": one.get("url")}[one["kind"]]
             told.append({"name": one["name"], "swatch": swatch(number), "what": "" if what == one["name"] else what})
         return told
 
-    def _glance(self) -> list[dict[str, Any]]:
+    def _glance(self) -> list[Part]:
         """Of each candidate: the mean over conditions of each metric, under how many it is best, and its cost."""
         rows = [
             {
@@ -156,7 +157,7 @@ class Page:
                 cell["best"] = len(means) > 1 and cell["mean"] == best
         return rows
 
-    def _over_all(self, name: str, metric: str) -> dict[str, Any]:
+    def _over_all(self, name: str, metric: str) -> Part:
         scores = [self._score(condition, name, metric) for condition in self.conditions]
         known = [score for score in scores if score is not None]
         found = (self._row(condition, name)["metrics"].get(column_of(metric), {}) for condition in self.conditions)
@@ -168,14 +169,15 @@ class Page:
     def _costs(self, conditions: Sequence[Table], name: str) -> dict[str, str]:
         """Network evaluations and seconds an image, as means over conditions."""
         told: dict[str, str] = {}
-        for cost in ("nfe", "seconds"):
-            values = [self._row(condition, name)[f"{cost}_mean"] for condition in conditions]
+        rows = [self._row(condition, name) for condition in conditions]
+        means = {"nfe": [row["nfe_mean"] for row in rows], "seconds": [row["seconds_mean"] for row in rows]}
+        for cost, values in means.items():
             known = [value for value in values if value is not None]
             told[cost] = figure(sum(known) / len(known)) if known else "–"
         return told
 
-    def _table(self, condition: Table) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = []
+    def _table(self, condition: Table) -> Part:
+        rows: list[Part] = []
         for name in self.names:
             row = self._row(condition, name)
             cells = [_cell(row["metrics"].get(column_of(metric)) or {}, metric) for metric in self.plan.names]
@@ -189,10 +191,10 @@ class Page:
 
     def gallery(
         self, name: str, note: str, extremes: Sequence[Extreme], pieces: Mapping[tuple[str, str], Piece]
-    ) -> dict[str, Any]:
+    ) -> Part:
         """Figures of the best or the worst images."""
         labels = {one["condition"]: one["label"] for one in self.conditions}
-        figures: list[dict[str, Any]] = []
+        figures: list[Part] = []
         for one in extremes:
             row = one.row
             if piece := pieces.get((row["key"], row["condition"])):
@@ -225,17 +227,17 @@ class Page:
             told.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
         told += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
         models = [one for one in self.summary["candidates"] if one["kind"] == "model"]
-        told += [(f"Model of {one['name']}", f"{one['model']}, {_sha(one['sha256'])}") for one in models]
+        told += [(f"Model of {one['name']}", f"{one.get('model')}, {_sha(one.get('sha256', ''))}") for one in models]
         return [*told, ("Fingerprint", recipe["fingerprint"]), ("Versions", versions)]
 
 
-def _cell(metric: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _cell(metric: Score, name: str) -> Part:
     """One number of a table."""
     score = score_of(metric)
     if score is None:
         return {"text": "–", "interval": "", "best": False, "tied": False}
-    known = metric.get("low") is not None
-    interval = f"{shown(metric['low'], name)} – {shown(metric['high'], name)}" if known else ""
+    low, high = metric.get("low"), metric.get("high")
+    interval = "" if low is None or high is None else f"{shown(low, name)} – {shown(high, name)}"
     best, tied = bool(metric.get("best")), bool(metric.get("tied"))
     return {"text": shown(score, name), "interval": interval, "best": best, "tied": tied}
 

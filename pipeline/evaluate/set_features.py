@@ -7,7 +7,7 @@ so that the result does not depend on who computed what when. Knows no Ray, no p
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +19,25 @@ from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
 from pipeline.inputs.parquet import open_parquet
+from pipeline.runs.ledger import Name, rows_in, schema_of
 from pipeline.storage.base import Store
 
 FOLDER = "sets"
 REFERENCE = ""  # stands where a candidate's name would
 CHUNK = 256  # images whose features are summed together
-SCHEMA = pa.schema(
-    [
-        ("group", pa.string()),  # a condition's slug, or for references their crop
-        ("candidate", pa.string()),
-        ("features", pa.string()),
-        ("moments", pa.large_binary()),  # Moments.to_bytes; null where no metric needs them
-        ("reservoir", pa.large_binary()),  # Reservoir.to_bytes; likewise
-    ]
-)
+
+
+class SetRow(TypedDict):
+    """Of one candidate's set, in one group."""
+
+    group: Name  # a condition's slug, or for references their crop
+    candidate: Name
+    features: Name
+    moments: Annotated[bytes | None, pa.large_binary()]  # Moments.to_bytes; null where no metric needs them
+    reservoir: Annotated[bytes | None, pa.large_binary()]  # Reservoir.to_bytes; likewise
+
+
+SCHEMA = schema_of(SetRow, ())
 
 Place = tuple[str, str]  # (group, candidate)
 Features = Mapping[str, NDArray[np.float32]]  # (D,) by the name of the features
@@ -111,9 +116,18 @@ class SetStates:
         return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+class SetScore(TypedDict):
+    """A set metric of one candidate under one condition."""
+
+    value: float | None  # None: a set of less than two images
+    images: int
+    references: int
+    biased: bool  # fewer images than features
+
+
 def set_scores(
     store: Store, shards: Iterable[str], conditions: Iterable[Condition], plan: Plan
-) -> Iterator[tuple[Condition, dict[str, dict[str, Any]]]]:
+) -> Iterator[tuple[Condition, dict[str, dict[str, SetScore]]]]:
     """(condition, {candidate: {metric: {value, images, references, biased}}}), a condition at a time.
 
     Memory holds the sets of one condition and of the references of one crop; each condition reads its part of every
@@ -126,7 +140,7 @@ def set_scores(
         if group not in references:
             references = {group: _merged(store, shards, group)}
         states = _merged(store, shards, condition.slug)
-        scores: dict[str, dict[str, Any]] = {}
+        scores: dict[str, dict[str, SetScore]] = {}
         for metric in plan.sets:
             name = SET_METRICS[metric].features
             whole = references[group].get((REFERENCE, name))
@@ -136,7 +150,7 @@ def set_scores(
         yield condition, scores
 
 
-def _score(plan: Plan, metric: str, references: State, candidates: State) -> dict[str, Any]:
+def _score(plan: Plan, metric: str, references: State, candidates: State) -> SetScore:
     """One set metric. A set of less than two images has no value."""
     if SET_METRICS[metric].distance == "fid":
         one, other = references.moments, candidates.moments
@@ -165,7 +179,7 @@ def _merged(store: Store, shards: Iterable[str], group: str) -> dict[Place, Stat
     return whole
 
 
-def _read(store: Store, shard: str, group: str) -> list[dict[str, Any]]:
+def _read(store: Store, shard: str, group: str) -> list[SetRow]:
     try:
         file = open_parquet(store, _name(shard))
         for number in range(file.metadata.num_row_groups):
@@ -173,7 +187,7 @@ def _read(store: Store, shard: str, group: str) -> list[dict[str, Any]]:
             if statistics is None:
                 raise ValueError("it does not say which sets it holds")
             if statistics.min == group:
-                return file.read_row_group(number).to_pylist()
+                return rows_in(file.read_row_group(number), SetRow)
     except (pa.ArrowException, ValueError) as error:
         told = f"{store.where(_name(shard))} cannot be read: {' '.join(str(error).split())[:200]}"
         raise DriftRecError(f"{told}; remove it and the ledger's part of that name, and run again") from None

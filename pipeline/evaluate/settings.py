@@ -1,12 +1,12 @@
 """The settings of `driftrec evaluate`, `degrade` and `split`. Knows no Ray, no storage."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
-from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings
+from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, Values
 
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -86,7 +86,7 @@ class EvaluateSettings(DamageSettings):
     report: Free[bool] = True  # write report.html at the end
     progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
-    def public(self) -> dict[str, Any]:
+    def public(self) -> Values:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""
         return super().public() | {"model": [public_spec(text) for text in self.model]}
 

@@ -5,17 +5,18 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 from PIL import features
 
 from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
+from pipeline.evaluate.candidates import CandidateTold
 from pipeline.evaluate.evaluation import Evaluation
-from pipeline.evaluate.metrics import column_of, describe, score_of
-from pipeline.evaluate.reduction import COSTS, Reduction
-from pipeline.evaluate.set_features import set_scores
+from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, score_of
+from pipeline.evaluate.reduction import Reduction
+from pipeline.evaluate.set_features import SetScore, set_scores
 from pipeline.evaluate.stage import ledger_schema
 from pipeline.inputs.names import Renamed, name_digests
 from pipeline.reports.table import SUMMARY, write_table
@@ -25,6 +26,94 @@ from pipeline.runs.ledger import OK, texts
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
 PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")
+
+
+class CandidateRow(TypedDict):
+    """A row of a table: what one candidate reached."""
+
+    candidate: str
+    ok: int  # images
+    failed: int
+    metrics: dict[str, Score]  # by column
+    nfe_mean: float | None  # evaluations of the network an image; None: no model of ours
+    seconds_mean: float | None
+    jpeg_bytes_mean: float | None  # of the damaged files
+
+
+class Table(TypedDict):
+    """What all candidates reached under a condition."""
+
+    condition: str  # its slug
+    label: str
+    quality: int | None  # None: nothing is damaged
+    second_quality: int | None
+    subsampling: str | None
+    shift: int  # pixels, the most that is cut off
+    candidates: list[CandidateRow]
+
+
+class ReasonCount(TypedDict):
+    """Rows of one candidate that failed for one reason."""
+
+    candidate: str
+    reason: str
+    rows: int
+
+
+class Unmatched(TypedDict):
+    """Files of a candidate that belong to no reference."""
+
+    candidate: str
+    condition: str
+    files: int
+    first: list[str]  # names of some
+
+
+class Failures(TypedDict):
+    """What has no score."""
+
+    rows: int
+    reasons: list[ReasonCount]
+    files_without_reference: list[Unmatched]
+
+
+class Intervals(TypedDict):
+    """How the intervals are made."""
+
+    method: str
+    level: float
+    resamples: int
+    seed: int
+
+
+class Recipe(PlanTold):
+    """Everything that one must know to get the same numbers."""
+
+    fingerprint: str
+    seed: int
+    jpeg: str  # the encoder and its version
+    shift: str  # in words
+    intervals: Intervals
+    versions: dict[str, str | None]  # of packages
+    machine: str
+
+
+class Summary(TypedDict):
+    """summary.json."""
+
+    job: str
+    reference: str  # URL
+    output: str
+    images: int
+    main: str  # the candidate whose pictures are shown
+    warnings: list[str]
+    conditions: list[Table]
+    candidates: list[CandidateTold]
+    failures: Failures
+    recipe: Recipe
+
+
+SetScores = Mapping[str, Mapping[str, Mapping[str, SetScore]]]  # by condition, candidate and metric
 
 
 def reduce_ledger(evaluation: Evaluation) -> Reduction:
@@ -44,13 +133,13 @@ def reduce_ledger(evaluation: Evaluation) -> Reduction:
     return reduction
 
 
-def summarize(evaluation: Evaluation, reduction: Reduction) -> dict[str, Any]:
+def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
     """Write summary.json, and give it."""
     run, candidates = evaluation.run, evaluation.candidates
     shards = [shard.id for shard in run.listing.shards]
     sets = {one.slug: found for one, found in set_scores(run.store, shards, evaluation.conditions, evaluation.plan)}
     unmatched = _unmatched(evaluation)
-    summary = {
+    summary: Summary = {
         "job": "evaluate",
         "reference": run.listing.source.url,
         "output": run.store.url,
@@ -70,11 +159,9 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> dict[str, Any]:
     return summary
 
 
-def _conditions(
-    evaluation: Evaluation, reduction: Reduction, sets: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -> list[Table]:
     """A table a condition: what each candidate reached."""
-    told: list[dict[str, Any]] = []
+    told: list[Table] = []
     for condition in evaluation.conditions:
         rows = [
             _candidate(evaluation, reduction, condition.slug, name, sets.get(condition.slug, {}).get(name, {}))
@@ -96,10 +183,10 @@ def _conditions(
 
 
 def _candidate(
-    evaluation: Evaluation, reduction: Reduction, condition: str, name: str, sets: Mapping[str, Any]
-) -> dict[str, Any]:
+    evaluation: Evaluation, reduction: Reduction, condition: str, name: str, sets: Mapping[str, SetScore]
+) -> CandidateRow:
     """One row of a table."""
-    cell, plan, metrics = reduction.cell(condition, name), evaluation.plan, dict[str, dict[str, Any]]()
+    cell, plan, metrics = reduction.cell(condition, name), evaluation.plan, dict[str, Score]()
     for number, column in enumerate(plan.columns):
         metrics[column] = reduction.mean(number, cell)
         if evaluation.baseline and name != evaluation.baseline:
@@ -107,13 +194,18 @@ def _candidate(
             metrics[column]["gain"] = reduction.difference(number, cell, baseline)
     metrics |= {metric: _finite(sets[metric]) for metric in plan.sets if metric in sets}
     ok = int(reduction.ok[cell])
-    costs = {f"{cost}_mean": reduction.cost(cost, cell) for cost in COSTS}
-    return {"candidate": name, OK: ok, "failed": reduction.images - ok, "metrics": metrics, **costs}
+    return {
+        "candidate": name,
+        OK: ok,
+        "failed": reduction.images - ok,
+        "metrics": metrics,
+        "nfe_mean": reduction.cost("nfe", cell),
+        "seconds_mean": reduction.cost("seconds", cell),
+        "jpeg_bytes_mean": reduction.cost("jpeg_bytes", cell),
+    }
 
 
-def _mark_best(
-    evaluation: Evaluation, reduction: Reduction, condition: str, rows: Sequence[dict[str, Any]]
-) -> None:
+def _mark_best(evaluation: Evaluation, reduction: Reduction, condition: str, rows: Sequence[CandidateRow]) -> None:
     """Say of each metric who is best, and of pair metrics who cannot be told from the best."""
     for number, metric in enumerate((*evaluation.plan.pairs, *evaluation.plan.sets)):
         column = column_of(metric)
@@ -131,13 +223,13 @@ def _mark_best(
                 row["metrics"][column]["tied"] = apart is not None and apart["low"] <= 0 <= apart["high"]
 
 
-def _finite(score: Mapping[str, Any]) -> dict[str, Any]:
+def _finite(score: SetScore) -> Score:
     """A set metric whose value may have come out as nan: JSON has none."""
     value = score["value"]
-    return dict(score) | {"value": value if value is not None and math.isfinite(value) else None}
+    return {**score, "value": value if value is not None and math.isfinite(value) else None}
 
 
-def _by_reason(reduction: Reduction) -> list[dict[str, Any]]:
+def _by_reason(reduction: Reduction) -> list[ReasonCount]:
     """How many images failed why, with which candidate; most first."""
     counts: Counter[tuple[str, str]] = Counter()
     for (_, candidate, reason), rows in reduction.reasons.items():
@@ -146,7 +238,7 @@ def _by_reason(reduction: Reduction) -> list[dict[str, Any]]:
     return [{"candidate": candidate, "reason": reason, "rows": rows} for (candidate, reason), rows in order]
 
 
-def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
+def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
     """Files of candidates that belong to no reference. Not looked for where only a part of the references was taken."""
     files, run = evaluation.candidates.files, evaluation.run
     if not files or evaluation.settings.limit:
@@ -159,7 +251,7 @@ def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
         for renamed, found in stems.items():
             found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
-    told: list[dict[str, Any]] = []
+    told: list[Unmatched] = []
     for name, slug, found in partners:
         count, first = found.without_key(every[found.renamed])
         if count:
@@ -167,9 +259,7 @@ def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
     return told
 
 
-def _warnings(
-    reduction: Reduction, sets: Mapping[str, Mapping[str, Any]], unmatched: list[dict[str, Any]]
-) -> list[str]:
+def _warnings(reduction: Reduction, sets: SetScores, unmatched: list[Unmatched]) -> list[str]:
     """What a reader must know before trusting the numbers."""
     told: list[str] = []
     if reduction.lossy:
@@ -203,7 +293,7 @@ def _warnings(
     return told
 
 
-def _recipe(evaluation: Evaluation) -> dict[str, Any]:
+def _recipe(evaluation: Evaluation) -> Recipe:
     """Everything that one must know to get the same numbers."""
     settings = evaluation.settings
     return {

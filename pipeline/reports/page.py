@@ -7,7 +7,6 @@ Content-Security-Policy lets it load and run nothing else.
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -16,10 +15,12 @@ from markupsafe import Markup
 
 from pipeline.inputs.names import printable
 
+Part = dict[str, Any]  # of what a template shows, by the names that it uses
 GREY_LEVELS = 255**2  # from raw BEF, for pixels in [0, 1], to squared grey levels of 0 to 255
 
 
-def render(template: str, contents: Mapping[str, Any]) -> str:
+
+def render(template: str, contents: Part) -> str:
     """The page of `template` (a file of templates/), with the shared style and script inside, and its own style."""
     folder = files("pipeline.reports") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,13 @@ from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore, resolve
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
+from pipeline.runs.ends import Answer
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
 CROP = 128  # pixels, side of the crop on which the network is timed
 
 
-def estimate_restore(settings: RestoreSettings) -> dict[str, Any]:
+def estimate_restore(settings: RestoreSettings) -> Answer:
     """Shards, bytes, resolved settings and an estimate of the cost. Raises InvalidInput as the run would."""
     listing, weights = list_restore(settings), find(settings.model)
     settings = resolve(settings, weights)

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 from functools import partial
-from typing import Any
 
 from driftrec.models.checkpoint import RECOMMENDED
 from pipeline.cluster.graph import Graph, Pool, work_through
@@ -16,6 +15,7 @@ from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
+from pipeline.runs.documents import Result
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
@@ -24,14 +24,14 @@ from pipeline.storage.base import Store
 REPORT = "pipeline.restore.report:write_restore_report"
 
 
-def run_restore(settings: RestoreSettings) -> dict[str, Any]:
+def run_restore(settings: RestoreSettings) -> Result:
     """Restore an input, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
     """
     run, weights, settings = open_restore(settings)
 
-    def work() -> dict[str, Any]:
+    def work() -> Result:
         if run.todo:
             work_through(run, _graph(len(run.todo), settings, weights, run.store), settings.progress_s)
         result = finish(run, {"evaluations_per_image": run.effort.evaluations_per_image})

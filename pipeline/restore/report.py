@@ -6,20 +6,21 @@ Memory is bounded: the ledger passes by part after part, and of the images only 
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from driftrec.errors import DriftRecError, meaning_of
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
 from pipeline.reports.before_after import Piece, load_pieces
-from pipeline.reports.page import GREY_LEVELS, duration, figure, render, tile, whole
+from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
+from pipeline.runs.documents import Result, RunDocument
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
+from pipeline.settings import Values
 from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, Store
 
@@ -38,7 +39,7 @@ def write_restore_report(
     input_url: str,
     output_url: str,
     shards: Sequence[Shard] | None = None,
-    result: Mapping[str, Any] | None = None,
+    result: Result | None = None,
 ) -> None:
     """Write report.html into the OUTPUT of a restore run.
 
@@ -49,7 +50,7 @@ def write_restore_report(
         result: the run's result, if the caller has it; else _RESULT.json, or no run time on the page without that.
     """
     store = open_store(output_url)
-    run = json.loads(store.read(RUN))
+    run: RunDocument = json.loads(store.read(RUN))
     summary = _summarize(Ledger(store))
     chosen = summary.chosen()
     if shards is None:
@@ -72,7 +73,7 @@ def _summarize(ledger: Ledger) -> Summary:
     return summary
 
 
-def _list_again(url: str, settings: Mapping[str, Any]) -> Sequence[Shard]:
+def _list_again(url: str, settings: Values) -> Sequence[Shard]:
     """The shards as the run listed them. A report without pictures is better than none where the input is gone."""
     try:
         patterns = settings.get("include") or (), settings.get("exclude") or ()
@@ -84,20 +85,20 @@ def _list_again(url: str, settings: Mapping[str, Any]) -> Sequence[Shard]:
         return []
 
 
-def _result(store: Store) -> Mapping[str, Any]:
+def _result(store: Store) -> Result | None:
     try:
         return json.loads(store.read(RESULT))
     except NotFound:
-        return {}
+        return None
 
 
 def _contents(
-    run: Mapping[str, Any],
+    run: RunDocument,
     output: str,
     summary: Summary,
     pieces: Sequence[tuple[RestoreRow, Piece]],
-    result: Mapping[str, Any],
-) -> dict[str, Any]:
+    result: Result | None,
+) -> Part:
     """All that the template names."""
     restored, images = summary.count(OK), summary.count()
     return {
@@ -122,13 +123,13 @@ def _contents(
     }
 
 
-def _tiles(summary: Summary, result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _tiles(summary: Summary, result: Result | None) -> list[dict[str, str]]:
     """The headline numbers."""
     tiles = [tile("Restored", whole(summary.count(OK)), f"of {whole(summary.count())}")]
     tiles.append(tile("Failed", whole(summary.count(FAILED)), tone="bad" if summary.count(FAILED) else ""))
     if summary.count(SKIPPED):
         tiles.append(tile("Skipped", whole(summary.count(SKIPPED))))
-    if result.get("images_this_attempt"):
+    if result and result.get("images_this_attempt"):
         again = bool(result["shards"]["resumed"])
         tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
         tiles.append(tile("Images per second", figure(result["images_per_second"])))
@@ -153,7 +154,7 @@ def _mean_bef(bands: Iterable[Band]) -> tuple[float, float]:
     return before / measured * GREY_LEVELS, after / measured * GREY_LEVELS
 
 
-def _outcomes(summary: Summary) -> list[dict[str, Any]]:
+def _outcomes(summary: Summary) -> list[Part]:
     """A row per status and reason: ok first, then the most frequent."""
     found = sorted(summary.outcomes.items(), key=lambda item: (item[0][0] != OK, -item[1], item[0]))
     return [
@@ -184,7 +185,7 @@ def _pairs_note(shown: int, restored: int) -> str:
     )
 
 
-def _pair(row: RestoreRow, piece: Piece) -> dict[str, Any]:
+def _pair(row: RestoreRow, piece: Piece) -> Part:
     """One figure: the two sides and a line of facts."""
     width, height, mode = row["width"] or 0, row["height"] or 0, row["mode"] or ""
     facts = [("Size", f"{whole(width)} × {whole(height)}")]
@@ -203,7 +204,7 @@ def _pair(row: RestoreRow, piece: Piece) -> dict[str, Any]:
     return {"key": row["key"], "before": piece.before, "after": piece.after, "facts": facts}
 
 
-def _bands(summary: Summary) -> list[dict[str, Any]]:
+def _bands(summary: Summary) -> list[Part]:
     """Mean blockiness by quality of the input, unknown last, then of all; widths in percent of the largest."""
     bands = [(_band_label(top), [band]) for top, band in sorted(summary.bands.items()) if top]
     if 0 in summary.bands:
@@ -235,7 +236,7 @@ def _band_label(top: int) -> str:
     return f"{top - QUALITY_BAND + 1}–{top}" if top else "not known"
 
 
-def _timing(summary: Summary) -> dict[str, Any] | None:
+def _timing(summary: Summary) -> Part | None:
     """Seconds per image as bars and numbers; None if nothing was timed."""
     seconds = summary.seconds
     if not seconds.count:
@@ -259,7 +260,7 @@ def _timing(summary: Summary) -> dict[str, Any] | None:
     }
 
 
-def _settings(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _settings(run: RunDocument) -> list[tuple[str, str]]:
     """What determined the bytes, in words."""
     settings, versions = run["settings"], run["versions"]
     by_model = "as the model says"

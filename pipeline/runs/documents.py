@@ -13,13 +13,16 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from driftrec import __version__
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import printable
-from pipeline.runs.ends import Exit
+from pipeline.runs.ends import Answer, Exit
+from pipeline.runs.integrity import Noted
 from pipeline.runs.ledger import RESULT, RUN
+from pipeline.runs.progress import EffortTold
+from pipeline.settings import Values
 from pipeline.storage.base import StorageError, Store, is_of_object
 
 log = logging.getLogger(__name__)
@@ -27,20 +30,101 @@ log = logging.getLogger(__name__)
 CPU_INFO = Path("/proc/cpuinfo")
 SEAL = "seal"  # in run.json: digest of all else that it says
 
-Document = dict[str, Any]
+Document = dict[str, Any]  # as it is read, whatever it holds
 
 
-def fingerprint_of(identity: Mapping[str, Any]) -> str:
+class RunInput(TypedDict):
+    """What run.json says of INPUT."""
+
+    url: str  # without credentials
+    shards: int
+    images: int | None  # None: tars are unopened
+
+
+class Leaves(TypedDict):
+    """Names of what a run leaves beside its outputs."""
+
+    at_end: list[str]  # files
+    by_shard: list[str]  # folders with a file of each shard
+
+
+class RunDocument(TypedDict):
+    """run.json, as it is written."""
+
+    job: str
+    fingerprint: str  # digest of `identity`
+    identity: Values  # what determines the outputs and the shards
+    settings: Values  # all of them, without secrets
+    input: RunInput
+    versions: dict[str, str | None]  # of packages; None: not installed
+    cpu: str
+    latest_input: tuple[float, str] | None  # when a file of INPUT was last changed, seconds since 1970, and which
+    created: str  # ISO 8601, UTC
+    noted_parts: NotRequired[bool]  # whether ledger parts say of which run they are
+    leaves: NotRequired[Leaves]
+
+
+class Shards(TypedDict):
+    """How many there are."""
+
+    listed: int
+    done: int
+    resumed: int  # of an earlier attempt
+
+
+class Result(EffortTold):
+    """_RESULT.json of a job with a ledger; jobs add what they alone tell."""
+
+    job: str
+    state: str  # done | interrupted | failed | refused; incomplete where it was done and outputs lack
+    interrupted: bool
+    exit_code: int
+    output: str
+    fingerprint: str
+    images: int
+    status: dict[str, int]  # images that are ok, failed, skipped
+    reasons: dict[str, int]  # rows
+    ignored_files: dict[str, int]  # by suffix
+    shards: Shards
+    seconds: float  # of this attempt
+    images_this_attempt: int
+    images_per_second: float
+    error: NotRequired[str]
+    leaves: NotRequired[dict[str, Noted]]  # files beside this one
+    found: NotRequired[dict[str, int]]  # see `verify.Told`, as the next
+    first: NotRequired[dict[str, list[str]]]
+
+
+class Lacking(TypedDict, total=False):
+    """What changes of a result where outputs lack."""
+
+    state: str
+    exit_code: int
+    found: dict[str, int]
+    first: dict[str, list[str]]
+
+
+class Plan(TypedDict):
+    """What a dry run tells of its input."""
+
+    shards: int
+    shards_done: int
+    images: int | None  # None: tars are unopened
+    bytes: int
+    ignored_files: dict[str, int]  # by suffix
+
+
+def fingerprint_of(identity: Values) -> str:
     """Of the run with this identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def sealed(document: Mapping[str, Any]) -> Document:
+def sealed(document: RunDocument) -> Document:
     """The same with its seal."""
     return {**document, SEAL: _seal(document)}
 
 
-def was_changed(document: Mapping[str, Any]) -> bool:
+def was_changed(document: Document) -> bool:
     """Whether a run.json does not say what it was written with. Those of older versions have no seal: their identity
     alone is known, by the fingerprint.
     """
@@ -73,9 +157,7 @@ def read_result(store: Store) -> Document:
         return {}
 
 
-def put_result(
-    store: Store, job: str, code: Exit, told: Mapping[str, Any], error: str | None = None
-) -> Document:
+def put_result(store: Store, job: str, code: Exit, told: Answer, error: str | None = None) -> Answer:
     """Write and return _RESULT.json: what every job says of its end, and what this one has `told`."""
     state = {Exit.FAILED: "failed", Exit.REFUSED: "refused", Exit.INTERRUPTED: "interrupted"}.get(code, "done")
     result: Document = {"job": job, "state": state, "interrupted": code == Exit.INTERRUPTED, "exit_code": int(code)}
@@ -84,7 +166,7 @@ def put_result(
     return result
 
 
-def names_in(document: Mapping[str, Any], *path: str) -> list[str]:
+def names_in(document: Document, *path: str) -> list[str]:
     """The names of files or folders of OUTPUT that a document lists at this place; none where it lists none."""
     found: Any = document
     for key in path:
@@ -111,13 +193,13 @@ def _is_run(document: Document) -> bool:
     return isinstance(shards, int) and shards >= 0
 
 
-def _seal(document: Mapping[str, Any]) -> str:
+def _seal(document: Mapping[str, object]) -> str:
     rest = {name: value for name, value in document.items() if name != SEAL}
     as_read = json.loads(json.dumps(rest))  # keys that are numbers are texts then
     return hashlib.blake2b(json.dumps(as_read, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def tell_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def tell_of_another(there: Document, here: RunDocument) -> None:
     """Bytes are the same on one kind of machine and of the same input: warn where they are others than when the run
     began. The arguments are what run.json said then, and says now.
     """

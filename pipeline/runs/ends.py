@@ -1,12 +1,15 @@
 """How a command may end. Imports nothing heavy: a signal may come before anything else is loaded."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from driftrec.errors import DriftRecError, InvalidInput
+
+Answer = Mapping[str, Any]  # what a command prints: an object of JSON, with its `exit_code` if that is not 0
+A = TypeVar("A", bound=Answer)
 
 
 class Exit(IntEnum):
@@ -28,10 +31,10 @@ class Interrupted(BaseException):
 
 
 def attempt(
-    work: Callable[[], dict[str, Any]],
-    stopped: Callable[[Exit, str | None], dict[str, Any]],
+    work: Callable[[], A],
+    stopped: Callable[[Exit, str | None], A],
     inside: AbstractContextManager[None] | None = None,
-) -> dict[str, Any]:
+) -> A:
     """What `work` gives, done `inside` a context; where it does not get through, `stopped` writes _RESULT.json.
 
     Raises DriftRecError if it does, with that result.

@@ -11,7 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, Any, TypedDict, cast
 
 import numpy as np
 
@@ -129,7 +129,14 @@ def faults(
     return wrong
 
 
-def noted(store: Store, name: str) -> dict[str, Any]:
+class Noted(TypedDict):
+    """What a result says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+def noted(store: Store, name: str) -> Noted:
     """What a result says of a file that the run leaves. Raises NotFound, StorageError."""
     file = StoreFile(store, name)
     return {"bytes": file.seek(0, 2), "sha256": sha256_of(store, name, file.tell())}

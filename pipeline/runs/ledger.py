@@ -60,7 +60,7 @@ class Row(TypedDict):
     """What the rows of all jobs say."""
 
     key: Name  # the image's name in the input; unsafe characters escaped
-    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]  # ok, failed or (in a restore) skipped
+    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]  # ok, failed, or skipped: left as it is
     reason: Text  # of driftrec.errors.Reason; null where ok
     detail: Text  # one line for people; a note where ok
     stage: Text  # where it failed: read, header, decode, degrade, restore, encode, write, score; else null
@@ -87,10 +87,10 @@ class RestoreRow(Row):
     bef_after: Float64
 
 
-def schema_of(kind: type) -> pa.Schema:
-    """The columns of a kind of row: its fields, each with the second part of its type; NAMES first."""
+def schema_of(kind: type, first: Sequence[str] = NAMES) -> pa.Schema:
+    """The columns of a kind of row: its fields, each with the second part of its type; some of them first."""
     hints = get_type_hints(kind, include_extras=True)
-    names = sorted(hints, key=lambda name: name not in NAMES)
+    names = sorted(hints, key=lambda name: name not in first)
     return pa.schema([(name, hints[name].__metadata__[0]) for name in names])
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import TextIO, TypedDict
 
 from pipeline.runs.stage import Counts
 
@@ -100,6 +100,15 @@ class Span:
     busy_s: float = 0.0
 
 
+class EffortTold(TypedDict):
+    """What a result says of the work of its attempt."""
+
+    megapixels_this_attempt: float
+    megapixels_per_second: float
+    workers: int
+    idle_share: float | None  # of the workers' lives, waiting for data, 0 to 1; None: none has lived
+
+
 @dataclass
 class Effort:
     """Sums over the rows of `runs.stage.SUMMARY`; memory goes by the workers."""
@@ -131,7 +140,7 @@ class Effort:
         """Of the network, for a restored image; None if there is none."""
         return round(self.nfe / self.restored, 3) if self.restored else None
 
-    def told(self, seconds: float) -> dict[str, Any]:
+    def told(self, seconds: float) -> EffortTold:
         """For _RESULT.json; `seconds` is how long the attempt took."""
         idle = self.idle_share
         return {

@@ -8,11 +8,11 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 
@@ -22,6 +22,11 @@ from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
+    Document,
+    Lacking,
+    Plan,
+    Result,
+    RunDocument,
     cpu_kind,
     fingerprint_of,
     package_versions,
@@ -30,7 +35,7 @@ from pipeline.runs.documents import (
     sealed,
     tell_of_another,
 )
-from pipeline.runs.ends import Exit, begun
+from pipeline.runs.ends import Answer, Exit, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
     FAILED,
@@ -53,7 +58,7 @@ from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
 from pipeline.runs.verify import BROKEN, DOUBLED, FOREIGN, look_through
-from pipeline.settings import allowed_failures
+from pipeline.settings import Values, allowed_failures
 from pipeline.storage import open_store
 from pipeline.storage.base import NotFound, StorageError, Store
 
@@ -96,8 +101,8 @@ def open_run(
     job: str,
     output: str,
     listing: Listing,
-    settings: Mapping[str, Any],
-    identity: Mapping[str, Any],
+    settings: Values,
+    identity: Values,
     max_failed: str = "0",
     *,
     schema: pa.Schema = SCHEMA,
@@ -129,7 +134,7 @@ def open_run(
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
     document = describe(job, listing, settings, identity)
-    document |= {"noted_parts": True, "leaves": {"at_end": list(at_end), "by_shard": list(by_shard)}}
+    document["noted_parts"], document["leaves"] = True, {"at_end": list(at_end), "by_shard": list(by_shard)}
     try:
         store = open_store(output)
         claim(store, document)
@@ -189,9 +194,7 @@ def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
     return keys_again(run.store, run.ledger.read_part(shard.id).to_pylist(), retry, run.repair)
 
 
-def describe(
-    job: str, listing: Listing, settings: Mapping[str, Any], identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def describe(job: str, listing: Listing, settings: Values, identity: Values) -> RunDocument:
     """What run.json says; the arguments are those of `open_run`."""
     identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
     return {
@@ -207,7 +210,7 @@ def describe(
     }
 
 
-def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+def claim(store: Store, document: RunDocument, defaults: Values | None = None) -> None:
     """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused.
 
     What an older run's identity lacks counts as having been the value in `defaults`, if it stands there.
@@ -221,8 +224,8 @@ def claim(store: Store, document: Mapping[str, Any], defaults: Mapping[str, Any]
             return
         text = store.read(RUN)
     try:
-        there: dict[str, Any] = json.loads(text)
-        identity: dict[str, Any] = there["identity"]
+        there: Document = json.loads(text)
+        identity: Values = there["identity"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; choose another OUTPUT") from None
     wanted = document["identity"]
@@ -254,7 +257,7 @@ def _refuse_foreign(store: Store) -> None:
         raise InvalidInput(told) from None
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _difference(there: Values, here: Values) -> str:
     """What differs, in words: "seed is 0 there, 1 here"."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     words = {"input": "INPUT holds other files than it did", "weights": "the model's weights are others"}
@@ -262,23 +265,23 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     return ", ".join(told) or "its run.json was changed"
 
 
-def earlier_result(run: Run) -> dict[str, Any] | None:
+def earlier_result(run: Run) -> Result | None:
     """The result of the run if it was finished before and nothing is left to do.
 
     It is "done" only if the outputs are there, by name and size; else it is "incomplete", and tells what lacks.
     """
     if run.todo or not (result := _finished_result(run)):
         return None
-    return result | _lacking(run)
+    return {**result, **_lacking(run)}
 
 
-def _finished_result(run: Run) -> dict[str, Any] | None:
+def _finished_result(run: Run) -> Result | None:
     result = read_result(run.store)
     finished = result.get("state") == "done" and result.get("fingerprint") == run.fingerprint
-    return result if finished and all(run.store.exists(name) for name in run.at_end) else None
+    return cast(Result, result) if finished and all(run.store.exists(name) for name in run.at_end) else None
 
 
-def _lacking(run: Run) -> dict[str, Any]:
+def _lacking(run: Run) -> Lacking:
     """For the result of a run whose shards are all done: what it says if outputs lack; nothing if none does."""
     found, _ = look_through(run.store, run.ledger, quick=True)
     if run.repair and (words := found.in_words((EXTRA,))):
@@ -289,7 +292,7 @@ def _lacking(run: Run) -> dict[str, Any]:
     return {"state": "incomplete", "exit_code": int(Exit.INCOMPLETE), **found.told()}
 
 
-def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def finish(run: Run, told: Answer | None = None) -> Result:
     """The end of a run whose shards are all done: count, check, sweep, write _RESULT.json, with `told` in it.
 
     Raises DriftRecError if the count is off.
@@ -306,9 +309,9 @@ def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return _write(run, code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
 
 
-def with_file(run: Run, result: Mapping[str, Any], name: str) -> dict[str, Any]:
+def with_file(run: Run, result: Result, name: str) -> Result:
     """The result, which now says of one more file what it is, in _RESULT.json too."""
-    result = {**result, "leaves": {**result["leaves"], name: noted(run.store, name)}}
+    result = {**result, "leaves": {**result.get("leaves", {}), name: noted(run.store, name)}}
     run.store.put(RESULT, json.dumps(result, indent=2).encode())
     return result
 
@@ -331,7 +334,7 @@ def _check_count(run: Run, tally: Tally) -> None:
         )
 
 
-def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
+def stop(run: Run, code: Exit, error: str | None = None) -> Result:
     """The end of a run that did not get through: _RESULT.json says so. Counts are those of this attempt."""
     return _write(run, code, run.statuses, Counter(), {}, error)
 
@@ -341,9 +344,9 @@ def _write(
     code: Exit,
     statuses: Counter[str],
     reasons: Counter[str],
-    told: Mapping[str, Any],
+    told: Answer,
     error: str | None = None,
-) -> dict[str, Any]:
+) -> Result:
     seconds = time.monotonic() - run.started
     images = run.statuses.total()
     done = len(run.resumed) + (len(run.todo) if code in (Exit.DONE, Exit.TOO_MANY_FAILED) else 0)
@@ -359,10 +362,10 @@ def _write(
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
         **run.effort.told(seconds),
     }
-    return put_result(run.store, run.job, code, {**common, **told}, error)
+    return cast(Result, put_result(run.store, run.job, code, {**common, **told}, error))
 
 
-def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:
+def plan(listing: Listing, done: Collection[str]) -> Plan:
     """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
     return {
         "shards": len(listing.shards),

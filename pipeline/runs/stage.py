@@ -113,26 +113,26 @@ class Stage(Generic[Work]):
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
         """
-        begun, summary = time.perf_counter(), _nothing_done(self.shard_of(work))
+        begun, counts = time.perf_counter(), _nothing_done(self.shard_of(work))
         try:
-            summary = self._shard(summary, work)
+            counts = self._shard(counts, work)
         except DriftRecError as error:
-            summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        summary["seconds"] = time.perf_counter() - begun
-        return pa.Table.from_pylist([dict(summary)], schema=SUMMARY)
+            counts["error"], counts["full"] = str(error), isinstance(error, StorageFull)
+        counts["seconds"] = time.perf_counter() - begun
+        return pa.Table.from_pylist([dict(counts)], schema=SUMMARY)
 
-    def _shard(self, summary: Counts, work: Work) -> Counts:
-        """The summary with what was done. Raises DriftRecError if the run cannot go on."""
+    def _shard(self, counts: Counts, work: Work) -> Counts:
+        """The counts with what was done. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
-        shard = summary["shard"]
+        shard = counts["shard"]
         older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
             older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
             again = keys_again(self.store, older, self.retry, self.repair)
             if not again:
-                return summary
+                return counts
         if problem := self.problem(work):
             raise DriftRecError(problem)
         rows = self._rows(shard, self.only(work, older, again) if older else work, again)
@@ -145,8 +145,8 @@ class Stage(Generic[Work]):
         done = [row for row in rows if row["status"] == OK]
         pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
         nfe = sum(row.get("nfe") or 0 for row in done)
-        summary = {**summary, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
-        return {**summary, "computed": True, "pixels": pixels, "nfe": nfe}
+        counts = {**counts, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
+        return {**counts, "computed": True, "pixels": pixels, "nfe": nfe}
 
     def _rows(self, shard: str, work: Work, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""

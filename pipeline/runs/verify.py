@@ -7,12 +7,12 @@ below images/, 8 per image.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from driftrec.errors import InvalidInput
 from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
-from pipeline.runs.ends import Exit
+from pipeline.runs.ends import Answer, Exit
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, faults
 from pipeline.runs.ledger import (
     FAILED,
@@ -34,6 +34,7 @@ from pipeline.runs.ledger import (
     RUN,
     SHARDS,
     SKIPPED,
+    AnyRow,
     BrokenPart,
     ForeignPart,
     Ledger,
@@ -66,6 +67,13 @@ MODEL = "model.safetensors"  # of a training
 Tell = Callable[[str, str], None]  # (kind, name)
 
 
+class Told(TypedDict):
+    """What a result says of what is not as it should be."""
+
+    found: dict[str, int]  # how many of each of KINDS
+    first: dict[str, list[str]]  # names of the first FIRST of each
+
+
 @dataclass
 class Found:
     """What is not as it should be: how many of each kind, and the first of them."""
@@ -81,7 +89,7 @@ class Found:
         if len(self.first.setdefault(kind, [])) < FIRST:
             self.first[kind].append(printable(name))
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         """For the result."""
         return {"found": {kind: self.counts[kind] for kind in KINDS}, "first": self.first}
 
@@ -124,7 +132,7 @@ class Seen:
         return {"parts": self.parts, "images": self.images, "outputs": self.outputs}
 
 
-def verify(output: str, quick: bool = False, tell: Tell | None = None) -> dict[str, Any]:
+def verify(output: str, quick: bool = False, tell: Tell | None = None) -> Answer:
     """Look through OUTPUT. Gives the result, with `exit_code`.
 
     Args:
@@ -231,7 +239,7 @@ def _look_at(store: Store, ledger: Ledger, shard: str, files: Files, quick: bool
     return _Part(name_digests({row["key"] for row in rows}), wrong, seen)
 
 
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
+def _rows(table: pa.Table) -> Sequence[AnyRow]:
     """The columns that are of use here. Raises BrokenPart if they are not what a ledger's are."""
     there = [name for name in table.column_names if name in COLUMNS]
     odd = [field.name for field in table.schema if field.name in COLUMNS and field.type != COLUMNS[field.name]]
@@ -243,7 +251,7 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
         raise BrokenPart("its texts are not UTF-8") from None
 
 
-def _rows_of_any(store: Store, shard: str) -> list[dict[str, Any]]:
+def _rows_of_any(store: Store, shard: str) -> Sequence[AnyRow]:
     """Of a part, whosever it is and in whatever state: none if it cannot be read."""
     try:
         return _rows(rows_of_any(store.read(part_name(shard))))
@@ -268,7 +276,7 @@ def _in_several(store: Store, shards: Sequence[str], keys: Sequence[np.ndarray])
 
 def _verify_run(
     store: Store, document: Document, result: Document, found: Found, quick: bool
-) -> dict[str, Any]:
+) -> dict[str, int]:
     _, seen = look_through(store, Ledger(store), quick, found)
     shards = document["input"]["shards"]
     if seen.parts < shards:
@@ -299,13 +307,13 @@ def _verify_files(store: Store, document: Document, result: Document, found: Fou
             found.add(kind, name)
 
 
-def _verify_training(store: Store, result: Mapping[str, Any], found: Found, quick: bool) -> dict[str, Any]:
+def _verify_training(store: Store, result: Document, found: Found, quick: bool) -> dict[str, int]:
     if kind := model_fault(store, result, quick):
         found.add(kind, MODEL)
     return {}
 
 
-def model_fault(store: Store, result: Mapping[str, Any], quick: bool = False) -> str:
+def model_fault(store: Store, result: Document, quick: bool = False) -> str:
     """What is wrong with the model of a training that is done: MISSING, CHANGED, or "" for nothing that is known."""
     return fault_of(store, MODEL, {"bytes": result.get("model_bytes"), "sha256": result.get("model_sha256")}, quick)
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NotRequired, Required, TypedDict
 
 import ray
 import ray.exceptions
@@ -26,13 +26,56 @@ from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
-from pipeline.survey.summary import GOOD, Survey
+from pipeline.survey.summary import GOOD, Summary, Survey
 
 log = logging.getLogger(__name__)
 
 SIDE = 512  # pixels: of the pieces that are restored, the side of a tile
 WARM_SIDE = 128
 MOST = 16  # processes that measure; a larger pool is reckoned from them
+
+
+class Measured(TypedDict, total=False):
+    """What was measured on this cluster; `pieces` alone where nothing could be."""
+
+    model: str  # without credentials
+    steps: int | None
+    samples: int
+    fidelity: float | None  # 0 to 1
+    pieces: Required[int]
+    processes: int  # that a restore would start
+    processes_measured: int
+    device: str  # as PyTorch names it
+    seconds_per_megapixel_and_process: float
+    nfe_mean: float  # evaluations of the network a piece
+    megapixels_per_s: float  # of all processes
+    images_per_s: float
+    hours: float  # for all sound files, and without the JPEGs of good quality
+    hours_below_good: float
+
+
+class Stated(TypedDict):
+    """What follows from a GPU's speed, which the user has stated."""
+
+    gpu_megapixels_per_s: float
+    gpu_hours: float
+    gpu_hours_below_good: float
+
+
+class Cost(TypedDict):
+    """What a restore would cost."""
+
+    good_quality: int  # JPEGs of which, or of more, may be left
+    megapixels: float  # of all sound files
+    megapixels_below_good: float
+    measured: NotRequired[Measured]
+    stated: NotRequired[Stated]
+
+
+class WholeSummary(Summary):
+    """summary.json."""
+
+    cost: Cost
 
 
 def find_model(settings: SurveySettings) -> tuple[Weights, Sampling]:
@@ -45,7 +88,7 @@ def find_model(settings: SurveySettings) -> tuple[Weights, Sampling]:
 
 def estimate(
     settings: SurveySettings, model: tuple[Weights, Sampling] | None, survey: Survey, files: Sequence[tuple[str, bytes]]
-) -> dict[str, Any]:
+) -> Cost:
     """What summary.json says of the cost. Needs Ray if anything is to be measured.
 
     Args:
@@ -54,7 +97,7 @@ def estimate(
         survey: whose pixels are to be restored.
         files: (key, bytes) of some of them, to measure with.
     """
-    cost: dict[str, Any] = {
+    cost: Cost = {
         "good_quality": GOOD,
         "megapixels": round(survey.pixels / 1e6, 3),
         "megapixels_below_good": round((survey.pixels - survey.good_pixels) / 1e6, 3),
@@ -62,13 +105,14 @@ def estimate(
     if model and files:
         cost["measured"] = _measured(settings, model, survey, files)
     if speed := settings.gpu_megapixels_per_s:
-        cost["stated"] = {"gpu_megapixels_per_s": speed, **_hours(survey, speed, "gpu_hours")}
+        hours, below_good = _hours(survey, speed)
+        cost["stated"] = {"gpu_megapixels_per_s": speed, "gpu_hours": hours, "gpu_hours_below_good": below_good}
     return cost
 
 
 def _measured(
     settings: SurveySettings, model: tuple[Weights, Sampling], survey: Survey, files: Sequence[tuple[str, bytes]]
-) -> dict[str, Any]:
+) -> Measured:
     pool = Pool.fit(None, None, None, 1 << 20)
     processes = 1 if pool.gpus else min(MOST, pool.actors)
     task = ray.remote(calibrate).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=1)
@@ -84,6 +128,7 @@ def _measured(
     if not pixels:
         return {"pieces": 0}
     speed, sampling = pool.actors * pixels / seconds / 1e6, model[1]
+    hours, below_good = _hours(survey, speed)
     return {
         "model": redact(settings.model),
         "steps": sampling.steps,
@@ -97,14 +142,15 @@ def _measured(
         "nfe_mean": round(sum(one.nfe for one in found) / sum(one.pieces for one in found), 2),
         "megapixels_per_s": round(speed, 4),
         "images_per_s": round(speed / max(1e-9, survey.pixels / 1e6 / max(1, survey.sound)), 4),
-        **_hours(survey, speed, "hours"),
+        "hours": hours,
+        "hours_below_good": below_good,
     }
 
 
-def _hours(survey: Survey, megapixels_per_s: float, name: str) -> dict[str, float]:
+def _hours(survey: Survey, megapixels_per_s: float) -> tuple[float, float]:
     """Of all sound files, and without the JPEGs of good quality."""
     per_hour = megapixels_per_s * 1e6 * 3600  # pixels
-    return {name: survey.pixels / per_hour, f"{name}_below_good": (survey.pixels - survey.good_pixels) / per_hour}
+    return survey.pixels / per_hour, (survey.pixels - survey.good_pixels) / per_hour
 
 
 @dataclass

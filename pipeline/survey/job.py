@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from driftrec.errors import DriftRecError
 from driftrec.restoration.options import Sampling
@@ -18,13 +17,16 @@ from pipeline.inputs.shards import Shard, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
+from pipeline.runs.documents import Result
+from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, finish, open_run
+from pipeline.settings import Values
 from pipeline.storage import open_store
-from pipeline.survey.cost import estimate, find_model
+from pipeline.survey.cost import WholeSummary, estimate, find_model
 from pipeline.survey.graph import SurveyGraph
 from pipeline.survey.settings import COST_FIELDS, SurveySettings
-from pipeline.survey.stage import SCHEMA, SurveyShard
+from pipeline.survey.stage import SCHEMA, SurveyRow, SurveyShard
 from pipeline.survey.summary import reduce_ledger, summarize
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ EXAMPLES = 12  # files that are shown, and measured with
 ON_STDOUT = ("files", "sound", "damaged", "megapixels", "formats", "compressed_before", "cost")  # of summary.json
 
 
-def run_survey(settings: SurveySettings) -> dict[str, Any]:
+def run_survey(settings: SurveySettings) -> Result:
     """Survey an input, or what an earlier attempt has left of it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started, DriftRecError if the run fails; `_RESULT.json` tells of the latter.
@@ -52,7 +54,7 @@ def run_survey(settings: SurveySettings) -> dict[str, Any]:
     return carry_out(run, work, needs_ray, holds=lambda result: result.get("asked") == asked)
 
 
-def plan_survey(settings: SurveySettings) -> dict[str, Any]:
+def plan_survey(settings: SurveySettings) -> Answer:
     """What would be done. Raises InvalidInput as the run would; writes nothing."""
     listing = _list(settings)
     if settings.calibration_s:
@@ -70,16 +72,16 @@ def _share(settings: SurveySettings, listing: Listing) -> float:
 
 
 def _attempt(
-    run: Run, settings: SurveySettings, share: float, model: tuple[Weights, Sampling] | None, asked: dict[str, Any]
-) -> dict[str, Any]:
+    run: Run, settings: SurveySettings, share: float, model: tuple[Weights, Sampling] | None, asked: Values
+) -> Result:
     """Work, sums, reports."""
     if run.todo:
         work_through(run, SurveyGraph(SurveyShard, (settings, share, run.store)), settings.progress_s)
     survey = reduce_ledger(run)
     examples = survey.examples(EXAMPLES)
     files = read_files({shard.id: shard for shard in run.listing.shards}, examples)
-    summary = summarize(run, survey, share)
-    summary["cost"] = estimate(settings, model, survey, [(row["key"], data) for row, data in files])
+    cost = estimate(settings, model, survey, [(row["key"], data) for row, data in files])
+    summary: WholeSummary = {**summarize(run, survey, share), "cost": cost}
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     result = finish(run, {name: summary[name] for name in ON_STDOUT if name in summary} | {"asked": asked})
     if settings.report:
@@ -88,8 +90,8 @@ def _attempt(
 
 
 def read_files(
-    shards: dict[str, Shard], rows: Sequence[tuple[str, dict[str, Any]]]
-) -> list[tuple[dict[str, Any], bytes]]:
+    shards: dict[str, Shard], rows: Sequence[tuple[str, SurveyRow]]
+) -> list[tuple[SurveyRow, bytes]]:
     """(row, bytes) of the files of these (shard, row) pairs, in their order; what is gone is left out."""
     wanted: dict[str, set[str]] = {}
     for shard, row in rows:

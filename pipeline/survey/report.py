@@ -8,7 +8,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,9 +15,12 @@ from PIL import Image
 from driftrec import __version__
 from driftrec.errors import BadImage, meaning_of
 from driftrec.image import decode
-from pipeline.reports.page import GREY_LEVELS, duration, figure, render, share, tile, whole
+from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
+from pipeline.runs.documents import Result, RunDocument
 from pipeline.runs.run import RUN, Run
-from pipeline.survey.summary import GOOD, Survey
+from pipeline.survey.cost import Cost, WholeSummary
+from pipeline.survey.stage import SurveyRow
+from pipeline.survey.summary import GOOD, BandTold, Survey
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,10 @@ METADATA = {
     "turned": "turned by EXIF",
 }
 
-Table = Mapping[str, Any]
 
 
 def write_survey_report(
-    run: Run, summary: Table, survey: Survey, files: Sequence[tuple[Table, bytes]], result: Table
+    run: Run, summary: WholeSummary, survey: Survey, files: Sequence[tuple[SurveyRow, bytes]], result: Result
 ) -> None:
     """Write report.html into OUTPUT.
 
@@ -48,14 +49,18 @@ def write_survey_report(
         files: (ledger row, bytes) of the examples.
         result: what _RESULT.json says.
     """
-    document = json.loads(run.store.read(RUN))
+    document: RunDocument = json.loads(run.store.read(RUN))
     page = render("survey.html", _contents(summary, survey, files, result, document))
     run.store.put(PAGE, page.encode())
 
 
 def _contents(
-    summary: Table, survey: Survey, files: Sequence[tuple[Table, bytes]], result: Table, document: Table
-) -> dict[str, Any]:
+    summary: WholeSummary,
+    survey: Survey,
+    files: Sequence[tuple[SurveyRow, bytes]],
+    result: Result,
+    document: RunDocument,
+) -> Part:
     """All that the template names."""
     damaged = survey.reasons
     return {
@@ -84,7 +89,7 @@ def _contents(
     }
 
 
-def _tiles(summary: Table, survey: Survey) -> list[dict[str, str]]:
+def _tiles(summary: WholeSummary, survey: Survey) -> list[dict[str, str]]:
     damaged, before, cost = survey.reasons.total(), summary["compressed_before"], summary["cost"]
     tiles = [
         tile("Images", whole(survey.files)),
@@ -94,14 +99,14 @@ def _tiles(summary: Table, survey: Survey) -> list[dict[str, str]]:
     ]
     if summary["jpeg"]["median_quality"] is not None:
         tiles.append(tile("Median JPEG quality", whole(summary["jpeg"]["median_quality"])))
-    if before["looked_at"]:
+    if before["share"] is not None:
         tiles.append(tile("Of decoded JPEGs, compressed before", share(before["share"])))
     if hours := cost.get("measured", {}).get("hours"):
         tiles.append(tile("To restore it all here", *_time(hours)))
     return tiles
 
 
-def _qualities(survey: Survey) -> dict[str, Any] | None:
+def _qualities(survey: Survey) -> Part | None:
     """A bar a quality; None without a JPEG."""
     if not survey.qualities:
         return None
@@ -120,7 +125,7 @@ def _height(value: float, highest: float) -> float:
     return round(max(1.5, 100 * value / highest), 1) if value else 0.0
 
 
-def _bands(bands: Sequence[Table]) -> list[dict[str, Any]]:
+def _bands(bands: Sequence[BandTold]) -> list[Part]:
     known = [band for band in bands if band["quality"]]
     rest = [band for band in bands if not band["quality"]]
     most = max((band["files"] for band in bands), default=1)
@@ -137,7 +142,7 @@ def _bands(bands: Sequence[Table]) -> list[dict[str, Any]]:
     ]
 
 
-def _sizes(survey: Survey) -> dict[str, Any] | None:
+def _sizes(survey: Survey) -> Part | None:
     """Megapixels as bars on a logarithmic scale; None without a sound image."""
     if not survey.megapixels.count:
         return None
@@ -153,7 +158,7 @@ def _sizes(survey: Survey) -> dict[str, Any] | None:
     }
 
 
-def _lists(summary: Table, survey: Survey) -> list[dict[str, Any]]:
+def _lists(summary: WholeSummary, survey: Survey) -> list[Part]:
     """Counts as rows with bars: formats, modes, subsampling, what lies beside the pixels."""
     sound, jpegs = survey.sound, survey.formats["JPEG"]
     beside = {text: summary["metadata"][name] for name, text in METADATA.items()}
@@ -168,31 +173,40 @@ def _lists(summary: Table, survey: Survey) -> list[dict[str, Any]]:
     return [{"name": name, "rows": _shares(rows, of)} for name, rows, of in told if of]
 
 
-def _shares(counts: Mapping[str, int], of: int) -> list[dict[str, Any]]:
+def _shares(counts: Mapping[str, int], of: int) -> list[Part]:
     return [
         {"label": label, "files": files, "share": files / of, "width": _height(files, of)}
         for label, files in counts.items()
     ]
 
 
-def _cost(cost: Table) -> dict[str, Any]:
-    measured, stated = cost.get("measured") or {}, cost.get("stated") or {}
+def _cost(cost: Cost) -> Part:
+    measured, stated = cost.get("measured") or {"pieces": 0}, cost.get("stated")
+    hours, below_good = measured.get("hours"), measured.get("hours_below_good")
+    gpu, gpu_below_good = (stated["gpu_hours"], stated["gpu_hours_below_good"]) if stated else (None, None)
     rows = [
-        {
-            "label": label,
-            "megapixels": figure(cost[f"megapixels{name}"]),
-            "hours": duration(3600 * measured[f"hours{name}"]) if measured.get("megapixels_per_s") else "–",
-            "gpu": figure(stated[f"gpu_hours{name}"]) if stated else "–",
-        }
-        for label, name in (("Every sound image", ""), (f"Without JPEGs of quality {GOOD} and more", "_below_good"))
+        _cost_row("Every sound image", cost["megapixels"], hours, gpu),
+        _cost_row(
+            f"Without JPEGs of quality {GOOD} and more", cost["megapixels_below_good"], below_good, gpu_below_good
+        ),
     ]
-    return {"rows": rows, "measured": measured if measured.get("megapixels_per_s") else None, "stated": stated}
+    return {"rows": rows, "measured": None if hours is None else measured, "stated": stated or {}}
 
 
-def _example(row: Table, data: bytes) -> dict[str, Any] | None:
+def _cost_row(label: str, megapixels: float, hours: float | None, gpu_hours: float | None) -> dict[str, str]:
+    return {
+        "label": label,
+        "megapixels": figure(megapixels),
+        "hours": "–" if hours is None else duration(3600 * hours),
+        "gpu": "–" if gpu_hours is None else figure(gpu_hours),
+    }
+
+
+def _example(row: SurveyRow, data: bytes) -> Part | None:
     """The middle of a picture, as it is; None where it cannot be decoded."""
     try:
-        rgb = decode(data, row["key"], row["width"] * row["height"]).rgb8
+        width, height = row["width"] or 0, row["height"] or 0
+        rgb = decode(data, row["key"], width * height).rgb8
     except BadImage as error:
         log.info("report: no picture of %s: %s", row["key"], error)
         return None
@@ -200,7 +214,7 @@ def _example(row: Table, data: bytes) -> dict[str, Any] | None:
     top, left = (rgb.shape[0] - high) // 16 * 8, (rgb.shape[1] - wide) // 16 * 8
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb[top : top + high, left : left + wide])).save(buffer, "WEBP", lossless=True)
-    facts = [("Format", row["format"]), ("Size", f"{whole(row['width'])} × {whole(row['height'])}")]
+    facts = [("Format", row["format"] or ""), ("Size", f"{whole(width)} × {whole(height)}")]
     if row["subsampling"]:
         facts.append(("Subsampling", row["subsampling"]))
     if row["bef"] is not None:
@@ -211,7 +225,7 @@ def _example(row: Table, data: bytes) -> dict[str, Any] | None:
     return {"key": row["key"], "quality": row["quality"], "src": uri, "facts": facts}
 
 
-def _settings(document: Table, result: Table) -> list[tuple[str, str]]:
+def _settings(document: RunDocument, result: Result) -> list[tuple[str, str]]:
     settings = document["settings"]
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
     return [

@@ -8,12 +8,11 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
-import pyarrow as pa
 
-from driftrec.errors import DriftRecError, Reason
+from driftrec.errors import DriftRecError, Failed, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.codec import middle
@@ -21,7 +20,21 @@ from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.loose import LooseFiles, not_to_open
 from pipeline.inputs.names import name_digest, printable
 from pipeline.inputs.shards import Incoming, Shard, rows_of
-from pipeline.runs.ledger import FAILED, OK, Row
+from pipeline.runs.ledger import (
+    OK,
+    Bool,
+    Float32,
+    Float64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Row,
+    Text,
+    blank,
+    failure,
+    schema_of,
+)
 from pipeline.runs.stage import Stage, explain
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
@@ -30,37 +43,35 @@ from pipeline.survey.settings import SurveySettings
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store
 SIDE = 512  # pixels; of larger images blocking is measured in a window of this side, in their middle
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),  # the image's name in the input; unsafe characters escaped
-        ("status", pa.string()),  # ok | failed
-        ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
-        ("detail", pa.string()),  # one line for people
-        ("stage", pa.string()),  # where it showed: read, header, decode; null where ok
-        ("bytes", pa.int64()),  # of the file
-        ("format", pa.string()),  # by content; null where it is none that is known
-        ("width", pa.int32()),  # pixels, as stored
-        ("height", pa.int32()),
-        ("mode", pa.string()),  # as stored: L, LA, RGB, RGBA, P, CMYK
-        ("depth", pa.int16()),  # bits per sample
-        ("components", pa.int16()),  # samples per pixel
-        ("progressive", pa.bool_()),  # JPEG only, as are the next three
-        ("subsampling", pa.string()),
-        ("quality", pa.int16()),  # estimated from the quantisation tables, 1 to 100
-        ("exact", pa.bool_()),  # whether these are libjpeg's of that quality
-        ("orientation", pa.int8()),  # EXIF's, 1 to 8; null without EXIF
-        ("exif", pa.bool_()),  # whether there is any, as the next three; not looked for behind a PNG's pixels
-        ("gps", pa.bool_()),
-        ("xmp", pa.bool_()),
-        ("icc", pa.bool_()),
-        ("decoded", pa.bool_()),  # whether the pixels were looked at
-        ("bef", pa.float64()),  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
-        ("earlier", pa.string()),  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
-        ("earlier_quality", pa.int16()),  # of that compression
-        ("aligned", pa.float32()),  # evidence of it on this grid, as the next; more than 1 is a verdict
-        ("shifted", pa.float32()),
-    ]
-)
+
+class SurveyRow(Row):
+    """A row of the ledger; `stage` is where it showed: read, header, decode."""
+
+    bytes: Int64  # of the file
+    format: Text  # by content; null where it is none that is known
+    width: Int32  # pixels, as stored
+    height: Int32
+    mode: Text  # as stored: L, LA, RGB, RGBA, P, CMYK
+    depth: Int16  # bits per sample
+    components: Int16  # samples per pixel
+    progressive: Bool  # JPEG only, as are the next three
+    subsampling: Text
+    quality: Int16  # estimated from the quantisation tables, 1 to 100
+    exact: Bool  # whether these are libjpeg's of that quality
+    orientation: Int8  # EXIF's, 1 to 8; null without EXIF
+    exif: Bool  # whether there is any, as the next three; not looked for behind a PNG's pixels
+    gps: Bool
+    xmp: Bool
+    icc: Bool
+    decoded: Bool  # whether the pixels were looked at
+    bef: Float64  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
+    earlier: Text  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
+    earlier_quality: Int16  # of that compression
+    aligned: Float32  # evidence of it on this grid, as the next; more than 1 is a verdict
+    shifted: Float32
+
+
+SCHEMA = schema_of(SurveyRow)
 OF_HEADER = [name for name in SCHEMA.names[SCHEMA.get_field_index("format") :] if name in Header.__dataclass_fields__]
 
 
@@ -69,7 +80,7 @@ class Look(NamedTuple):
 
     key: str
     size: int  # bytes
-    row: Callable[[], dict[str, Any]]  # looks at it
+    row: Callable[[], SurveyRow]  # looks at it
 
 
 class SurveyShard(Stage[Shard | Look]):
@@ -88,12 +99,12 @@ class SurveyShard(Stage[Shard | Look]):
     def shard_of(self, work: Shard | Look) -> str:
         return work.id if isinstance(work, Shard) else ""
 
-    def rows(self, shard: str, work: Shard | Look) -> list[Row]:
+    def rows(self, shard: str, work: Shard | Look) -> list[SurveyRow]:
         """The rows of a shard, in the order of its images. Raises StorageError if storage as a whole fails."""
         if isinstance(work, Look):
-            return [cast(Row, work.row())]
+            return [work.row()]
         looks, each = self._looks(work), work.store.each if isinstance(work, LooseFiles) else map
-        return list(each(lambda look: cast(Row, look.row()), looks))
+        return list(each(lambda look: look.row(), looks))
 
     def singly(self, work: Shard | Look) -> Iterator[tuple[str, Look]]:
         looks = [work] if isinstance(work, Look) else self._looks(work)
@@ -112,13 +123,13 @@ class SurveyShard(Stage[Shard | Look]):
         for row in rows_of(shard):
             yield Look(row.key, len(row.data), partial(self._member, row))
 
-    def _member(self, row: Incoming) -> dict[str, Any]:
+    def _member(self, row: Incoming) -> SurveyRow:
         """The row of what came with its container."""
         if row.reason:
             return _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)
         return self._look(row.key, io.BytesIO(row.data), len(row.data))
 
-    def _file(self, store: Store, name: str, size: int) -> dict[str, Any]:
+    def _file(self, store: Store, name: str, size: int) -> SurveyRow:
         """The row of a loose file."""
         key = printable(name)
         if refused := not_to_open(store, name):
@@ -130,44 +141,41 @@ class SurveyShard(Stage[Shard | Look]):
                 raise
             return _failed(key, size, "read", Reason.unreadable, str(error))
 
-    def _look(self, key: str, file: BinaryIO, size: int) -> dict[str, Any]:
+    def _look(self, key: str, file: BinaryIO, size: int) -> SurveyRow:
         """The row of a file. Raises StorageError."""
         header = read_header(file, size, self.settings.max_pixels)
-        row = {name: getattr(header, name) for name in OF_HEADER}
-        row |= {"key": key, "bytes": size, "status": OK, "decoded": False}
+        known = cast(SurveyRow, {**blank(SurveyRow), **{name: getattr(header, name) for name in OF_HEADER}})
+        row: SurveyRow = {**known, "key": key, "bytes": size, "status": OK, "decoded": False}
         if header.reason:
-            return row | _why("header", header.reason, header.detail)
+            return failure(row, Failed(key, "header", header.reason, header.detail))
         if not self._is_chosen(key):
             return row
         file.seek(0)
         data = file.read()
         try:
-            return row | {"decoded": True} | _pixels(data, key, header, self.settings.max_pixels)
+            return _with_pixels(row, data, self.settings.max_pixels)
         except DriftRecError:
             raise
         except Exception as error:
-            return row | _why("decode", *explain(error))
+            return failure(row, Failed(key, "decode", *explain(error)))
 
     def _is_chosen(self, key: str) -> bool:
         """Whether its pixels are looked at: a function of the key and the seed."""
         return name_digest(f"{self.settings.seed} {key}") < self.share * 2**64
 
 
-def _pixels(data: bytes, key: str, header: Header, max_pixels: int) -> dict[str, Any]:
-    """The columns of a decoded file. Raises BadImage, or what a defect raises."""
+def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
+    """The row of a file, decoded. Raises BadImage, or what a defect raises."""
     from driftrec.metrics.blockiness import bef_u8  # brings PyTorch, which headers do not need
 
-    rgb = decode(data, key, max_pixels).in_8_bits().stored
-    columns: dict[str, Any] = {"bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
-    if header.format == "JPEG" and (found := earlier_in(data)):
-        columns |= {"earlier": found.found, "earlier_quality": found.quality}
-        columns |= {"aligned": found.aligned, "shifted": found.shifted}
-    return columns
+    rgb = decode(data, row["key"], max_pixels).in_8_bits().stored
+    row = {**row, "decoded": True, "bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
+    if row["format"] == "JPEG" and (found := earlier_in(data)):
+        row["earlier"], row["earlier_quality"] = found.found, found.quality
+        row["aligned"], row["shifted"] = found.aligned, found.shifted
+    return row
 
 
-def _failed(key: str, size: int, stage: str, reason: Reason, detail: str) -> dict[str, Any]:
-    return {"key": key, "bytes": size, "decoded": False} | _why(stage, reason, detail)
-
-
-def _why(stage: str, reason: Reason, detail: str) -> dict[str, Any]:
-    return {"status": FAILED, "stage": stage, "reason": str(reason), "detail": detail}
+def _failed(key: str, size: int, stage: str, reason: Reason, detail: str) -> SurveyRow:
+    row: SurveyRow = {**blank(SurveyRow), "key": key, "bytes": size, "decoded": False}
+    return failure(row, Failed(key, stage, reason, detail))

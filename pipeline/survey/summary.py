@@ -3,24 +3,22 @@
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
 from pipeline.inputs.names import name_digest
 from pipeline.reports.table import write_table
 from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
-from pipeline.runs.ledger import FAILED
+from pipeline.runs.ledger import FAILED, rows_in
 from pipeline.runs.run import Run
-from pipeline.survey.stage import SCHEMA
+from pipeline.survey.stage import SCHEMA, SurveyRow
 
 EXAMPLES = 4  # of a band of quality
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
 TURNED = range(2, 9)  # orientations that are not upright
 
-Row = Mapping[str, Any]
 
 
 @dataclass
@@ -33,11 +31,11 @@ class Band:
     bef: float = 0.0  # their sum, raw
     looked: int = 0  # in which an earlier compression was looked for
     earlier: Counter[str] = field(default_factory=Counter)  # what showed
-    examples: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
+    examples: list[tuple[int, str, SurveyRow]] = field(default_factory=list)  # (rank, shard, row), by rank
 
-    def add(self, shard: str, row: Row) -> None:
+    def add(self, shard: str, row: SurveyRow) -> None:
         """Count one file."""
-        pixels = row["width"] * row["height"]
+        pixels = (row["width"] or 0) * (row["height"] or 0)
         self.files += 1
         self.pixels += pixels
         if row["bef"] is not None:
@@ -48,7 +46,7 @@ class Band:
             self.earlier[row["earlier"]] += 1
         rank = name_digest(row["key"])
         if 0 < pixels <= MAX_SHOWN_PIXELS and (len(self.examples) < EXAMPLES or rank < self.examples[-1][0]):
-            insort(self.examples, (rank, shard, dict(row)), key=lambda item: item[:2])
+            insort(self.examples, (rank, shard, row), key=lambda item: item[:2])
             del self.examples[EXAMPLES:]
 
 
@@ -60,7 +58,7 @@ class Survey:
     bytes: int = 0
     decoded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # of damaged files
-    failures: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_FAILURES by key
+    failures: list[SurveyRow] = field(default_factory=list)  # the first MAX_FAILURES by key
     formats: Counter[str] = field(default_factory=Counter)  # of the sound files, as all that follows
     modes: Counter[str] = field(default_factory=Counter)
     subsampling: Counter[str] = field(default_factory=Counter)
@@ -74,26 +72,27 @@ class Survey:
 
     def add(self, shard: str, part: pa.Table) -> None:
         """Count the rows of one part."""
-        for row in part.to_pylist():
+        for row in rows_in(part, SurveyRow):
             self.files += 1
             self.bytes += row["bytes"] or 0
             self.decoded += bool(row["decoded"])
             if row["status"] == FAILED:
-                self.reasons[row["reason"]] += 1
+                self.reasons[row["reason"] or ""] += 1
                 if len(self.failures) < MAX_FAILURES or row["key"] < self.failures[-1]["key"]:
                     insort(self.failures, row, key=lambda failure: failure["key"])
                     del self.failures[MAX_FAILURES:]
             else:
                 self._sound(shard, row)
 
-    def _sound(self, shard: str, row: Row) -> None:
-        pixels, quality = row["width"] * row["height"], row["quality"]
-        self.formats[row["format"]] += 1
+    def _sound(self, shard: str, row: SurveyRow) -> None:
+        width, height, quality = row["width"] or 0, row["height"] or 0, row["quality"]
+        pixels = width * height
+        self.formats[row["format"] or ""] += 1
         self.modes[f"{row['mode'] or '?'}, {row['depth'] or '?'} bits"] += 1
         self.orientations[row["orientation"] or 1] += 1
         self.traits.update(name for name in ("progressive", "exact", "exif", "gps", "xmp", "icc") if row[name])
         self.megapixels.add(pixels / 1e6)
-        self.widest = max(self.widest, row["width"], row["height"])
+        self.widest = max(self.widest, width, height)
         if row["subsampling"]:
             self.subsampling[row["subsampling"]] += 1
         if quality is not None:
@@ -122,7 +121,7 @@ class Survey:
         found = sum((band.earlier for band in self.bands.values()), Counter[str]())
         return sum(band.looked for band in self.bands.values()), found
 
-    def examples(self, most: int) -> list[tuple[str, dict[str, Any]]]:
+    def examples(self, most: int) -> list[tuple[str, SurveyRow]]:
         """(shard, row) of some sound files, bands in turn; lowest quality first, unknown last."""
         turns = [
             (turn, top, shard, row)
@@ -134,6 +133,68 @@ class Survey:
         return sorted(rows, key=lambda item: (item[1]["quality"] or math.inf, item[1]["key"]))
 
 
+class JpegCounts(TypedDict):
+    """Of the sound JPEGs: files, but for the last."""
+
+    files: int
+    progressive: int
+    tables_of_libjpeg: int
+    subsampling: dict[str, int]
+    quality: dict[str, int]  # by quality, 1 to 100
+    median_quality: int | None
+
+
+class Decoded(TypedDict):
+    """How much was decoded."""
+
+    files: int
+    share_asked: float  # 0 to 1
+
+
+class Before(TypedDict):
+    """JPEGs that show an earlier compression."""
+
+    looked_at: int
+    aligned: int
+    shifted: int
+    share: float | None  # 0 to 1; None: none was looked at
+    interval: list[float] | None  # 95 %, of the share
+
+
+class BandTold(TypedDict):
+    """The sound files of one range of quality."""
+
+    quality: list[int] | None  # lowest, highest; None: no JPEG, or not known
+    files: int
+    megapixels: float
+    bef_mean: float | None  # raw; None: none was measured
+    bef_files: int
+    looked_at: int
+    compressed_before: int
+
+
+class Summary(TypedDict):
+    """summary.json, but for the cost."""
+
+    job: str
+    input: str  # URL
+    output: str
+    files: int
+    sound: int
+    damaged: dict[str, int]  # by reason
+    ignored_files: dict[str, int]  # by suffix
+    bytes: int
+    megapixels: float
+    longest_side: int  # pixels
+    formats: dict[str, int]
+    modes: dict[str, int]
+    jpeg: JpegCounts
+    metadata: dict[str, int]  # files that have it
+    decoded: Decoded
+    compressed_before: Before
+    by_quality: list[BandTold]
+
+
 def reduce_ledger(run: Run) -> Survey:
     """One pass over the ledger: report.parquet is written and the sums are taken."""
     survey = Survey()
@@ -141,7 +202,7 @@ def reduce_ledger(run: Run) -> Survey:
     return survey
 
 
-def summarize(run: Run, survey: Survey, share: float) -> dict[str, Any]:
+def summarize(run: Run, survey: Survey, share: float) -> Summary:
     """What summary.json says, but for the cost."""
     looked, found = survey.earlier
     return {
@@ -179,7 +240,7 @@ def summarize(run: Run, survey: Survey, share: float) -> dict[str, Any]:
     }
 
 
-def _band(top: int, band: Band) -> dict[str, Any]:
+def _band(top: int, band: Band) -> BandTold:
     return {
         "quality": [top - QUALITY_BAND + 1, top] if top else None,
         "files": band.files,

@@ -31,7 +31,7 @@ from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
 from pipeline.runs import run
 from pipeline.runs.documents import put_result, read_result
-from pipeline.runs.ends import Exit, Interrupted, attempt
+from pipeline.runs.ends import Answer, Exit, Interrupted, attempt
 from pipeline.runs.integrity import MISSING, noted
 from pipeline.runs.ledger import RESULT, Ledger
 from pipeline.runs.verify import MODEL, model_fault
@@ -40,11 +40,11 @@ from pipeline.storage.base import StorageError, Store, redact
 from pipeline.train import checkpoints, trackers
 from pipeline.train.feed import DRAW_CPUS
 from pipeline.train.halt import STOP, CheckpointBeforeChange, SigtermNoted, halt
-from pipeline.train.metrics_log import METRICS
+from pipeline.train.metrics_log import METRICS, Line
 from pipeline.train.settings import TrainSettings, flat
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import draw_shard, no_patches, why_skipped
-from pipeline.train.worker import CARD, Task, drawing_of, make_learner, train_worker
+from pipeline.train.worker import CARD, Outcome, Task, Trained, drawing_of, make_learner, train_worker
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ FOLLOW_S = 5.0  # seconds between two looks at the metrics
 SILENT_S = 60.0  # without a new line of metrics, until it is said what there is to wait for
 
 
-def run_train(settings: TrainSettings) -> dict[str, Any]:
+def run_train(settings: TrainSettings) -> Answer:
     """Train to the last step, or go on with it. Gives what stands in _RESULT.json.
 
     Raises InvalidInput before anything is started; TrainingDiverged, StorageFull or another DriftRecError if the run
@@ -73,7 +73,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     task = Task(values, store, data.clean.shards, data.pairings, scored, trackers.environment())
     stopped = partial(stop, store, started)
 
-    def work() -> dict[str, Any]:
+    def work() -> Answer:
         check_shared(data.clean, store, settings.allow_local)
         if initial and not checkpoints.latest(store):
             checkpoints.put(store, initial.step, initial.data)
@@ -84,7 +84,7 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
     return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)))
 
 
-def plan_train(settings: TrainSettings) -> dict[str, Any]:
+def plan_train(settings: TrainSettings) -> Answer:
     """What a dry run tells: the resolved settings, the data, where the run stands. Writes nothing."""
     data = list_data(settings)
     list_validation(settings)
@@ -188,7 +188,7 @@ def _output(settings: TrainSettings, data: Data) -> Store:
     return store
 
 
-def earlier_result(store: Store) -> dict[str, Any] | None:
+def earlier_result(store: Store) -> Answer | None:
     """The result of the run if it is finished; "incomplete" if its model was changed. That of an attempt that did not
     get through is removed, and so is one whose model is gone: the last checkpoint gives it.
     """
@@ -215,14 +215,14 @@ class Trainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != CLEANER]
 
 
-def fit_through(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
+def fit_through(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> Outcome:
     """What `fit` gives in the end: where workers halt because one of them or its node is to go, others follow."""
     while (outcome := fit(settings, task, store, at_signal))["state"] == "halted":
         log.warning("halted with a checkpoint of step %d, for a worker is to go; going on", outcome["step"])
     return outcome
 
 
-def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> dict[str, Any]:
+def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[], Any]) -> Outcome:
     """Run Ray Train on `task`; what worker 0 reports. Raises DriftRecError if the workers died too often.
 
     At a signal it calls `at_signal` at once, has the workers halt, and raises what the signal raised.
@@ -326,7 +326,7 @@ def follow(training: Future[Any], store: Store, steps: int, wanted: str) -> None
             told, moved = line, time.monotonic()
 
 
-def newest_line(store: Store) -> dict[str, Any] | None:
+def newest_line(store: Store) -> Line | None:
     """The last line of metrics; None if there is none, or none that can be read: progress is no reason to stop."""
     try:
         return json.loads(store.read(METRICS).splitlines()[-1])
@@ -334,7 +334,7 @@ def newest_line(store: Store) -> dict[str, Any] | None:
         return None
 
 
-def check(outcome: dict[str, Any]) -> None:
+def check(outcome: Outcome) -> None:
     """Raise what the workers found: TrainingDiverged, StorageFull, too many images that cannot be used."""
     if outcome["state"] == "diverged":
         raise TrainingDiverged(outcome["step"], outcome["loss"], outcome["checkpoint"])
@@ -358,10 +358,9 @@ def cause_of(error: BaseException) -> str:
     return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
 
 
-def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
+def summary(outcome: Outcome, store: Store) -> Trained:
     """What the result tells of a finished training."""
     model = noted(store, MODEL)
-    names = ("workers", "skipped", "skipped_images", "not_tracked", "metrics", "checkpoint")
     return {
         "steps": outcome["step"],
         "epochs": outcome["epoch"],
@@ -371,11 +370,16 @@ def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
         "card": store.where(CARD),
         "leaves": {CARD: noted(store, CARD)},
         "fingerprint": Ledger(store).run[0],
-        **{name: outcome[name] for name in names},
+        "workers": outcome["workers"],
+        "skipped": outcome["skipped"],
+        "skipped_images": outcome["skipped_images"],
+        "not_tracked": outcome["not_tracked"],
+        "metrics": outcome["metrics"],
+        "checkpoint": outcome["checkpoint"],
     }
 
 
-def stop(store: Store, started: float, code: Exit, error: str | None = None) -> dict[str, Any]:
+def stop(store: Store, started: float, code: Exit, error: str | None = None) -> Answer:
     """Write and return the result of a run that did not get through."""
     if code == Exit.INTERRUPTED:
         error = "interrupted; the same command goes on from the last checkpoint"

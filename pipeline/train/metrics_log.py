@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 from driftrec.errors import DriftRecError
 from driftrec.training.learner import StepResult
@@ -16,7 +16,21 @@ log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 WRITE_S = 10.0  # seconds between two writes of metrics.jsonl, which is put as a whole
 
-Line = dict[str, Any]
+
+
+class Line(TypedDict):
+    """Of metrics.jsonl: the steps since the line before."""
+
+    step: int
+    gradient_norm: float  # of the last step
+    lr: float  # of the last step
+    epoch: int
+    loss: float  # mean over steps and workers
+    images_per_s: float
+    waiting_for_data: float  # share of the time, 0 to 1
+    validation: NotRequired[dict[str, dict[str, float]]]  # scores by candidate and metric
+    seconds: float
+    time: float  # when it was written, seconds since 1970
 
 
 class Listener(Protocol):
@@ -71,7 +85,7 @@ class Journal:
         """A line on the steps since the last one: step, rate and gradient norm of the last step, and `values`."""
         assert self.last is not None
         known = {"step": self.last.step, "gradient_norm": self.last.gradient_norm, "lr": self.last.lr}
-        line = known | values | {"seconds": round(self.seconds, 3), "time": round(time.time(), 1)}
+        line = cast(Line, known | values | {"seconds": round(self.seconds, 3), "time": round(time.time(), 1)})
         self.lines.append(line)
         for listener in self.listeners:
             listener.tell(line)

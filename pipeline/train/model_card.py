@@ -4,13 +4,42 @@ The card is a dict of JSON types in the header of model.safetensors; MODEL_CARD.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from pipeline.reports.page import GREY_LEVELS
+from pipeline.runs.documents import RunDocument
+from pipeline.settings import Values
 from pipeline.train.metrics_log import Line, training_seconds
 from pipeline.train.settings import flat
 
-Card = dict[str, Any]
+
+class Data(TypedDict):
+    """What a model was trained on."""
+
+    url: str  # without credentials
+    shards: int
+    images: int | None  # None: in tars
+    sha256_of_listing: str
+    licence: str | None
+    corrupted: NotRequired[str]  # URL of the damaged partners
+    sha256_of_corrupted_listing: NotRequired[str]
+    skipped: NotRequired[dict[str, int]]  # images that gave no patches, by reason
+
+
+class Card(TypedDict):
+    """The card of a training."""
+
+    parameters: int
+    steps: int
+    batch: int  # patches a step
+    patches: int
+    seconds: int
+    device: str
+    data: Data
+    scores: Values | None  # step, set, damage, and {metric: mean} by candidate
+    limits: list[str]
+    settings: Values
+    versions: dict[str, str | None]  # of packages
 
 GUESS = (
     "A sample is a guess: faces, letters and small print may come out sharp and wrong. Do not use restored images as "
@@ -19,8 +48,8 @@ GUESS = (
 
 
 def make_card(
-    document: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    document: RunDocument,
+    settings: Values,
     lines: Sequence[Line],
     step: int,
     batch: int,
@@ -39,11 +68,10 @@ def make_card(
         device: what it was trained on.
         parameters: of the network.
     """
-    data = {name: document["input"].get(name) for name in ("url", "shards", "images")}
-    data |= {"sha256_of_listing": document["identity"]["input"], "licence": settings["data_licence"]}
+    identity, licence = document["identity"], settings["data_licence"]
+    data: Data = {**document["input"], "sha256_of_listing": identity["input"], "licence": licence}
     if settings["corrupted"]:
-        listed = document["identity"]["corrupted"]
-        data |= {"corrupted": settings["corrupted"], "sha256_of_corrupted_listing": listed}
+        data["corrupted"], data["sha256_of_corrupted_listing"] = settings["corrupted"], identity["corrupted"]
     scored = next((line for line in reversed(lines) if "validation" in line), None)
     return {
         "parameters": parameters,
@@ -52,7 +80,7 @@ def make_card(
         "patches": step * batch,
         "seconds": round(training_seconds(lines)),
         "device": device,
-        "data": data | {"skipped": dict(skipped)},
+        "data": {**data, "skipped": dict(skipped)},
         "scores": {"step": scored["step"], **_conditions(settings), **scored["validation"]} if scored else None,
         "limits": limits(settings),
         "settings": dict(settings),
@@ -60,16 +88,16 @@ def make_card(
     }
 
 
-def _conditions(settings: Mapping[str, Any]) -> Card:
+def _conditions(settings: Values) -> dict[str, str]:
     """On what the scores were made."""
     if settings["validation_corrupted"]:
         return {"set": settings["validation"], "damage": settings["validation_corrupted"]}
     return {"set": settings["validation"], "damage": f"JPEG of quality {settings['validation_quality']}, 4:2:0"}
 
 
-def limits(settings: Mapping[str, Any]) -> list[str]:
+def limits(settings: Values) -> list[str]:
     """What the model must not be trusted with, as far as its settings say."""
-    patches: Mapping[str, Any] = settings["patches"]
+    patches: Values = settings["patches"]
     if settings["corrupted"]:
         seen = "It was trained on the damage of its pairs alone; of any other, JPEG among them, it knows nothing."
     else:
@@ -86,7 +114,7 @@ def limits(settings: Mapping[str, Any]) -> list[str]:
     return [seen, scale, GUESS]
 
 
-def render(card: Mapping[str, Any], name: str, sampling: Mapping[str, Any] | None) -> str:
+def render(card: Card, name: str, sampling: Values | None) -> str:
     """MODEL_CARD.md."""
     data, scores = card["data"], card["scores"]
     parts = [
@@ -110,25 +138,25 @@ def render(card: Mapping[str, Any], name: str, sampling: Mapping[str, Any] | Non
     return "\n\n".join(parts) + "\n"
 
 
-def _duration(card: Mapping[str, Any]) -> str:
+def _duration(card: Card) -> str:
     length = f"{card['steps']:,} steps of {card['batch']} patches ({card['patches']:,} in all)"
     told = f"{length}, {card['seconds']:,} seconds on {card['device']}."
     begun = card["settings"]["init_from"]
     return f"{told} It went on from {begun}, whose steps are counted and whose seconds are not." if begun else told
 
 
-def _data_rows(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _data_rows(data: Data) -> list[tuple[str, Any]]:
     images = data["images"] if data["images"] is not None else "not counted: the shards are tars"
     rows = [("data", data["url"]), ("shards", data["shards"]), ("images", images)]
     rows += [("sha256 of the listing (names, sizes)", data["sha256_of_listing"])]
     if "corrupted" in data:
         rows += [("damaged partners", data["corrupted"])]
-        rows += [("sha256 of their listing", data["sha256_of_corrupted_listing"])]
-    skipped = ", ".join(f"{count} {reason}" for reason, count in data["skipped"].items())
+        rows += [("sha256 of their listing", data.get("sha256_of_corrupted_listing"))]
+    skipped = ", ".join(f"{count} {reason}" for reason, count in data.get("skipped", {}).items())
     return [*rows, ("images that gave no patches", skipped or "none"), ("licence", data["licence"] or "not stated")]
 
 
-def _score_table(scores: Mapping[str, Any]) -> str:
+def _score_table(scores: Values) -> str:
     where = f"the validation set {scores['set']}, {scores['damage']}, at step {scores['step']:,}"
     told = f"Means over {where}; BEF in squared levels of 255."
     names = [name for name, value in scores.items() if isinstance(value, Mapping)]

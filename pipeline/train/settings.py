@@ -17,7 +17,7 @@ from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import TimeDensity
 from driftrec.training.patches import PatchConfig
-from pipeline.settings import MIB, Allowance, Free, Place, Settings
+from pipeline.settings import MIB, Allowance, Free, Place, Settings, Values
 
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
 
@@ -62,7 +62,7 @@ DensitySettings = Mirror[TimeDensity]
 PatchSettings = Mirror[PatchConfig]
 
 
-def complete_process(value: Any) -> dict[str, Any]:
+def complete_process(value: Any) -> Values:
     """{name: tsdve, gamma: 3} with all the other settings of that process. Raises ValueError naming a wrong one."""
     given = {"name": value} if isinstance(value, str) else dict(value)
     name = given.pop("name", "ouve")
@@ -87,7 +87,7 @@ class TrainSettings(Settings):
 
     # What determines the weights:
     network: NetworkSettings = NetworkSettings()  # its shape; also by name, as {preset: tiny, width: 48}
-    process: dict[str, Any] = Field({"name": "ouve"})  # forward process and its settings, as {name: ouve, gamma: 1}
+    process: Values = Field({"name": "ouve"})  # forward process and its settings, as {name: ouve, gamma: 1}
     form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # standard deviation of clean minus JPEG, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
@@ -124,7 +124,7 @@ class TrainSettings(Settings):
     validate_every: Free[int] = Field(1000, ge=1)  # steps between two validations
     track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs driftrec[track]
     weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # dtype of model.safetensors
-    recommend: Free[dict[str, Any] | None] = None  # steps, fidelity, start that a restore takes unless told otherwise
+    recommend: Free[Values | None] = None  # steps, fidelity, start that a restore takes unless told otherwise
     data_licence: Free[str | None] = None  # licence of the data, for the model card
 
     @model_validator(mode="after")
@@ -143,7 +143,7 @@ class TrainSettings(Settings):
 
     @field_validator("recommend")
     @classmethod
-    def _check_recommend(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_recommend(cls, value: Values | None) -> Values | None:
         if unknown := set(value or {}) - set(RECOMMENDED):
             raise ValueError(f"recommend takes {', '.join(RECOMMENDED)}, not {', '.join(sorted(unknown))}")
         Sampling(**(value or {}))
@@ -163,7 +163,7 @@ class TrainSettings(Settings):
 
     @field_validator("process", mode="before")
     @classmethod
-    def _complete_process(cls, value: Any) -> dict[str, Any]:
+    def _complete_process(cls, value: Any) -> Values:
         return complete_process(value)
 
     def build_process(self) -> Process:
@@ -176,9 +176,9 @@ class TrainSettings(Settings):
         return Denoiser(NCSNpp(self.network.build()), self.build_process(), self.form, self.residual_std)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Values:
     """Nested settings by their dotted names."""
-    found: dict[str, Any] = {}
+    found: Values = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return found

@@ -10,7 +10,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from tensorboardX.record_writer import masked_crc32c
 
 from driftrec.errors import InvalidInput
+from pipeline.settings import Values
 from pipeline.storage.base import Store
 from pipeline.train.metrics_log import Line, scalars
 
@@ -66,7 +67,7 @@ def _checksum(data: bytes) -> bytes:
 class WandB:
     """A run of Weights & Biases. Where it reports to is said by its own environment (WANDB_API_KEY, WANDB_MODE)."""
 
-    def __init__(self, name: str, identity: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, identity: str, settings: Values) -> None:
         wandb = import_module("wandb")
         self._folder = tempfile.TemporaryDirectory(prefix="driftrec-wandb-", ignore_cleanup_errors=True)
         self._run = wandb.init(
@@ -91,7 +92,7 @@ class WandB:
 class MLflow:
     """A run of MLflow. Where it reports to is said by MLFLOW_TRACKING_URI."""
 
-    def __init__(self, name: str, identity: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, identity: str, settings: Values) -> None:
         self._client, param = import_module("mlflow").MlflowClient(), import_module("mlflow.entities").Param
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(title)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import ray
 import ray.train
@@ -31,17 +31,19 @@ from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.learner import Learner
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
+from pipeline.runs.integrity import Noted
 from pipeline.runs.ledger import RUN
 from pipeline.runs.verify import MODEL
+from pipeline.settings import Values
 from pipeline.storage.base import Store
 from pipeline.train import checkpoints, trackers
 from pipeline.train.checkpoints import Mark
 from pipeline.train.feed import NAMED, Feed, drawers, too_many_skipped
 from pipeline.train.halt import Requests
-from pipeline.train.metrics_log import Interval, Journal
+from pipeline.train.metrics_log import Interval, Journal, Line
 from pipeline.train.model_card import make_card, render
 from pipeline.train.settings import TrainSettings, flat
-from pipeline.train.validation import Source, load_samples, validate
+from pipeline.train.validation import Scores, Source, load_samples, validate
 from pipeline.train.windows import Drawing, Position
 
 log = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ class Group:
 class Task:
     """What every worker is given; picklable."""
 
-    settings: dict[str, Any]  # JSON values of TrainSettings
+    settings: Values
     store: Store  # of OUTPUT
     shards: Sequence[Shard]
     pairings: Sequence[Pairing] | None = None  # of each shard
@@ -91,7 +93,41 @@ class Task:
     environment: dict[str, str] = field(default_factory=dict[str, str])  # for the trackers
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+class Ended(TypedDict):
+    """What workers say of their end, and _RESULT.json of a finished training."""
+
+    workers: int
+    skipped: dict[str, int]  # images that gave no patches, by reason
+    skipped_images: list[str]  # the first NAMED of them, and why
+    not_tracked: list[str]  # trackers that failed, and why
+    checkpoint: str | None  # the last whole one; None: none yet
+    metrics: Line | None  # the last line
+
+
+class Outcome(Ended):
+    """How the workers ended."""
+
+    state: str  # done | halted | diverged | unwritable | spoilt
+    step: int
+    epoch: int
+    loss: float  # where it diverged
+    error: str  # where it could not go on
+
+
+class Trained(Ended):
+    """What _RESULT.json says of a finished training beside how it ended."""
+
+    steps: int
+    epochs: int
+    model: str  # where it is
+    model_bytes: int
+    model_sha256: str
+    card: str  # where it is
+    leaves: dict[str, Noted]  # files beside the model
+    fingerprint: str
+
+
+def train_worker(config: Values) -> Outcome:
     """What Ray Train runs on each worker; returns the outcome. config: the fields of a Task."""
     task = Task(**config)
     settings = TrainSettings.model_validate(task.settings)
@@ -146,7 +182,7 @@ class Worker:
         source = self.task.validation
         self.samples = load_samples(source, self.settings) if source else []
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Outcome:
         """Train to the last step, or to where it diverges, too much is skipped or storage is full."""
         settings, steps = self.settings, self.settings.optimizer.steps
         batches = iter(self.feed)
@@ -181,7 +217,7 @@ class Worker:
         """Whether any worker was asked to, the same on all of them."""
         return any(flag for (flag,) in self.group.gather(float(self.requests.asked())))
 
-    def halt(self, saved: bool) -> dict[str, Any]:
+    def halt(self, saved: bool) -> Outcome:
         """The outcome after a checkpoint of this step, which may be there already."""
         ended = None if saved else self.save()
         self.requests.answer()
@@ -192,7 +228,7 @@ class Worker:
         seconds, taken = self.journal.seconds, len(self.journal.losses)
         share = (self.feed.waited_s - self.waited_s) / seconds
         losses, shares = zip(*self.group.gather(self.journal.mean_loss, share), strict=True)
-        values: dict[str, Any] = {
+        values: Values = {
             "epoch": self.feed.epoch,
             "loss": sum(losses) / self.group.world,
             "images_per_s": round(taken * self.batch * self.group.world / seconds, 2),
@@ -206,7 +242,7 @@ class Worker:
         if self.group.rank == 0:
             self.journal.write_if_due()
 
-    def validate(self) -> dict[str, Any]:
+    def validate(self) -> dict[str, Scores]:
         """The validation set restored and scored, its picture grid written; nothing if all its images are unusable."""
         if not self.samples:
             return {}
@@ -232,7 +268,7 @@ class Worker:
             return Interval()
         return Interval(self.journal.losses, self.journal.seconds, self.feed.waited_s - self.waited_s)
 
-    def save(self) -> dict[str, Any] | None:
+    def save(self) -> Outcome | None:
         """Write a checkpoint. The outcome if that ends the run, the same on all workers."""
         position = self.feed.position
         positions = [
@@ -271,7 +307,7 @@ class Worker:
             self.store.put(MODEL, path.read_bytes())
         self.store.put(CARD, render(card, self.store.where(MODEL), recommended).encode())
 
-    def outcome(self, state: str, **more: Any) -> dict[str, Any]:
+    def outcome(self, state: str, loss: float = math.nan, error: str = "") -> Outcome:
         """How the run ended. All workers must call it; what worker 0 returns is what the driver gets."""
         everyone = self.group.gather_objects((self.feed.counts, self.feed.named))
         return {
@@ -284,7 +320,8 @@ class Worker:
             "not_tracked": [t.failure for t in self.trackers if t.failure] if self.group.rank == 0 else [],
             "checkpoint": self.store.where(self.mark.state) if self.mark else None,
             "metrics": self.journal.lines[-1] if self.journal.lines else None,
-            **more,
+            "loss": loss,
+            "error": error,
         }
 
 

@@ -18,13 +18,13 @@ from driftrec.errors import Reason
 from driftrec.restoration import Sampling
 from jobs.cli import JOBS
 from jobs.command import make_parser
-from pipeline import degrade
+from pipeline.degrade import DegradeRow
 from pipeline.evaluate.metrics import METRICS
 from pipeline.evaluate.stage import ScoreRow
-from pipeline.runs import ledger
 from pipeline.runs.ends import Exit
+from pipeline.runs.ledger import RestoreRow, schema_of
 from pipeline.settings import load
-from pipeline.survey import stage as survey
+from pipeline.survey.stage import SurveyRow
 
 ROOT = Path(__file__).parents[2]
 MADE = pages()
@@ -44,9 +44,8 @@ def test_every_flag_is_on_its_page(job):
 
 
 def test_every_column_reason_metric_option_and_process_is_on_its_page():
-    schemas = (ledger.SCHEMA, degrade.SCHEMA, ledger.schema_of(ScoreRow), survey.SCHEMA)
     known = {
-        "ledger": {name for schema in schemas for name in schema.names},
+        "ledger": {name for kind in (RestoreRow, DegradeRow, ScoreRow, SurveyRow) for name in schema_of(kind).names},
         "reasons": set(Reason),
         "metrics": set(METRICS),
         "api/options": {field.name for field in dataclasses.fields(Sampling)},
