@@ -25,7 +25,6 @@ import numpy as np
 from PIL import Image
 
 from pipeline.inputs.listing import list_input
-from pipeline.inputs.shards import files_of
 from pipeline.runs.ledger import OK
 from pipeline.runs.run import Run, earlier_result, finish, open_run
 from pipeline.runs.verify import verify
@@ -46,7 +45,7 @@ def make_run(source: Path, output: Path, images: int, side: int, most: int) -> N
     rng = np.random.default_rng(0)
     for shard in run.todo:
         rows: list[dict[str, Any]] = []
-        for key, _ in files_of(shard):
+        for key, _ in shard.files():
             file, name = io.BytesIO(), f"images/{key[:-4]}.png"
             Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(file, "PNG", compress_level=0)
             store.put(name, file.getvalue())

@@ -58,7 +58,7 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str], stdout: Te
         return parser.parse_args(arguments)
 
 
-def make_parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
+def make_parser(name: str, about: str | None, parts: Parts) -> argparse.ArgumentParser:
     """The command line of a job: a flag for every setting, and what every job has."""
     from jobs.flags import add_settings
 
@@ -66,7 +66,7 @@ def make_parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
     told = Parser(
         prog=f"driftrec {name}",
         usage=" ".join([f"driftrec {name}", *(field.upper() for field in settings.required()), "[FLAGS]"]),
-        description=about.partition(": ")[2],
+        description=(about or "").partition(": ")[2],
         epilog=f"Example: {parts.example}",
         allow_abbrev=False,
     )
@@ -79,7 +79,7 @@ def make_parser(name: str, about: str, parts: Parts) -> argparse.ArgumentParser:
     return told
 
 
-def run_job(name: str, about: str, argv: Sequence[str] | None, parts: Parts) -> int:
+def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Parts) -> int:
     """Read the settings of a job; plan, submit or run it; print the result. Gives the exit code."""
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
@@ -159,10 +159,10 @@ def execute(job: Callable[[], dict[str, Any]]) -> int:
         tell()
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
-    except InvalidInput as error:
-        result = {"state": "refused", "exit_code": Exit.REFUSED, "error": redact(str(error))}
     except DriftRecError as error:
-        result = {"state": "failed", "exit_code": Exit.FAILED, "error": redact(str(error))}
+        refused = isinstance(error, InvalidInput)
+        ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
+        result = (error.result or ended) | {"error": redact(str(error))}
     except Interrupted:
         result = early
     finally:

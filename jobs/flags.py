@@ -8,6 +8,7 @@ import inspect
 import io
 import re
 import tokenize
+from collections.abc import Callable
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -27,7 +28,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
     beside, headings = comments(model)
     for name in model.required():
         parser.add_argument(name, metavar=name.upper(), help=beside[name])
-    group: argparse._ArgumentGroup = parser.add_argument_group("Settings")
+    group = parser.add_argument_group("Settings")
     only_set: list[str] = []
     inner: dict[str, type[Settings]] = {}
     for name, field in model.model_fields.items():
@@ -38,21 +39,23 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         elif dict in _kinds(field):
             only_set.append(name)
         elif not field.is_required():
-            _add(group, name, field, beside[name], model.shortcuts)
+            _add(group.add_argument, name, field, beside[name], model.shortcuts)
     for name, settings in inner.items():
         group = parser.add_argument_group(f"{name.capitalize()}: {beside[name]}".rstrip(": "))
         within, _ = comments(settings)
         for field_name, field in settings.model_fields.items():
-            _add(group, f"{name}.{field_name}", field, within[field_name], model.shortcuts)
+            _add(group.add_argument, f"{name}.{field_name}", field, within[field_name], model.shortcuts)
     if only_set:
         group.description = f"By --set or --config alone: {', '.join(only_set)}."
 
 
-def _add(group: argparse._ArgumentGroup, name: str, field: FieldInfo, comment: str, shortcuts: dict[str, str]) -> None:
+def _add(
+    add: Callable[..., argparse.Action], name: str, field: FieldInfo, comment: str, shortcuts: dict[str, str]
+) -> None:
     words, default = comment.replace("None: ", "default: "), shown(field.get_default())
     words = (f"{words} (default {default})".strip() if default else words).replace("%", "%%")
     flags = [flag for flag in (flag_of(name), shortcuts.get(name)) if flag]
-    group.add_argument(*flags, dest=name, default=None, help=words, **_kind(name, field))
+    add(*flags, dest=name, default=None, help=words, **_kind(name, field))
 
 
 def _kinds(field: FieldInfo) -> list[Any]:

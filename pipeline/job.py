@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
-from pipeline.runs.ends import Exit
+from pipeline.runs.ends import Exit, attempt
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import Run, attempt, check_output, earlier_result, fail, plan, with_file
+from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
 from pipeline.settings import Settings
 from pipeline.storage import open_store
 
@@ -42,7 +42,8 @@ def carry_out(
         log.info("finished already: %s", run.store.url)
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
-    return attempt(run, work, connection.connected(partial(fail, run)) if needs_ray else None)
+    stopped = partial(stop, run)
+    return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else None)
 
 
 def finished_shards(output: str, listing: Listing) -> set[str]:

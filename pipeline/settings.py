@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from yaml.composer import ComposerError
 
 from driftrec.errors import InvalidInput
 from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
@@ -159,7 +160,7 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, f"*{event.anchor} is not allowed", event.start_mark)
+            raise ComposerError(None, None, f"*{event.anchor} is not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
 

@@ -14,7 +14,6 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.evaluate.settings import SplitSettings
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.names import printable
-from pipeline.inputs.shards import keys_of
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
 
@@ -77,7 +76,7 @@ def _keys(listing: Listing, limit: int | None) -> list[str]:
     keys: list[str] = []
     for shard in listing.shards:
         try:
-            found = keys_of(shard)
+            found = shard.all_keys()
         except DriftRecError as error:
             raise InvalidInput(f"INPUT {error}") from None
         if shard.name in found:  # what stands for images that are missing

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +82,7 @@ def code_folder() -> Path:
 
 
 @contextmanager
-def _forking_into_own_groups() -> Iterator[None]:
+def _forking_into_own_groups() -> Generator[None]:
     """A signal to this process and all of its group, as `timeout` and a shell's kill send it, is for this process to
     answer: Ray's processes, which end when this one does, must not be ended under its hands.
     """
@@ -98,7 +98,7 @@ os.register_at_fork(after_in_child=lambda: os.setpgid(0, 0) if _own_groups.is_se
 
 
 @contextmanager
-def _held_back_stderr() -> Iterator[None]:
+def _held_back_stderr() -> Generator[None]:
     """Ray's C++ side greets on stderr, whatever its log level: shown only if the start fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -121,7 +121,7 @@ def disconnect() -> None:
 
 
 @contextmanager
-def connected(end: End | None = None) -> Iterator[None]:
+def connected(end: End | None = None) -> Generator[None]:
     """Connected inside the block, as by `connect`. A connection that was there before stays.
 
     Args:
@@ -212,7 +212,7 @@ def _most(types: list[tuple[float, int]], ceiling: int) -> float:
 
 
 @contextmanager
-def waiting(cpus: float, gpus: float) -> Iterator[None]:
+def waiting(cpus: float, gpus: float) -> Generator[None]:
     """While no node has room for one actor that wants so much, say what the run waits for every now and then."""
     done = threading.Event()
 

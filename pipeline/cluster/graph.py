@@ -10,24 +10,25 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray
+import ray.exceptions
+from ray._private.worker import global_worker
 from ray.data import ActorPoolStrategy, DataContext
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline.cluster import connection
 from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.shared_storage import check_shared
-from pipeline.inputs.blocks import from_one_row
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED
 from pipeline.runs.progress import Progress
 from pipeline.runs.run import Run
 from pipeline.runs.settling import settling
-from pipeline.runs.stage import ShardStage
+from pipeline.runs.stage import Stage
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,9 @@ class Pool:
 class Graph:
     """What is run over shards."""
 
-    stage: type[ShardStage]
+    stage: type[Stage[Any]]
     arguments: tuple[Any, ...]  # of the stage
-    pool: Pool
+    pool: Pool = Pool(0, 0.0, 0.0)  # none: read tasks do all the work
     output_name: OutputName | None = None  # two keys of a shard on one name: the second is a row with a reason
     others: Mapping[str, Store] = field(default_factory=dict)  # that workers read, by what the user calls them
 
@@ -115,7 +116,7 @@ class Graph:
             with DataContext.current(self._context()):
                 dataset = self._dataset(shards, output)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from batch.to_pylist()
+            yield from cast(pa.Table, batch).to_pylist()
 
     def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         blocks = ray.data.read_datasource(
@@ -125,7 +126,7 @@ class Graph:
             ray_remote_args={"max_retries": DEATHS},
         )
         return blocks.map_batches(
-            _on_rows(self.stage),
+            self.stage,
             fn_constructor_args=self.arguments,
             batch_size=1,  # one row is one shard: see `blocks.as_one_row`
             batch_format="pyarrow",
@@ -148,17 +149,6 @@ class Graph:
         for part in ("progress", "execution.operators.map_operator"):  # the latter calls GPUs with CPUs experimental
             logging.getLogger(f"ray.data._internal.{part}").setLevel(logging.ERROR)
         return context
-
-
-def _on_rows(stage: type[ShardStage]) -> type[ShardStage]:
-    """The stage, for shards that come as one row each."""
-
-    class OnRows(stage):  # type: ignore[misc, valid-type]
-        def __call__(self, row: pa.Table) -> pa.Table:
-            return super().__call__(from_one_row(row))
-
-    OnRows.__name__ = OnRows.__qualname__ = stage.__name__
-    return OnRows
 
 
 def work_through(run: Run, graph: Graph, progress_s: float) -> None:
@@ -218,6 +208,5 @@ def _words(error: BaseException) -> str:
 
 def _logs() -> str:
     """Where Ray tells more."""
-    if not ray.is_initialized():
-        return ""
-    return f"Ray's logs are in {ray._private.worker.global_worker.node.get_logs_dir_path()}; "
+    node = global_worker.node if ray.is_initialized() else None
+    return f"Ray's logs are in {node.get_logs_dir_path()}; " if node else ""

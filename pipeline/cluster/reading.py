@@ -12,8 +12,7 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError
 from pipeline.inputs.blocks import problem_block, read_block
 from pipeline.inputs.collisions import OutputName
-from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, pieces, stored_rows
+from pipeline.inputs.shards import Row, Shard
 from pipeline.runs.crashes import Trial
 from pipeline.storage.base import Store
 
@@ -24,7 +23,7 @@ def read_in_trial(shard: Shard, output_name: OutputName | None, output: Store) -
     """`read_block`; the note on its attempts lies in OUTPUT."""
     try:
         trial = Trial(output, shard.id + READING, limit_s=0.0)  # nothing is timed
-        block = read_block(shard, output_name, stored_rows if trial.first else partial(_one_by_one, trial))
+        block = read_block(shard, output_name, None if trial.first else partial(_one_by_one, trial))
         trial.end()
     except DriftRecError as error:
         return problem_block(shard, str(error))
@@ -33,13 +32,13 @@ def read_in_trial(shard: Shard, output_name: OutputName | None, output: Store) -
 
 def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Row]:
     """The rows of a shard, whose readers have died. Raises BadImage for a container that is not to be read again."""
-    for name, piece in pieces(shard):
+    for name, piece in shard.pieces():
         if verdict := trial.verdict(name):
-            if shard.kind != "files":
+            if piece is shard:
                 raise BadImage(*verdict)
             yield Row(name, b"", *verdict)
             continue
         trial.begin(name)
-        rows = list(stored_rows(piece))
+        rows = list(piece.stored())
         trial.done(name)
         yield from rows

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
-from pipeline.inputs.shards import files_of
 from pipeline.runs.ledger import FOLDER
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
-from pipeline.storage.local import LocalStore
 
 PATIENCE_S = 60.0  # for the answers of all nodes
 PROBE = b"written to see whether all nodes reach this place\n"
@@ -37,7 +36,7 @@ def check_shared(listing: Listing, output: Store, allow_local: bool, others: Map
         return
     stores = {"INPUT": listing.source.store, "OUTPUT": output} | dict(others or {})
     for name, store in stores.items():
-        if isinstance(store, LocalStore) and not allow_local:
+        if store.local and not allow_local:
             raise InvalidInput(
                 f"{name} {store.url} is a path on this machine, and the cluster has, or may get, other nodes; give a "
                 "URL that all nodes reach, or --allow-local if all of them see the same folder there"
@@ -65,11 +64,11 @@ def _probe() -> str:
 def _exchange(listing: Listing, output: Store, ours: str, theirs: Mapping[str, str]) -> None:
     """Raise InvalidInput for a node that does not see `ours`, or whose probe is not seen here."""
     shard = listing.shards[0]
-    first = files_of(shard)[0][0] if shard.kind == "files" else shard.name
+    first = shard.pieces()[0][0]
     names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
     answers = {
-        ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(attempt)
-        .options(max_retries=0)
+        ray.remote(attempt)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         .remote(shard.store, first, output, ours, probe): node
         for node, probe in theirs.items()
     }
@@ -85,7 +84,7 @@ def _exchange(listing: Listing, output: Store, ours: str, theirs: Mapping[str, s
 def attempt(source: Store, first: str, output: Store, theirs: str, ours: str) -> str:
     """Why this node cannot work for the run; "" if it can, and then its probe is left to be seen."""
     try:
-        if isinstance(output, LocalStore) and not output.root.is_dir():
+        if output.local and not output.is_folder():
             return f"OUTPUT {output.url} does not exist there; mount it on all nodes"
         source.read(first, 0, 1)
         if not (why := lacking(output, theirs)):

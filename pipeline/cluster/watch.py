@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ End = Callable[[str], dict[str, Any]]  # from a message to the result, which is 
 
 
 @contextmanager
-def watched(end: End | None) -> Iterator[Callable[[], None]]:
+def watched(end: End | None) -> Generator[Callable[[], None]]:
     """While connected: if Ray is gone, do `end`, print its result and end this process. None: let Ray have its way.
 
     Gives what ends the watch before the block does, to be called before Ray is left; after an error it does nothing if

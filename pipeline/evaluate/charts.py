@@ -82,6 +82,8 @@ class Charts:
     def planes(self) -> list[Group]:
         """Distortion against perception: a group a perceptual metric, a chart a kind of compression."""
         across = next((metric for metric in DISTORTION if metric in self.plan.names), None)
+        if across is None:
+            return []
         up = [metric for metric in PERCEPTION if metric in self.plan.names][:PLANES]
         kinds: dict[str, list[Table]] = {}
         for one in self.conditions:
@@ -89,7 +91,7 @@ class Charts:
             kind = f"Chroma {one['subsampling']}{doubled}" if one["subsampling"] else "As given"
             kinds.setdefault(kind, []).append(one)
         groups: list[Group] = []
-        for metric in up if across else ():
+        for metric in up:
             charts = [self._plane(kind, conditions, across, metric) for kind, conditions in kinds.items()]
             groups.append({"label": title_of(metric), "charts": [chart for chart in charts if chart]})
         return [group for group in groups if group["charts"]]

@@ -37,7 +37,7 @@ class Evaluation:
     def main(self) -> str:
         """The candidate whose pictures are shown: the first that is not the damaged image, if there is one."""
         names = self.candidates.names
-        return names[1] if self.candidates.jpeg and len(names) > 1 else names[0]
+        return names[1 if self.candidates.jpeg and len(names) > 1 else 0]
 
     @property
     def baseline(self) -> str | None:

@@ -7,7 +7,7 @@ pool, of restoring actors (`pipeline.evaluate.model_pool`).
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -79,7 +79,7 @@ def plan_evaluate(settings: EvaluateSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def _restoring(evaluation: Evaluation) -> Iterator[tuple[RestoringPool | None, Pool]]:
+def _restoring(evaluation: Evaluation) -> Generator[tuple[RestoringPool | None, Pool]]:
     """The restoring actors, and what they reserve; none where there is nothing to restore."""
     settings, models, run = evaluation.settings, evaluation.candidates.models, evaluation.run
     if not models or not (run.todo or settings.report):

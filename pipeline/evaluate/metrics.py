@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,7 +67,7 @@ class WeightsFile:
     remote: tuple[Store, str] | None = None  # store and name where the source is a URL
 
     @contextmanager
-    def local(self) -> Iterator[Path]:
+    def local(self) -> Generator[Path]:
         """A path of it on this node. Raises DriftRecError if it is another file than when the run began."""
         with local_copy(*self.remote) if self.remote else nullcontext(Path(self.source)) as path:
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
@@ -293,7 +293,7 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
         raise InvalidInput(f"--labels {shown}: needs the columns key and label, and has {columns}")
     keys, texts = (table[column].to_pylist() for column in ("key", "label"))
     try:
-        classes = {text: classifier.class_of(text) for text in set(texts)}
+        classes = {text: classifier.class_of(str(text)) for text in set(texts)}
     except InvalidInput as error:
         raise InvalidInput(f"--labels {shown}: {error}") from None
     labels = {stem(str(key)): classes[text] for key, text in zip(keys, texts, strict=True)}

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
+import ray.exceptions
 import torch
 from numpy.typing import NDArray
 
@@ -127,14 +128,14 @@ class RestoringPool:
     """
 
     def __init__(self, actors: Sequence[Any]) -> None:
-        self._actors = list(actors)
+        self.actors = list(actors)
         self._up: set[int] = set()
         self._asked: dict[int, Any] = {}  # of those that are not up: an answer when they are
         self._busy: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RestoringPool, (self._actors,)
+        return RestoringPool, (self.actors,)
 
     def restore(self, model: str, files: Sequence[bytes], key: str) -> Outputs:
         """One output a file. Raises DriftRecError if the run cannot go on."""
@@ -142,7 +143,7 @@ class RestoringPool:
         while True:
             chosen = self._choose(key)
             try:
-                answers = self._actors[chosen].restore.remote(model, list(files), key)
+                answers: Iterator[ray.ObjectRef[Any]] = self.actors[chosen].restore.remote(model, list(files), key)
                 node = ray.get(next(answers))
                 try:
                     answer = ray.get(next(answers))
@@ -169,21 +170,21 @@ class RestoringPool:
         while True:
             with self._lock:
                 self._look()
-                order = [(first + i) % len(self._actors) for i in range(len(self._actors))]
+                order = [(first + i) % len(self.actors) for i in range(len(self.actors))]
                 if up := [i for i in order if i in self._up]:
                     chosen = min(up, key=lambda i: self._busy[i])
                     self._busy[chosen] += 1
                     return chosen
             if time.monotonic() - told > TOLD_S:
-                log.warning("waiting for one of %d restoring actors to be up", len(self._actors))
+                log.warning("waiting for one of %d restoring actors to be up", len(self.actors))
                 told = time.monotonic()
             time.sleep(LOOK_S)
 
     def _look(self) -> None:
         """Which of the others have come up by now."""
-        for i in set(range(len(self._actors))) - self._up:
+        for i in set(range(len(self.actors))) - self._up:
             if i not in self._asked:
-                self._asked[i] = self._actors[i].ready.remote()
+                self._asked[i] = self.actors[i].ready.remote()
             answer = self._asked[i]
             if not ray.wait([answer], timeout=0)[0]:
                 continue
@@ -221,5 +222,5 @@ def start_pool(models: Sequence[Model], seed: int, max_pixels: int, pool: Pool) 
 
 def stop_pool(pool: RestoringPool) -> None:
     """End its actors."""
-    for actor in pool._actors:
+    for actor in pool.actors:
         ray.kill(actor)

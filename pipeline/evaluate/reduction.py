@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from driftrec.metrics import HIGHER_IS_BETTER
 from driftrec.random import generator_for
 from pipeline.evaluate.metrics import Plan
-from pipeline.runs.ledger import FAILED
+from pipeline.runs.ledger import FAILED, texts
 
 MAX_FAILURES = 200  # rows that are listed one by one
 SHOWN = 24  # best and as many worst images
@@ -85,7 +85,7 @@ class Reduction:
     def add(self, shard: str, part: pa.Table) -> None:
         """Count one part."""
         cells = len(self.conditions) * len(self.candidates)
-        keys = part["key"].to_pylist()[::cells]
+        keys = texts(part, "key")[::cells]
         if not keys:
             return
         values = np.stack([self._column(part, column) for column in self.plan.columns]) if self.plan.columns else None
@@ -97,7 +97,7 @@ class Reduction:
 
     def _column(self, part: pa.Table, name: str) -> Floats:
         """(images, cells) of a column, nan where it is null."""
-        column = part[name].cast(pa.float64()).fill_null(float("nan")).to_numpy()
+        column = part[name].cast(pa.float64()).fill_null(pa.scalar(float("nan"))).to_numpy()
         return column.reshape(-1, len(self.conditions) * len(self.candidates))
 
     def _count(self, part: pa.Table, keys: Sequence[str]) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from driftrec import __version__
-from driftrec.errors import BadImage, DriftRecError, Failed, meaning_of
+from driftrec.errors import MEANING, BadImage, DriftRecError, Failed
 from driftrec.image import decode
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.evaluate.candidates import JPEG
@@ -97,7 +95,7 @@ class Page:
             "planes": charts.planes(),
             "distributions": charts.distributions(),
             "failures": failures,
-            "reasons": [row | {"meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
+            "reasons": [row | {"meaning": MEANING.get(row["reason"], "")} for row in failures["reasons"]],
             "failed_rows": self.reduction.failures,
             "recipe": self._recipe(),
             "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),
@@ -207,7 +205,7 @@ class Page:
     def _facts(self, one: Extreme) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []
         for metric in self.plan.pairs[:FACTS]:
-            made, before = one.row[column_of(metric)], one.baseline and one.baseline[column_of(metric)]
+            made, before = ((row or {}).get(column_of(metric)) for row in (one.row, one.baseline))
             if made is not None:
                 start = f"{shown(before, metric)} → " if before is not None else ""
                 facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))
@@ -289,10 +287,8 @@ def _piece(
     most, seed = evaluation.settings.max_pixels, evaluation.settings.seed
     picture = decode(data, key, most)
     reference = reference_of(picture, key, condition, seed)
-    sides: Mapping[str, np.ndarray] = {}
-    if condition.quality is not None:
-        jpeg = damage(picture, key, condition, seed)
-        sides = {JPEG: decode(jpeg, max_pixels=most).rgb8}
+    jpeg = damage(picture, key, condition, seed) if condition.quality is not None else None
+    sides = {JPEG: decode(jpeg, max_pixels=most).rgb8} if jpeg else {}
     main = evaluation.main
     if main in sides:
         return cut(sides[main], reference, share)
@@ -300,7 +296,7 @@ def _piece(
     if main in files:
         made = decode(files[main].read(key) or b"", max_pixels=most).rgb8
     else:
-        assert restoring is not None
+        assert restoring is not None and jpeg is not None
         (output,) = restoring.restore(main, [jpeg], output_name(key, "jpeg"))
         if isinstance(output, Failed):
             raise BadImage(output.reason, output.detail)

@@ -18,8 +18,8 @@ from driftrec.errors import DriftRecError
 from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
+from pipeline.inputs.parquet import open_parquet
 from pipeline.storage.base import Store
-from pipeline.storage.file import StoreFile
 
 FOLDER = "sets"
 REFERENCE = ""  # stands where a candidate's name would
@@ -167,9 +167,12 @@ def _merged(store: Store, shards: Iterable[str], group: str) -> dict[Place, Stat
 
 def _read(store: Store, shard: str, group: str) -> list[dict[str, Any]]:
     try:
-        file = pq.ParquetFile(StoreFile(store, _name(shard)))
+        file = open_parquet(store, _name(shard))
         for number in range(file.metadata.num_row_groups):
-            if file.metadata.row_group(number).column(0).statistics.min == group:
+            statistics = file.metadata.row_group(number).column(0).statistics
+            if statistics is None:
+                raise ValueError("it does not say which sets it holds")
+            if statistics.min == group:
                 return file.read_row_group(number).to_pylist()
     except (pa.ArrowException, ValueError) as error:
         told = f"{store.where(_name(shard))} cannot be read: {' '.join(str(error).split())[:200]}"

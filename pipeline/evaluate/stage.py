@@ -6,7 +6,7 @@ hold together is bounded; a shard's size is not felt.
 
 import hashlib
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ FIXED = [
 ]
 
 
-def schema_of(plan: Plan) -> pa.schema:
+def schema_of(plan: Plan) -> pa.Schema:
     """Of a ledger part: FIXED, and a float64 column a metric; null where it does not apply."""
     return pa.schema([*FIXED, *((name, pa.float64()) for name in plan.columns)])
 
@@ -311,7 +311,7 @@ class Gate:
         self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, amount: int) -> Iterator[None]:
+    def holding(self, amount: int) -> Generator[None]:
         """Wait for room for so much, and hold it inside the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._held == 0 or self._held + amount <= self._budget)

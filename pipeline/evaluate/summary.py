@@ -17,10 +17,10 @@ from pipeline.evaluate.metrics import column_of, describe, score_of
 from pipeline.evaluate.reduction import COSTS, Reduction
 from pipeline.evaluate.set_features import set_scores
 from pipeline.evaluate.stage import schema_of
-from pipeline.inputs.names import name_digests
+from pipeline.inputs.names import Renamed, name_digests
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
-from pipeline.runs.ledger import OK
+from pipeline.runs.ledger import OK, texts
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
@@ -152,13 +152,12 @@ def _unmatched(evaluation: Evaluation) -> list[dict[str, Any]]:
     if not files or evaluation.settings.limit:
         return []
     partners = [(one.name, slug, found) for one in files for slug, found in one.partners.items()]
-    stems: dict[tuple[str, str], list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
-    there = {found.renamed: found.there for *_, found in partners}
+    stems: dict[Renamed, list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
     rows = run.rows_per_image
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
-        keys = part["key"].to_pylist()[::rows]
+        keys = texts(part, "key")[::rows]
         for renamed, found in stems.items():
-            found.append(name_digests(map(there[renamed], keys)))
+            found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     told: list[dict[str, Any]] = []
     for name, slug, found in partners:

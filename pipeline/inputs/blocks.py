@@ -1,16 +1,18 @@
 """What goes from a read task to a stage: the images of one shard, or why there are none. Knows no Ray."""
 
+from typing import cast
+
 import pyarrow as pa
 
 from driftrec.errors import DriftRecError
 from pipeline.inputs.collisions import OutputName
-from pipeline.inputs.shards import SCHEMA, Shard, Source, read_shard, stored_rows
+from pipeline.inputs.shards import SCHEMA, Shard, Source, read_shard
 
 IMAGES = "images"
 ONE_ROW = pa.schema([(IMAGES, pa.large_list(pa.struct(list(SCHEMA))))])
 
 
-def read_block(shard: Shard, output_name: OutputName | None, source: Source = stored_rows) -> pa.Table:
+def read_block(shard: Shard, output_name: OutputName | None, source: Source | None = None) -> pa.Table:
     """The shard's table, its rows from `source`; without images, or if storage fails, `problem_block`."""
     problem = ""
     try:
@@ -39,10 +41,12 @@ def as_one_row(block: pa.Table) -> pa.Table:
     return pa.table([pa.LargeListArray.from_arrays(pa.array([0, len(whole)], pa.int64()), whole)], schema=ONE_ROW)
 
 
-def from_one_row(row: pa.Table) -> pa.Table:
-    """The shard of `as_one_row`; its bytes are not copied."""
-    (images,) = row[IMAGES].chunks
-    return pa.Table.from_struct_array(images.flatten())
+def images_of(block: pa.Table) -> pa.Table:
+    """A shard's table, which may come as one row; its bytes are not copied."""
+    if block.column_names != [IMAGES]:
+        return block
+    (images,) = cast("list[pa.LargeListArray[pa.StructType]]", block[IMAGES].chunks)
+    return pa.Table.from_struct_array(cast(pa.StructArray, images.flatten()))
 
 
 def unreadable(block: pa.Table) -> str:

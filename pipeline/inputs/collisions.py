@@ -11,7 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.names import TOO_LONG, collision_id, is_too_long, place_among, printable, suffix, unsafe
+from pipeline.inputs.names import (
+    TOO_LONG,
+    collision_id,
+    is_too_long,
+    place_among,
+    printable,
+    strip_suffix,
+    suffix,
+    unsafe,
+)
 
 OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
 
@@ -67,19 +76,20 @@ class Taken:
         if repeated:
             self._refuse(names(), repeated)
 
-    def check_trees(self, stems: Sequence[str]) -> None:
-        """Refuse tars (names without .tar) whose members would fall among loose files or another tar's members."""
+    def check_trees(self, containers: Sequence[str]) -> None:
+        """Refuse containers whose images would fall among loose files or another's images. All lie below its name."""
         owner: dict[int, str] = {}
         folders = set(self._folders)
-        for stem in sorted(stems):
+        for name in sorted(containers, key=strip_suffix):
+            stem = strip_suffix(name)
             here, above = collision_id(stem), _folder_ids(stem)
             clash = next((place for place in (here, *above) if place in owner), here if here in folders else None)
             if clash is not None:
-                other = f"{owner[clash]}.tar" if clash in owner else f"the folder {stem}/"
+                other = owner.get(clash, f"the folder {stem}/")
                 raise InvalidInput(
-                    f"{printable(stem)}.tar and {printable(other)} would be restored into one folder; rename one"
+                    f"{printable(name)} and {printable(other)} would be restored into one folder; rename one"
                 )
-            owner[here] = stem
+            owner[here] = name
             folders.update(above)
 
     def add(self, keys: Sequence[str]) -> frozenset[int]:

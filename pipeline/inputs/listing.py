@@ -9,27 +9,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 
-import pyarrow as pa
-
-from driftrec.errors import BadImage, InvalidInput
+from driftrec.errors import InvalidInput
 from pipeline.inputs.collisions import OutputName, Taken
-from pipeline.inputs.location import CONTAINERS, Input, nothing_found, open_input
-from pipeline.inputs.names import is_image, strip_suffix, suffix
-from pipeline.inputs.parquet import parquet_columns, parquet_keys
+from pipeline.inputs.containers import CONTAINERS
+from pipeline.inputs.location import Input, nothing_found, open_input
+from pipeline.inputs.loose import grouped
+from pipeline.inputs.names import is_image, suffix
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
-from pipeline.inputs.shards import (
-    Shard,
-    checked,
-    files_of,
-    files_shard,
-    keys_of,
-    open_parquet,
-    shard_id,
-    stored_rows,
-)
-from pipeline.storage.base import NO_FILE, StorageError, Store
+from pipeline.inputs.shards import Plan, Shard, checked, shard_id
+from pipeline.storage.base import NO_FILE, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -137,98 +126,27 @@ def _list(
             else:
                 ignored[suffix(name)] += 1
 
-    shards = list(_group(source.store, loose(), target_bytes, max_images))
+    files = list(grouped(source.store, loose(), target_bytes, max_images, MIN_SHARDS))
     taken = Taken(output_name) if output_name else None
+    unopened = [(name, size) for name, size in containers if not CONTAINERS[suffix(name)].tells_keys]
     if taken:
-        taken.add_files(lambda: (name for shard in shards for name, _ in files_of(shard)))
-        taken.check_trees([strip_suffix(name) for name, _ in containers if suffix(name) == ".tar"])
-    tars = sum(size for name, size in containers if suffix(name) == ".tar")
-    length = max(RECORD, tars // MAX_PIECES, min(target_bytes, max(MIN_PIECE, tars // MIN_SHARDS)))
+        taken.add_files(lambda: (name for shard in files for name in shard.all_keys()))
+        taken.check_trees([name for name, _ in unopened])
+    total = sum(size for _, size in unopened)
+    length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
+    plan = Plan(selection, taken, length if cut_tars else None)
+    shards: list[Shard] = [*files]
     for name, size in containers:
-        if suffix(name) == ".tar":
-            shards += _pieces(source.store, name, size, length if cut_tars else None, selection)
-        else:
-            shards += _row_groups(source.store, name, size, taken, selection)
+        shards += CONTAINERS[suffix(name)].shards(source.store, name, size, plan)
     selection.check_found()
     return Listing(source, shards, ignored, selection.left_out, output_name)
-
-
-def _pieces(store: Store, name: str, size: int, length: int | None, selection: Selection) -> Iterator[Shard]:
-    """A tar as shards of about `length` bytes. It is opened only if some of its keys may have been asked for."""
-    if not selection.may_take_of(name):
-        return
-    starts = range(0, max(1, size), length or max(1, size))
-    choice = selection.choice
-    for start in starts:
-        stop = None if start == starts[-1] else start + starts.step
-        parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)
-        digest = shard_id(*parts, choice.digest()) if choice else shard_id(*parts)
-        length = min(size, stop or size) - start
-        piece = Shard(digest, "tar", store, name, length, None, start=start, stop=stop, choice=choice.patterns)
-        if choice.listed is not None:
-            kept = selection.rows(keys_of(piece), name, start)
-            if not kept:
-                continue
-            piece = replace(piece, kept=kept)
-        yield piece
-
-
-def _group(
-    store: Store, files: Iterator[tuple[str, int]], target_bytes: int, max_images: int
-) -> Iterator[Shard]:
-    """Loose files, in their order, as shards. The first files are looked at together, to cut a small input finer."""
-    head = list(islice(files, MIN_SHARDS * max_images))
-    most = max(1, min(max_images, -(-len(head) // MIN_SHARDS)))
-    group: list[tuple[str, int]] = []
-    size = 0
-    for item in chain(head, files):
-        group.append(item)
-        size += item[1]
-        if size >= target_bytes or len(group) >= most:
-            yield files_shard(store, group)
-            group, size = [], 0
-    if group:
-        yield files_shard(store, group)
-
-
-def _row_groups(store: Store, name: str, size: int, taken: Taken | None, selection: Selection) -> Iterator[Shard]:
-    """One shard a row group; a file whose footer cannot be read is one shard that says so."""
-    try:
-        file = open_parquet(store, name)
-        schema = file.schema_arrow
-    except (pa.ArrowException, OSError):
-        selection.takes_all(name)
-        yield Shard(shard_id("parquet", name, size), "parquet", store, name, size, 1, group=-1)
-        return
-    _, key_column = parquet_columns(schema, store.where(name))
-    first, looks = 0, bool(taken or selection.choice)
-    for group in range(file.metadata.num_row_groups):
-        info = file.metadata.row_group(group)
-        digest = shard_id("parquet", name, size, group, info.num_rows)
-        shard = Shard(digest, "parquet", store, name, info.total_byte_size, info.num_rows, b"", group, first)
-        first += info.num_rows
-        try:
-            keys = parquet_keys(file, group, key_column, strip_suffix(name), shard.first_row) if looks else []
-        except BadImage:  # it will tell of itself, whatever is meant
-            selection.takes_all(name)
-            yield shard
-            continue
-        if selection.choice:
-            kept = selection.rows(keys, name, shard.first_row)
-            shard = replace(shard, id=shard_id(digest, selection.choice.digest()), images=len(kept), kept=kept)
-        if taken:
-            rows = sorted(shard.kept) if shard.kept is not None else range(info.num_rows)
-            repeated = taken.add([keys[row] for row in rows])
-            shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
-        if shard.images or not selection.choice:
-            yield shard
 
 
 def _limited(shards: list[Shard], limit: int) -> list[Shard]:
     """The shards that hold the first `limit` images, the last of them cut; its id says so."""
     kept: list[Shard] = []
     for shard in shards:
-        images = shard.images if shard.images is not None else sum(1 for _ in checked(shard, stored_rows(shard), None))
+        images = shard.images if shard.images is not None else sum(1 for _ in checked(shard, shard.stored(), None))
         if images > limit:
             kept.append(replace(shard, id=shard_id(shard.id, limit), limit=limit, images=shard.images and limit))
             break

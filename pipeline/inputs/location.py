@@ -1,19 +1,16 @@
 """What the user's INPUT means: a folder, one file, or a glob; local or any fsspec URL. No file is opened here."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from driftrec.errors import InvalidInput
 from driftrec.urls import split
-from pipeline.inputs.names import is_image, printable, suffix
+from pipeline.inputs.containers import CONTAINERS
+from pipeline.inputs.names import glob_regex, is_image, printable, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import NO_FILE, StorageError, Store, redact
-from pipeline.storage.local import LocalStore
 
-CONTAINERS = (".tar", ".parquet")
 PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -33,8 +30,7 @@ class Input:
     def entries(self) -> Iterator[tuple[str, int]]:
         """The same, and with NO_FILE bytes what bears a name and is none: a link that leads nowhere, a pipe, ..."""
         if self.name is not None:
-            no_file = isinstance(self.store, LocalStore) and self.store.no_file(self.name)
-            yield self.name, NO_FILE if no_file else self.store.size(self.name) or 0
+            yield self.name, NO_FILE if self.store.no_file(self.name) else self.store.size(self.name) or 0
             return
         for name, size in self.store.entries():
             if self.pattern is None or self.pattern.fullmatch(name):
@@ -49,7 +45,7 @@ def open_input(url: str) -> Input:
         if pattern and not (_is_local(url) and open_store(url).exists("")):
             return Input(open_store(root), shown, pattern=glob_regex(pattern))
         store = open_store(url)
-        if isinstance(store, LocalStore) and store.root.is_dir():
+        if store.is_folder():
             return Input(store, shown)
         return _single(store, url, shown)
     except StorageError as error:
@@ -58,11 +54,11 @@ def open_input(url: str) -> Input:
 
 def _single(store: Store, url: str, shown: str) -> Input:
     """One file if the URL names one, else a remote prefix."""
-    parent, name = split(store.url if isinstance(store, LocalStore) else url.rstrip("/"))
+    parent, name = split(store.url if store.local else url.rstrip("/"))
     usable = suffix(_path(name)) in CONTAINERS or is_image(_path(name))
-    if isinstance(store, LocalStore) and not store.root.exists():
+    if store.local and not store.exists(""):
         raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")
-    if (isinstance(store, LocalStore) and not usable) or suffix(name) in PACKED:
+    if (store.local and not usable) or suffix(name) in PACKED:
         raise InvalidInput(f"INPUT {shown} is no image, .tar or .parquet file; unpack it, or give its folder")
     if not usable:
         return Input(store, shown)
@@ -73,7 +69,7 @@ def _single(store: Store, url: str, shown: str) -> Input:
 
 def check_apart(source: Input, output: Store) -> None:
     """Refuse an OUTPUT that holds INPUT or lies in it: a run would restore its own output, or sweep the input away."""
-    one, other = _place(source.store), _place(output)
+    one, other = source.store.place, output.place
     inside = source.name is None and f"{other}/".startswith(f"{one}/")
     if inside or f"{one}/".startswith(f"{other}/images/"):
         told = f"OUTPUT {output.url} and INPUT {source.url} lie in each other"
@@ -85,10 +81,6 @@ def nothing_found(source: Input, others: int) -> InvalidInput:
     found = f"{others} files of other kinds" if others else "it is empty"
     where = printable(source.url)
     return InvalidInput(f"INPUT {where} holds no image, .tar or .parquet file ({found}); check the path")
-
-
-def _place(store: Store) -> str:
-    return str(Path(os.path.realpath(store.root))) if isinstance(store, LocalStore) else store.url
 
 
 def _is_local(url: str) -> bool:
@@ -107,24 +99,3 @@ def _split_glob(url: str) -> tuple[str, str]:
         return url, ""
     cut = url.rfind("/", 0, match.start()) + 1
     return url[: max(cut - 1, 1 if url.startswith("/") else 0)] or ".", url[cut:]
-
-
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class. Raises InvalidInput naming it."""
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL)
-    try:
-        return re.compile("".join(known.get(part) or _glob_class(part) for part in parts), re.DOTALL)
-    except re.error as error:
-        shown = re.sub(r"\?\S*=\S*", "?...", pattern)  # a signed URL's query
-        raise InvalidInput(f"the pattern {shown!r} has a {error.msg}; write a class as [abc] or [a-c]") from None
-
-
-def _glob_class(part: str) -> str:
-    """One sign, or a class, as a regular expression has it: in a class only a first ! or ^, and -, mean something."""
-    if len(part) == 1:
-        return re.escape(part)
-    signs = part[1:-1]
-    negated = signs[0] in "!^" and len(signs) > 1
-    inside = re.sub(r"[\\^\[&~|]", r"\\\g<0>", signs[negated:])
-    return f"[{'^' if negated else ''}{inside}]"

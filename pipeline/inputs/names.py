@@ -3,12 +3,13 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from driftrec.errors import CONTROL, escaped
+from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
 from driftrec.image.encoding import FORMATS, Format
 from driftrec.image.sniff import EXTENSIONS
@@ -42,6 +43,25 @@ def strip_suffix(name: str) -> str:
 def stem(key: str) -> str:
     """The key without an image suffix: what it shares with the name of its output, or of its partner elsewhere."""
     return strip_suffix(key) if is_image(key) else key
+
+
+class Renamed(NamedTuple):
+    """How keys change from one input to another: what they begin with here, and there in its place."""
+
+    here: str = ""
+    there: str = ""
+
+    def stem(self, key: str) -> str:
+        """What the partner of a key is called there, without its suffix."""
+        return stem(self.there + key.removeprefix(self.here) if key.startswith(self.here) else key)
+
+
+SAME_NAMES = Renamed()
+
+
+def folders_of(name: str) -> Iterator[str]:
+    """The folders above a name: a and a/b of a/b/c."""
+    return (name[:place] for place, sign in enumerate(name) if sign == "/")
 
 
 def output_format(key: str, wanted: str) -> Format:
@@ -103,12 +123,33 @@ def name_digest(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def name_digests(names: Iterable[str]) -> np.ndarray:
+def name_digests(names: Iterable[str]) -> NDArray[np.uint64]:
     """The `name_digest` of each."""
     return np.fromiter(map(name_digest, names), np.uint64)
 
 
-def place_among(digests: np.ndarray, digest: int) -> int | None:
+def place_among(digests: NDArray[np.uint64], digest: int) -> int | None:
     """Where one stands among sorted digests; None if it is not there."""
     at = int(np.searchsorted(digests, np.uint64(digest)))
     return at if at < len(digests) and digests[at] == digest else None
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """* and ? stay within a part of the path, ** crosses parts, [abc] is a class. Raises InvalidInput naming it."""
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL)
+    try:
+        return re.compile("".join(known.get(part) or _glob_class(part) for part in parts), re.DOTALL)
+    except re.error as error:
+        shown = re.sub(r"\?\S*=\S*", "?...", pattern)  # a signed URL's query
+        raise InvalidInput(f"the pattern {shown!r} has a {error.msg}; write a class as [abc] or [a-c]") from None
+
+
+def _glob_class(part: str) -> str:
+    """One sign, or a class, as a regular expression has it: in a class only a first ! or ^, and -, mean something."""
+    if len(part) == 1:
+        return re.escape(part)
+    signs = part[1:-1]
+    negated = signs[0] in "!^" and len(signs) > 1
+    inside = re.sub(r"[\\^\[&~|]", r"\\\g<0>", signs[negated:])
+    return f"[{'^' if negated else ''}{inside}]"

@@ -1,28 +1,110 @@
-"""What containers hold, as rows of (key, data, reason, detail); here Parquet row groups. Knows no Ray.
+"""Parquet files as shards, one per row group. Knows no Ray."""
 
-A row with a reason has no data: it is an image that fails before anybody looks at it, or a container that was cut.
-"""
-
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, InvalidInput, Reason
+from pipeline.inputs.names import strip_suffix
+from pipeline.inputs.shards import Plan, Row, Shard, shard_id, too_large
+from pipeline.storage.base import Store
+from pipeline.storage.file import StoreFile
 
 IMAGE_COLUMNS = ("image", "jpg", "bytes")
 ROWS = 16  # of Parquet that are unpacked at once
 KEY_COLUMNS = ("key", "__key__", "path", "id")
 
 
-class Row(NamedTuple):
-    """One image as it came in, or the reason why it did not."""
+@dataclass(frozen=True, kw_only=True)
+class RowGroup(Shard):
+    """A row group of a Parquet file; `first` is its first row, counted through the file."""
 
-    key: str
-    data: bytes | memoryview
-    reason: str = ""
-    detail: str = ""
+    numbers_repeated = True
+    group: int
+
+    def stored(self, data: bool = True) -> Iterator[Row]:
+        file, column, keys = self._opened()
+        return parquet_rows(file, self.group, keys, column, self.max_bytes)
+
+    def all_keys(self) -> list[str]:
+        try:
+            return self._opened()[2]
+        except BadImage:
+            return [self.name]
+
+    def _opened(self) -> tuple[pq.ParquetFile, str, list[str]]:
+        """The file, its column of images, and the keys of the group."""
+        file = open_parquet(self.store, self.name)
+        column, key_column = parquet_columns(file.schema_arrow, self.store.where(self.name))
+        return file, column, parquet_keys(file, self.group, key_column, strip_suffix(self.name), self.first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenParquet(Shard):
+    """A file without a footer that can be read: one row that says so."""
+
+    def stored(self, data: bool = True) -> Iterator[Row]:
+        detail = "the Parquet footer is missing or broken: the file was cut"
+        return iter([Row(self.name, b"", Reason.shard_incomplete, detail)])
+
+
+def parquet_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[Shard]:
+    """One shard per row group; a file whose footer cannot be read is one shard that says so."""
+    try:
+        file = open_parquet(store, name)
+        schema = file.schema_arrow
+    except (pa.ArrowException, OSError):
+        plan.selection.takes_all(name)
+        yield BrokenParquet(id=shard_id("parquet", name, size), store=store, name=name, size=size, images=1)
+        return
+    parquet_columns(schema, store.where(name))  # a file without images is refused
+    first = 0
+    for group in range(file.metadata.num_row_groups):
+        info = file.metadata.row_group(group)
+        shard = RowGroup(
+            id=shard_id("parquet", name, size, group, info.num_rows),
+            store=store,
+            name=name,
+            size=info.total_byte_size,
+            images=info.num_rows,
+            first=first,
+            group=group,
+        )
+        first += info.num_rows
+        if chosen := _chosen(shard, plan, file):
+            yield chosen
+
+
+def _chosen(shard: RowGroup, plan: Plan, file: pq.ParquetFile) -> RowGroup | None:
+    """The shard with what is known of its rows: which are meant, and which have a name that is taken. None if the
+    choice leaves nothing of it.
+    """
+    selection, taken = plan.selection, plan.taken
+    if not selection.choice and not taken:
+        return shard
+    _, key_column = parquet_columns(file.schema_arrow, shard.name)
+    try:
+        keys = parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first)
+    except BadImage:  # it will tell of itself, whatever is meant
+        selection.takes_all(shard.name)
+        return shard
+    rows: Sequence[int] = range(len(keys))
+    if selection.choice:
+        kept = selection.rows(keys, shard.name, shard.first)
+        shard = replace(shard, id=shard_id(shard.id, selection.choice.digest()), images=len(kept), kept=kept)
+        rows = sorted(kept)
+    if taken:
+        repeated = taken.add([keys[row] for row in rows])
+        shard = replace(shard, duplicates=frozenset(rows[place] for place in repeated))
+    return shard if rows or not selection.choice else None
+
+
+def open_parquet(store: Store, name: str) -> pq.ParquetFile:
+    """The file, read where it lies."""
+    return pq.ParquetFile(cast(IO[bytes], StoreFile(store, name)))  # it takes any file; its types say less
 
 
 def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:
@@ -54,7 +136,7 @@ def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str
         raise BadImage(Reason.shard_incomplete, _broken(group, error)) from None
 
 
-def _texts(values: pa.ChunkedArray) -> list[str | None]:
+def _texts(values: "pa.ChunkedArray[Any]") -> list[str | None]:
     """What is no UTF-8 is kept as file names keep it, and found unsafe later."""
     try:
         return [None if value is None else str(value) for value in values.to_pylist()]
@@ -65,11 +147,6 @@ def _texts(values: pa.ChunkedArray) -> list[str | None]:
 
 def _broken(group: int, error: Exception) -> str:
     return f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
-
-
-def too_large(key: str, what: str, max_bytes: int) -> Row:
-    """An image that is not read, for its size in bytes."""
-    return Row(key, b"", Reason.too_large, f"{what}, max_file_bytes is {max_bytes}: raise it if you trust the file")
 
 
 def parquet_rows(

@@ -14,7 +14,16 @@ import numpy as np
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.location import Input, nothing_found, open_input
-from pipeline.inputs.names import is_image, name_digest, name_digests, place_among, stem, strip_suffix, suffix
+from pipeline.inputs.names import (
+    SAME_NAMES,
+    Renamed,
+    is_image,
+    name_digest,
+    name_digests,
+    place_among,
+    strip_suffix,
+    suffix,
+)
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 
 NAMED = 10  # names that are told of many
@@ -33,11 +42,11 @@ class Partners:
     suffixes: tuple[str, ...]  # of the loose files, as written
     tars: tuple[str, ...] = ()
     members: np.ndarray = field(default_factory=lambda: np.empty((4, 0), np.uint64))  # stem digest, tar, offset, size
-    renamed: tuple[str, str] = ("", "")  # what a key begins with, and its partner in its place
+    renamed: Renamed = SAME_NAMES  # from the keys to their partners
 
     def read(self, key: str) -> bytes | None:
         """The bytes of the key's partner, None if it has none. Raises StorageError."""
-        wanted = self.there(key)
+        wanted = self.renamed.stem(key)
         at = place_among(self.members[0], name_digest(wanted))
         if at is not None:
             _, tar, offset, size = (int(value) for value in self.members[:, at])
@@ -50,13 +59,8 @@ class Partners:
                     raise
         return None
 
-    def there(self, key: str) -> str:
-        """What the key's partner is called, without its suffix."""
-        here, there = self.renamed
-        return stem(there + key.removeprefix(here) if key.startswith(here) else key)
-
     def without_key(self, stems: np.ndarray) -> tuple[int, list[str]]:
-        """How many files belong to no key, and the first of them. `stems`: sorted digests of `there` of all keys."""
+        """How many files belong to no key, and the first of them. `stems`: sorted digests of all keys' partners."""
         count, named = 0, []
         for bare, name in _stems(self.source):
             if place_among(stems, name_digest(bare)) is None:
@@ -77,16 +81,16 @@ def find_partners(url: str, references: Input, told: str) -> Partners:
         raise InvalidInput(f"{told}: {str(error).removeprefix('INPUT ')}") from None
 
 
-def _renamed(references: Input, source: Input) -> tuple[str, str]:
+def _renamed(references: Input, source: Input) -> Renamed:
     """How names change between a tar, or loose files, and one tar."""
     if not source.name or suffix(source.name) != ".tar":
-        return "", ""
+        return SAME_NAMES
     here = references.name if references.name and suffix(references.name) == ".tar" else ""
-    return f"{strip_suffix(here)}/" if here else "", f"{strip_suffix(source.name)}/"
+    return Renamed(f"{strip_suffix(here)}/" if here else "", f"{strip_suffix(source.name)}/")
 
 
 def _list(source: Input) -> Partners:
-    digest, suffixes, tars, others = hashlib.sha256(), dict.fromkeys(()), [], 0
+    digest, suffixes, tars, others = hashlib.sha256(), dict[str, None](), list[str](), 0
     for name, size in source.files():
         if is_image(name):
             suffixes[name[len(strip_suffix(name)) :]] = None

@@ -5,7 +5,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.location import glob_regex
-from pipeline.inputs.names import printable, strip_suffix, suffix
+from pipeline.inputs.names import folders_of, glob_regex, printable, strip_suffix, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
 
@@ -71,7 +70,7 @@ class Selection:
         self.choice, self._patterns = choice, choice.patterns
         self.left_out = 0
         self._found: set[str] = set()
-        self._folders = {folder for key in choice.listed or () for folder in _folders(key)}
+        self._folders = {folder for key in choice.listed or () for folder in folders_of(key)}
         self._numbered: dict[str, dict[int, str]] = {}  # listed keys that the ledger has made, by name and place
         for key in choice.listed or ():
             if made := NUMBERED.fullmatch(key):
@@ -178,11 +177,6 @@ def _keys_in(data: bytes, kind: str, shown: str) -> list[str]:
     if rows and "key" not in rows[0]:
         raise InvalidInput(f"--only-listed {shown} has no column key; it has {', '.join(map(str, rows[0]))}")
     return [row["key"] for row in rows if row["key"]]
-
-
-def _folders(key: str) -> Iterator[str]:
-    """The key a/b/c lies below a/b and a."""
-    return (key[:place] for place, sign in enumerate(key) if sign == "/")
 
 
 def _matches(pattern: str, key: str) -> bool:

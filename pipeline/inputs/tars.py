@@ -8,11 +8,12 @@ Memory follows the piece (and one image), not the tar.
 import os
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.inputs.names import is_image
-from pipeline.inputs.parquet import Row, too_large
+from pipeline.inputs.names import is_image, strip_suffix
+from pipeline.inputs.shards import Plan, Row, Shard, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record
@@ -22,12 +23,50 @@ AHEAD = 2**16  # bytes asked of storage, at least, for a header behind the piece
 PREFIXES = frozenset("xgLK")  # headers that belong to the one that follows
 
 
+@dataclass(frozen=True, kw_only=True)
+class TarPiece(Shard):
+    """The members whose headers lie between two bytes of a tar: from `first` to `stop`."""
+
+    stop: int | None = None  # None for the end of the tar
+
+    @property
+    def folder(self) -> str:
+        return strip_suffix(self.name)
+
+    def stored(self, data: bool = True) -> Iterator[Row]:
+        near = self.stop if data or not self.store.local else self.first
+        file = TarFile(self.store, self.name, self.first, near)
+        return tar_rows(file, self.name, self.folder, self.first, self.stop, self.max_bytes if data else 0)
+
+
+def tar_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[TarPiece]:
+    """A tar as shards of about `plan.piece_bytes`. It is opened only if some of its keys may have been asked for."""
+    selection, choice = plan.selection, plan.selection.choice
+    if not selection.may_take_of(name):
+        return
+    starts = range(0, max(1, size), plan.piece_bytes or max(1, size))
+    for start in starts:
+        stop = None if start == starts[-1] else start + starts.step
+        parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)
+        digest = shard_id(*parts, choice.digest()) if choice else shard_id(*parts)
+        length = min(size, stop or size) - start
+        piece = TarPiece(
+            id=digest, store=store, name=name, size=length, images=None, first=start, stop=stop, choice=choice.patterns
+        )
+        if choice.listed is not None:
+            kept = selection.rows(piece.all_keys(), name, start)
+            if not kept:
+                continue
+            piece = replace(piece, kept=kept)
+        yield piece
+
+
 class _Member(tarfile.TarInfo):
     """A header whose size or extended header lies cannot send the reader backwards, and so round in circles."""
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.InvalidHeaderError("negative size")
+            raise tarfile.InvalidHeaderError("negative size")  # type: ignore[attr-defined] - it is there
         return super()._block(count)  # type: ignore[misc]
 
 

@@ -73,24 +73,29 @@ def _inputs(shards: Mapping[str, Shard], rows: Sequence[tuple[str, Mapping[str, 
     found: dict[str, bytes] = {}
     for shard in wanted.keys() & shards.keys():
         try:
-            rows = read_shard(shards[shard]).select(["key", "data"]).to_pylist()
+            images = read_shard(shards[shard]).select(["key", "data"]).to_pylist()
         except DriftRecError as error:
             log.warning("report: %s", error)
             continue
-        for row in rows:
-            if hashlib.sha256(row["data"]).hexdigest() == wanted[shard].get(row["key"]):
-                found[row["key"]] = row["data"]
+        for image in images:
+            if hashlib.sha256(image["data"]).hexdigest() == wanted[shard].get(image["key"]):
+                found[image["key"]] = image["data"]
     return found
 
 
-def cut(before: np.ndarray, after: np.ndarray, max_bytes: int, reference: np.ndarray | None = None) -> Piece:
+def cut(
+    before: np.ndarray,
+    after: np.ndarray,
+    max_bytes: int,
+    reference: np.ndarray | None = None,
+    widths: Sequence[int] = WIDTHS,
+) -> Piece:
     """The widest middle piece of (H, W, 3) uint8 pictures whose files fit `max_bytes` together, else the narrowest."""
+    box = _middle(before.shape[1], before.shape[0], widths[0])
     near = [after] if reference is None else [after, reference]
-    for width in WIDTHS:
-        box = _middle(before.shape[1], before.shape[0], width)
-        files = [_file(before, box, "WEBP", LOSSLESS), *(_file(side, box, "JPEG", NEAR) for side in near)]
-        if sum(map(len, files)) <= max_bytes:
-            break
+    files = [_file(before, box, "WEBP", LOSSLESS), *(_file(side, box, "JPEG", NEAR) for side in near)]
+    if sum(map(len, files)) > max_bytes and len(widths) > 1:
+        return cut(before, after, max_bytes, reference, widths[1:])
     uris = [_data_uri(files[0], "webp"), *(_data_uri(file, "jpeg") for file in files[1:]), ""]
     return Piece(uris[0], uris[1], box, uris[2])
 

@@ -55,10 +55,10 @@ def _sample(shards: list[Shard], max_pixels: int) -> tuple[float, float]:
     sizes: list[int] = []
     pixels: list[int] = []
     for shard in some:
-        for data in read_shard(shard)["data"].to_pylist()[:SAMPLE_IMAGES]:
-            sizes.append(len(data))
+        for row in read_shard(shard).slice(0, SAMPLE_IMAGES).to_pylist():
+            sizes.append(len(row["data"]))
             try:
-                picture = decode(data, "", max_pixels)
+                picture = decode(row["data"], "", max_pixels)
                 pixels.append(picture.width * picture.height)
             except BadImage:
                 pixels.append(0)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from driftrec.errors import DriftRecError, meaning_of
+from driftrec.errors import MEANING, DriftRecError
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
@@ -160,7 +160,7 @@ def _outcomes(summary: Summary) -> list[dict[str, Any]]:
         {
             "status": status,
             "reason": reason,
-            "meaning": "Restored and written." if status == OK else meaning_of(reason),
+            "meaning": "Restored and written." if status == OK else MEANING.get(reason, ""),
             "images": images,
             "share": images / summary.count(),
         }

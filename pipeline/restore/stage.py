@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -83,8 +83,8 @@ class RestoreShard(ShardStage):
     """
 
     def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
-        again = {"retry": settings.retry_failed, "repair": settings.repair}
-        super().__init__(store, image_timeout_s=settings.image_timeout_s, **again)
+        limit_s, retry, repair = settings.image_timeout_s, settings.retry_failed, settings.repair
+        super().__init__(store, image_timeout_s=limit_s, retry=retry, repair=repair)
         self.outputs: Outputs = Tree(store)
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
         self.settings = settings
@@ -276,7 +276,8 @@ def _declared(table: pa.Table, row: int, max_pixels: int) -> int:
     data = table["data"][row]
     if not data.is_valid:
         return 0
-    header = read_header(pa.BufferReader(data.as_buffer()), len(data.as_buffer()), max_pixels)
+    file = cast(BinaryIO, pa.BufferReader(data.as_buffer()))  # it is one in all but its type
+    header = read_header(file, len(data.as_buffer()), max_pixels)
     return (header.width or 0) * (header.height or 0)
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -117,14 +117,14 @@ class Watchdog:
         self._file: IO[str] | None = None
 
     @contextmanager
-    def writing(self, path: Path) -> Iterator[None]:
+    def writing(self, path: Path) -> Generator[None]:
         """What it says before it ends this process goes into a file, which is empty while all is well."""
         with path.open("w") as self._file:
             yield
         self._file = None
 
     @contextmanager
-    def watch(self, images: int = 1) -> Iterator[None]:
+    def watch(self, images: int = 1) -> Generator[None]:
         """Work on so many images goes on inside the block; it may take so many times the limit."""
         work = object()
         self._set(work, time.monotonic() + self.limit_s * images)

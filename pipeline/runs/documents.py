@@ -18,6 +18,7 @@ from typing import Any, cast
 from driftrec import __version__
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import printable
+from pipeline.runs.ends import Exit
 from pipeline.runs.ledger import RESULT, RUN
 from pipeline.storage.base import StorageError, Store, is_of_object
 
@@ -70,6 +71,17 @@ def read_result(store: Store) -> Document:
         if not is_of_object(store, RESULT, error):
             raise
         return {}
+
+
+def put_result(
+    store: Store, job: str, code: Exit, told: Mapping[str, Any], error: str | None = None
+) -> Document:
+    """Write and return _RESULT.json: what every job says of its end, and what this one has `told`."""
+    state = {Exit.FAILED: "failed", Exit.REFUSED: "refused", Exit.INTERRUPTED: "interrupted"}.get(code, "done")
+    result: Document = {"job": job, "state": state, "interrupted": code == Exit.INTERRUPTED, "exit_code": int(code)}
+    result |= {"output": store.url, **told, **({"error": error} if error else {})}
+    store.put(RESULT, json.dumps(result, indent=2).encode())
+    return result
 
 
 def names_in(document: Mapping[str, Any], *path: str) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,6 @@ from driftrec.errors import DriftRecError
 from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
-from pipeline.storage.local import LocalStore
 
 NOTE = "driftrec"  # name of the note in the file's footer
 BLANK = b"0" * 32  # stands where the seal will be
@@ -157,7 +156,7 @@ class Tally:
 
     def add(self, part: pa.Table) -> None:
         """Count one part (columns key, status, reason, and output if there is one)."""
-        keys, statuses = part["key"].to_pylist(), part["status"].to_pylist()
+        keys, statuses = texts(part, "key"), texts(part, "status")
         rows = Counter(keys)
         self.rows += part.num_rows
         self.statuses.update(statuses_of(keys, statuses))
@@ -181,6 +180,11 @@ class Tally:
     def outputs(self) -> np.ndarray:
         """Sorted 64-bit digests of the names of all files that hold outputs."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self._outputs]))
+
+
+def texts(table: pa.Table, column: str) -> list[str]:
+    """Of a column that is never null."""
+    return cast(list[str], table[column].to_pylist())
 
 
 def statuses_of(keys: Sequence[str], statuses: Sequence[str]) -> Counter[str]:
@@ -225,7 +229,7 @@ def sweep(
 
 def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept: bool) -> bool:
     last = name.rpartition("/")[2]
-    if isinstance(store, LocalStore) and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
+    if store.local and last.startswith(PART_PREFIX) and last.endswith(PART_SUFFIX):
         return True
     if folder == FOLDER:
         return last.endswith(TRYING)

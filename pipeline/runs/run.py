@@ -8,9 +8,8 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +19,18 @@ import pyarrow as pa
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
-from pipeline.inputs.shards import Shard, narrowed
+from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import forget
-from pipeline.runs.documents import cpu_kind, fingerprint_of, package_versions, read_result, sealed, tell_of_another
-from pipeline.runs.ends import Exit, Interrupted, begun
+from pipeline.runs.documents import (
+    cpu_kind,
+    fingerprint_of,
+    package_versions,
+    put_result,
+    read_result,
+    sealed,
+    tell_of_another,
+)
+from pipeline.runs.ends import Exit, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
     FAILED,
@@ -123,24 +130,26 @@ def open_run(
     """
     document = describe(job, listing, settings, identity)
     document |= {"noted_parts": True, "leaves": {"at_end": list(at_end), "by_shard": list(by_shard)}}
-    fingerprint = document["fingerprint"]
     try:
         store = open_store(output)
         claim(store, document)
-        ledger = Ledger(store, schema)
-        given = (job, store, ledger, listing, max_failed, fingerprint)
+        given = (job, store, Ledger(store, schema), listing, max_failed, document["fingerprint"])
         run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, by_shard=by_shard)
-        run.repair = repair
-        run.allow_local = bool(settings.get("allow_local"))
-        run.resumed = _resumed(run)
-        run.again = _again(run, retry)
-        run.resumed -= run.again.keys()
-        if run.todo:
-            forget(store)
-            store.remove(RESULT)  # it speaks of an earlier attempt
+        run.allow_local, run.repair = bool(settings.get("allow_local")), repair
+        _look_at_earlier(run, retry)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
     return run
+
+
+def _look_at_earlier(run: Run, retry: str | None) -> None:
+    """Find what earlier attempts have left to do, and make ready for it."""
+    run.resumed = _resumed(run)
+    run.again = _again(run, retry)
+    run.resumed -= run.again.keys()
+    if run.todo:
+        forget(run.store)
+        run.store.remove(RESULT)  # it speaks of an earlier attempt
 
 
 def _resumed(run: Run) -> set[str]:
@@ -172,7 +181,7 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
-        again |= {shard.id: narrowed(shard, keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
+        again |= {shard.id: shard.narrowed(keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
     return again
 
 
@@ -294,7 +303,7 @@ def finish(run: Run, told: Mapping[str, Any] | None = None) -> dict[str, Any]:
     code = Exit.TOO_MANY_FAILED if tally.statuses[FAILED] > allowed else Exit.DONE
     lacking = _lacking(run) if run.repair else {}
     leaves = {"leaves": {name: noted(run.store, name) for name in run.at_end}}
-    return _write(run, "done", code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
+    return _write(run, code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
 
 
 def with_file(run: Run, result: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -322,48 +331,23 @@ def _check_count(run: Run, tally: Tally) -> None:
         )
 
 
-def attempt(
-    run: Run, action: Callable[[], dict[str, Any]], inside: AbstractContextManager[None] | None = None
-) -> dict[str, Any]:
-    """What `action` gives, done `inside` a context; where it does not get through, _RESULT.json says so.
-
-    Raises DriftRecError if it does.
-    """
-    with ExitStack() as context:
-        try:
-            if inside:
-                context.enter_context(inside)
-            return action()
-        except (KeyboardInterrupt, Interrupted):
-            return stop(run, Exit.INTERRUPTED)  # before Ray is left, which takes longer than a stopped job may have
-        except DriftRecError as error:
-            fail(run, str(error))
-            raise
-
-
-def fail(run: Run, error: str) -> dict[str, Any]:
-    """The end of a run that this error has ended."""
-    return stop(run, Exit.FAILED, error)
-
-
 def stop(run: Run, code: Exit, error: str | None = None) -> dict[str, Any]:
     """The end of a run that did not get through: _RESULT.json says so. Counts are those of this attempt."""
-    state = "interrupted" if code == Exit.INTERRUPTED else "failed"
-    return _write(run, state, code, run.statuses, Counter(), {"error": error} if error else {})
+    return _write(run, code, run.statuses, Counter(), {}, error)
 
 
 def _write(
-    run: Run, state: str, code: Exit, statuses: Counter[str], reasons: Counter[str], told: Mapping[str, Any]
+    run: Run,
+    code: Exit,
+    statuses: Counter[str],
+    reasons: Counter[str],
+    told: Mapping[str, Any],
+    error: str | None = None,
 ) -> dict[str, Any]:
     seconds = time.monotonic() - run.started
     images = run.statuses.total()
-    done = len(run.resumed) + (len(run.todo) if state == "done" else 0)
-    result: dict[str, Any] = {
-        "job": run.job,
-        "state": state,
-        "interrupted": state == "interrupted",
-        "exit_code": int(code),
-        "output": run.store.url,
+    done = len(run.resumed) + (len(run.todo) if code in (Exit.DONE, Exit.TOO_MANY_FAILED) else 0)
+    common = {
         "fingerprint": run.fingerprint,
         "images": statuses.total(),
         "status": {name: statuses[name] for name in (OK, FAILED, SKIPPED)},
@@ -375,9 +359,7 @@ def _write(
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
         **run.effort.told(seconds),
     }
-    result |= told
-    run.store.put(RESULT, json.dumps(result, indent=2).encode())
-    return result
+    return put_result(run.store, run.job, code, {**common, **told}, error)
 
 
 def plan(listing: Listing, done: Collection[str]) -> dict[str, Any]:

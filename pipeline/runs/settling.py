@@ -15,6 +15,7 @@ import numpy as np
 
 from driftrec.errors import Reason
 from pipeline.inputs.collisions import Claim, OutputName, claim
+from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest
 from pipeline.inputs.shards import Shard, tells_of_container
 from pipeline.runs.ledger import MEMBER, Ledger
@@ -78,7 +79,7 @@ def settle(
         output_name: by which outputs are named; None where there are none.
         beside: folders with a file of each shard, which goes with its part.
     """
-    if all(shard.kind == "files" for shard in shards):
+    if all(isinstance(shard, LooseFiles) for shard in shards):
         return []  # nothing is known now that was not when they were listed
     disputed = _disputed(ledger, shards, output_name)
     if not disputed.names and not disputed.keys:

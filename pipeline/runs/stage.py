@@ -1,6 +1,5 @@
-"""What all stages share: a shard of compressed images in, a ledger part written last, a row of counts out.
-
-Plain Python, testable without Ray.
+"""What all stages share: a shard in, a ledger part written last, a row of counts out. Plain Python, testable without
+Ray.
 """
 
 import logging
@@ -8,13 +7,13 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
-from pipeline.inputs.blocks import unreadable
+from pipeline.inputs.blocks import images_of, unreadable
 from pipeline.runs.crashes import Trial, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
 from pipeline.runs.redo import keys_again, only, renewed
@@ -23,7 +22,9 @@ from pipeline.storage.base import Store
 log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
+WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this process
 Row = Mapping[str, Any]
+Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
 SUMMARY = pa.schema(
     [
         ("shard", pa.string()),
@@ -42,8 +43,9 @@ SUMMARY = pa.schema(
 )
 
 
-class ShardStage:
-    """Works on shards, one a call; a shard with a ledger part is not computed again. Subclasses say what `rows` are.
+class Stage(Generic[Work]):
+    """Works on shards, one per call; a shard with a ledger part is not computed again. Subclasses say what
+    `rows` are, and take a shard apart.
 
     Args:
         store: OUTPUT.
@@ -64,12 +66,31 @@ class ShardStage:
         self.store, self.ledger, self.retry, self.repair = store, Ledger(store, schema), retry, repair
         self.watchdog = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
-    def rows(self, shard: str, table: pa.Table) -> Sequence[Row]:
-        """The part of one shard (a block of `pipeline.inputs.shards`), or of some of its images: after a death they
-        come one by one. Raises DriftRecError if the run cannot go on.
+    def shard_of(self, work: Work, /) -> str:
+        """The id of a shard."""
+        raise NotImplementedError
+
+    def rows(self, shard: str, work: Work, /) -> Sequence[Row]:
+        """The part of one shard, or of one of its images: after a death they come one by one. Raises DriftRecError if
+        the run cannot go on.
         """
+        raise NotImplementedError
+
+    def singly(self, work: Work, /) -> Iterator[tuple[str, Work]]:
+        """(key, image) of each image of a shard."""
+        raise NotImplementedError
+
+    def condemned(self, image: Work, reason: Reason, detail: str, /) -> Work:
+        """The image, which is not to be tried again."""
+        raise NotImplementedError
+
+    def problem(self, work: Work, /) -> str:
+        """Why the run cannot go on with this shard; "" if it can."""
+        return ""
+
+    def only(self, work: Work, older: Sequence[Row], again: Collection[str]) -> Work:
+        """Of a shard with `older` rows the images that are done again."""
         raise NotImplementedError
 
     def begin(self, shard: str, again: Collection[str]) -> None:
@@ -78,22 +99,21 @@ class ShardStage:
     def end(self) -> None:
         """After the last rows of a shard, before its part is written. Raises as `rows` does."""
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, work: Work, /) -> pa.Table:
         """Work on one shard and write its part. Gives one row of SUMMARY.
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
         """
-        begun = time.perf_counter()
-        shard = table["shard"][0].as_py()
+        begun, shard = time.perf_counter(), self.shard_of(work)
         summary: dict[str, Any] = dict.fromkeys((OK, FAILED, SKIPPED, "pixels", "nfe"), 0)
-        summary |= {"shard": shard, "computed": False, "worker": self.worker, "begun": time.time()}
+        summary |= {"shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
         try:
-            summary |= self._shard(shard, table)
+            summary |= self._shard(shard, work)
         except DriftRecError as error:
             summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
         return pa.Table.from_pylist([summary | {"seconds": time.perf_counter() - begun}], schema=SUMMARY)
 
-    def _shard(self, shard: str, table: pa.Table) -> dict[str, Any]:
+    def _shard(self, shard: str, work: Work) -> dict[str, Any]:
         """The shard's columns of the summary. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
@@ -104,9 +124,9 @@ class ShardStage:
             again = keys_again(self.store, older, self.retry, self.repair)
             if not again:
                 return {"computed": False}
-        if problem := unreadable(table):
+        if problem := self.problem(work):
             raise DriftRecError(problem)
-        rows = self._rows(shard, only(table, older, again) if older else table, again)
+        rows = self._rows(shard, self.only(work, older, again) if older else work, again)
         if older:
             self.ledger.replace(shard, renewed(older, rows, again))
         else:
@@ -119,31 +139,52 @@ class ShardStage:
         counted = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
         return {"computed": True, "pixels": pixels, "nfe": nfe} | counted
 
-    def _rows(self, shard: str, table: pa.Table, again: Collection[str]) -> list[Row]:
+    def _rows(self, shard: str, work: Work, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
         trial = Trial(self.store, shard, self.watchdog.limit_s)
         self.begin(shard, again)
         with self.watchdog.writing(trial.hung):
             if trial.first:
-                rows = list(self.rows(shard, table))
+                rows = list(self.rows(shard, work))
             else:
-                images = (table.slice(row, 1) for row in range(table.num_rows) if table["key"][row].is_valid)
-                rows = [row for image in images for row in self._alone(shard, image, trial)]
+                rows = [row for key, image in self.singly(work) for row in self._alone(shard, key, image, trial)]
         self.end()
         trial.end()
         return rows
 
-    def _alone(self, shard: str, image: pa.Table, trial: Trial) -> Sequence[Row]:
+    def _alone(self, shard: str, key: str, image: Work, trial: Trial) -> Sequence[Row]:
         """The rows of one image; without trying if it has ended workers before."""
-        key = image["key"][0].as_py()
         if verdict := trial.verdict(key):
-            for name, text in zip(("reason", "detail"), verdict, strict=True):
-                image = image.set_column(image.column_names.index(name), name, [[str(text)]])
-            return self.rows(shard, image)
+            return self.rows(shard, self.condemned(image, *verdict))
         trial.begin(key)
         rows = self.rows(shard, image)
         trial.done(key)
         return rows
+
+
+class ShardStage(Stage[pa.Table]):
+    """A stage that is given a shard's images, as a block of `pipeline.inputs.blocks`."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return super().__call__(images_of(table))
+
+    def shard_of(self, work: pa.Table) -> str:
+        return work["shard"][0].as_py()
+
+    def singly(self, work: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        keys = work["key"].to_pylist()
+        return ((key, work.slice(row, 1)) for row, key in enumerate(keys) if key is not None)
+
+    def condemned(self, image: pa.Table, reason: Reason, detail: str) -> pa.Table:
+        for name, text in (("reason", reason), ("detail", detail)):
+            image = image.set_column(image.column_names.index(name), name, [[str(text)]])
+        return image
+
+    def problem(self, work: pa.Table) -> str:
+        return unreadable(work)
+
+    def only(self, work: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Table:
+        return only(work, older, again)
 
 
 def explain(error: Exception) -> tuple[Reason, str]:

@@ -7,7 +7,7 @@ images/, 8 an image.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.names import name_digest, name_digests, printable
+from pipeline.inputs.parquet import open_parquet
 from pipeline.runs.documents import Document, names_in, read_result, read_run, was_changed
 from pipeline.runs.ends import Exit
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, faults
@@ -44,7 +44,6 @@ from pipeline.runs.ledger import (
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
 from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
-from pipeline.storage.file import StoreFile
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ def verify(output: str, quick: bool = False, tell: Tell | None = None) -> dict[s
 
 
 @contextmanager
-def listing_to(path: Path) -> Iterator[Tell]:
+def listing_to(path: Path) -> Generator[Tell]:
     """What writes all that is found to a file, a line each. Raises InvalidInput if that cannot be written."""
     try:
         with path.open("w", encoding="utf-8") as file:
@@ -322,7 +321,7 @@ def _verify_folder(store: Store, folder: str, found: Found, quick: bool) -> None
     for shard in sorted(parts & there) if not quick else ():
         name = f"{folder}/{shard}.parquet"
         try:
-            pq.read_metadata(StoreFile(store, name))
+            open_parquet(store, name)
         except (pa.ArrowException, OSError, ValueError):
             found.add(CHANGED, name)
         except StorageError as error:

@@ -6,9 +6,11 @@ message ever holds a credential.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from driftrec.errors import DriftRecError
 from driftrec.urls import redact
@@ -18,6 +20,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 FREE_ROOM = "free some and run the same command again"
 NO_FILE = -1  # in place of the bytes of a name that is no file
 SOME = 10  # objects that are tried to see whether a store gives any
+READERS = 16  # objects of a remote store that are read at once: each waits for its answer
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class StorageError(DriftRecError):
@@ -47,6 +53,7 @@ class Store:
     """One root; names are relative to it, with forward slashes."""
 
     url: str  # of the root, without credentials: fit for messages and run.json
+    local = False  # whether it is a folder of this machine, where reading a little costs little
     errors_are_of_files = False  # whether any error of reading may be that of one file, and not the whole store's
     latest: tuple[float, str] | None = None  # seconds since 1970 and name: of all that was listed, what changed last
     _given: tuple[str, ...] = ()  # the names last read, by whichever thread
@@ -54,6 +61,11 @@ class Store:
     def where(self, name: str) -> str:
         """The full URL or path of a name, for messages; of a signed URL without its query."""
         return redact(f"{self.url}/{name}") if name else self.url
+
+    @property
+    def place(self) -> str:
+        """What is equal for two stores of one place."""
+        return self.url
 
     def unwritable(self) -> str:
         """Why nothing can be put here, as far as can be known without trying; "" if nothing speaks against it."""
@@ -70,6 +82,23 @@ class Store:
         patient: a folder that cannot be listed is such a name, too, and no StorageError.
         """
         return self.list(prefix)
+
+    def is_folder(self) -> bool:
+        """Whether the root is known to be a folder: a prefix of an object store is none."""
+        return False
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a name is a link to something that is not in this folder."""
+        return False
+
+    def no_file(self, name: str) -> str:
+        """What a name is that is no file, in words; "" for a file, or where only files have names."""
+        return ""
+
+    def each(self, read: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+        """`read` of each item, in their order; some at a time, because each waits for its answer."""
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(read, items)
 
     def _note(self, changed: float, name: str) -> None:
         self.latest = max(self.latest or (changed, name), (changed, name))

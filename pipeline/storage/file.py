@@ -3,7 +3,7 @@
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class StoreFile(io.RawIOBase):
 
 
 @contextmanager
-def local_copy(store: Store, name: str) -> Iterator[Path]:
+def local_copy(store: Store, name: str) -> Generator[Path]:
     """A file of the same name on this node, as long as the context lasts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(name.partition("?")[0]).name

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,8 @@ from pipeline.storage.base import (
     NotFound,
     StorageError,
     Store,
+    T,
+    U,
 )
 
 # Errors of one entry of a folder, and not of the disk.
@@ -32,11 +34,15 @@ OF_ONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, e
 class LocalStore(Store):
     """A folder. Unfinished puts are `.driftrec-*.part` files beside their target, which a sweep removes."""
 
-    errors_are_of_files = True
+    local = errors_are_of_files = True
 
     def __init__(self, path: str) -> None:
         self.root = Path(path).expanduser().absolute()
         self.url = str(self.root)
+
+    @property
+    def place(self) -> str:
+        return os.path.realpath(self.root)
 
     def unwritable(self) -> str:
         there = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
@@ -102,16 +108,20 @@ class LocalStore(Store):
     def _some(self) -> Iterator[str]:
         return (name for name, _ in islice(self.list(), SOME))
 
+    def is_folder(self) -> bool:
+        return self.root.is_dir()
+
+    def each(self, read: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+        return map(read, items)
+
     def leads_out(self, name: str) -> bool:
-        """Whether a name is a link to something that is not in this folder."""
         path = self.root / name
         return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
 
     def no_file(self, name: str) -> str:
-        """What a name is that is no file, in words; "" for a file. Nothing is opened for that: a pipe would wait."""
         path = self.root / name
         try:
-            return _no_file(path.stat().st_mode)
+            return _no_file(path.stat().st_mode)  # nothing is opened for that: a pipe would wait
         except OSError as error:
             return f"a link that leads nowhere: {error.strerror}" if path.is_symlink() else ""
 

@@ -8,10 +8,11 @@ for it. A GPU's speed is never guessed: the user states it or it is left out.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode, encode
@@ -71,7 +72,7 @@ def _measured(
     pool = Pool.fit(None, None, None, 1 << 20)
     processes = 1 if pool.gpus else min(MOST, pool.actors)
     task = ray.remote(calibrate).options(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=1)
-    given = ray.put(list(files))
+    given: ray.ObjectRef[Sequence[tuple[str, bytes]]] = ray.put(files)
     log.info("measuring %s for %g s in %d processes", redact(settings.model), settings.calibration_s, processes)
     try:
         with connection.waiting(pool.cpus, pool.gpus):
@@ -79,7 +80,7 @@ def _measured(
     except ray.exceptions.RayError as error:  # what the survey has found is as good without it
         log.warning("the cost could not be measured: %s", " ".join(str(error).split())[-300:])
         return {"pieces": 0}
-    pixels, seconds = sum(one["pixels"] for one in found), sum(one["seconds"] for one in found)
+    pixels, seconds = sum(one.pixels for one in found), sum(one.seconds for one in found)
     if not pixels:
         return {"pieces": 0}
     speed, sampling = pool.actors * pixels / seconds / 1e6, model[1]
@@ -88,12 +89,12 @@ def _measured(
         "steps": sampling.steps,
         "samples": sampling.samples,
         "fidelity": sampling.fidelity,
-        "pieces": sum(one["pieces"] for one in found),
+        "pieces": sum(one.pieces for one in found),
         "processes": pool.actors,
         "processes_measured": processes,
-        "device": found[0]["device"],
+        "device": found[0].device,
         "seconds_per_megapixel_and_process": round(seconds / pixels * 1e6, 4),
-        "nfe_mean": round(sum(one["nfe"] for one in found) / sum(one["pieces"] for one in found), 2),
+        "nfe_mean": round(sum(one.nfe for one in found) / sum(one.pieces for one in found), 2),
         "megapixels_per_s": round(speed, 4),
         "images_per_s": round(speed / max(1e-9, survey.pixels / 1e6 / max(1, survey.sound)), 4),
         **_hours(survey, speed, "hours"),
@@ -106,30 +107,41 @@ def _hours(survey: Survey, megapixels_per_s: float, name: str) -> dict[str, floa
     return {name: survey.pixels / per_hour, f"{name}_below_good": (survey.pixels - survey.good_pixels) / per_hour}
 
 
+@dataclass
+class Timed:
+    """What one process has restored."""
+
+    device: str  # as PyTorch names it
+    pieces: int = 0
+    pixels: int = 0
+    nfe: int = 0  # evaluations of the network
+    seconds: float = 0.0
+
+
 def calibrate(
     files: Sequence[tuple[str, bytes]], weights: Weights, sampling: Sampling, settings: SurveySettings, turn: int
-) -> dict[str, Any]:
+) -> Timed:
     """Decode, restore and encode pieces of the files, from the `turn`-th on, until the time is up; at least one."""
     import torch
 
     torch.set_num_threads(1)  # as the actors of a restore
     restorer = weights.load()
-    total = {"pieces": 0, "pixels": 0, "nfe": 0, "seconds": 0.0, "device": str(restorer.device)}
+    total = Timed(str(restorer.device))
     turned = [*files[turn % len(files) :], *files[: turn % len(files)]]  # so that processes begin with different ones
     pieces = [piece for key, data in turned for piece in _piece(key, data, settings)]
     if not pieces:
         return total
     restorer.restore([_part(pieces[0][1], WARM_SIDE)], ["warm"], settings.seed, sampling)  # the first call is slower
     begun = time.perf_counter()
-    while not total["pieces"] or time.perf_counter() - begun < settings.calibration_s:
-        key, picture, decoding = pieces[total["pieces"] % len(pieces)]
+    while not total.pieces or time.perf_counter() - begun < settings.calibration_s:
+        key, picture, decoding = pieces[total.pieces % len(pieces)]
         start = time.perf_counter()
         (restored,) = restorer.restore([picture], [key], settings.seed, sampling)
         encode(restored.picture, "png")
-        total["seconds"] += time.perf_counter() - start + decoding
-        total["pixels"] += picture.width * picture.height
-        total["pieces"] += 1
-        total["nfe"] += restored.nfe
+        total.seconds += time.perf_counter() - start + decoding
+        total.pixels += picture.width * picture.height
+        total.pieces += 1
+        total.nfe += restored.nfe
     return total
 
 

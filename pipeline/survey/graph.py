@@ -6,31 +6,25 @@ file travels. Brings no PyTorch, which the tasks' processes would load for nothi
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.cluster.graph import DEATHS, Graph, Pool
+from pipeline.cluster.graph import DEATHS, Graph
 from pipeline.inputs.shards import Shard
-from pipeline.runs.stage import SUMMARY, ShardStage
+from pipeline.runs.stage import SUMMARY, Stage
 from pipeline.storage.base import Store
-
-Look = Callable[[Shard], pa.Table]  # gives one row of SUMMARY
 
 
 class SurveyGraph(Graph):
-    """A graph whose read tasks do all the work: `arguments` is the one stage, made by the driver."""
+    """A graph whose read tasks do all the work."""
 
-    @classmethod
-    def over(cls, look: Look) -> "SurveyGraph":
-        """The graph of a stage."""
-        return cls(ShardStage, (look,), Pool(0, 0, 0))
-
-    def _dataset(self, shards: list[Shard], _: Store) -> ray.data.Dataset:
+    def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         return ray.data.read_datasource(
-            SurveySource(shards, *self.arguments),
+            SurveySource(shards, partial(_looked, self.stage, self.arguments)),
             override_num_blocks=len(shards),
             num_cpus=1,
             ray_remote_args={"max_retries": DEATHS},
@@ -38,9 +32,9 @@ class SurveyGraph(Graph):
 
 
 class SurveySource(Datasource):
-    """A Ray Datasource with one task a shard, which gives its row of counts."""
+    """A Ray Datasource with one task per shard: `look`, which gives its row of counts."""
 
-    def __init__(self, shards: Sequence[Shard], look: Look) -> None:
+    def __init__(self, shards: Sequence[Shard], look: Callable[[Shard], list[pa.Table]]) -> None:
         super().__init__()
         self._shards, self._look = list(shards), look
 
@@ -51,10 +45,10 @@ class SurveySource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
     ) -> list[ReadTask]:
-        """One task a shard, whatever parallelism is asked for."""
+        """One task per shard, whatever parallelism is asked for."""
         metadata = BlockMetadata(num_rows=1, size_bytes=200, exec_stats=None, input_files=None)
-        return [ReadTask(partial(_looked, self._look, shard), metadata, schema=SUMMARY) for shard in self._shards]
+        return [ReadTask(partial(self._look, shard), metadata, schema=SUMMARY) for shard in self._shards]
 
 
-def _looked(look: Look, shard: Shard) -> list[pa.Table]:
-    return [look(shard)]
+def _looked(stage: type[Stage[Any]], arguments: tuple[Any, ...], shard: Shard) -> list[pa.Table]:
+    return [stage(*arguments)(shard)]

@@ -14,8 +14,7 @@ from driftrec.restoration.options import Sampling
 from pipeline.cluster.graph import work_through
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
-from pipeline.inputs.names import printable
-from pipeline.inputs.shards import Shard, files_of, rows_of
+from pipeline.inputs.shards import Shard, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
@@ -75,7 +74,7 @@ def _attempt(
 ) -> dict[str, Any]:
     """Work, sums, reports."""
     if run.todo:
-        work_through(run, SurveyGraph.over(SurveyShard(settings, share, run.store)), settings.progress_s)
+        work_through(run, SurveyGraph(SurveyShard, (settings, share, run.store)), settings.progress_s)
     survey = reduce_ledger(run)
     examples = survey.examples(EXAMPLES)
     files = read_files({shard.id: shard for shard in run.listing.shards}, examples)
@@ -105,8 +104,4 @@ def read_files(
 
 
 def _files(shard: Shard, keys: set[str]) -> Iterator[tuple[str, bytes]]:
-    if shard.kind == "files":
-        names = {printable(name): name for name, _ in files_of(shard)}
-        yield from ((key, shard.store.read(names[key])) for key in sorted(keys & names.keys()))
-    else:
-        yield from ((row.key, bytes(row.data)) for row in rows_of(shard) if row.key in keys)
+    return ((row.key, bytes(row.data)) for row in rows_of(shard.narrowed(keys)) if row.key in keys and not row.reason)

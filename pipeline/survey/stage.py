@@ -5,36 +5,29 @@ lies in a tar or a Parquet file comes with its container.
 """
 
 import io
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from driftrec.errors import DriftRecError, Reason, StorageFull
+from driftrec.errors import DriftRecError, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
-from pipeline.inputs.names import name_digest, printable, unsafe
-from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, files_of, not_to_open, rows_of
-from pipeline.runs.crashes import Trial
-from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger
-from pipeline.runs.stage import SUMMARY, explain
-from pipeline.runs.threads import pooled
+from pipeline.inputs.loose import LooseFiles, not_to_open
+from pipeline.inputs.names import name_digest, printable
+from pipeline.inputs.shards import Row, Shard, rows_of
+from pipeline.runs.ledger import FAILED, OK
+from pipeline.runs.stage import Stage, explain
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
-from pipeline.storage.local import LocalStore
 from pipeline.survey.settings import SurveySettings
 
 NEAR, FAR = 1 << 13, 1 << 16  # bytes asked for at once: of a local disk, of a remote store
-READERS = 16  # files of a remote store that are looked at together: each waits for its answers
 SIDE = 512  # pixels; of larger images blocking is measured in a window of this side, in their middle
 
 SCHEMA = pa.schema(
@@ -71,8 +64,16 @@ SCHEMA = pa.schema(
 OF_HEADER = [name for name in SCHEMA.names[SCHEMA.get_field_index("format") :] if name in Header.__dataclass_fields__]
 
 
-class SurveyShard:
-    """Looks at shards, one a call; a shard with a ledger part is not looked at again.
+class Look(NamedTuple):
+    """One file, not looked at yet."""
+
+    key: str
+    size: int  # bytes
+    row: Callable[[], dict[str, Any]]  # looks at it
+
+
+class SurveyShard(Stage[Shard | Look]):
+    """Looks at shards, one per call; a shard with a ledger part is not looked at again.
 
     Args:
         settings: of the run.
@@ -81,62 +82,35 @@ class SurveyShard:
     """
 
     def __init__(self, settings: SurveySettings, share: float, store: Store) -> None:
+        super().__init__(store, SCHEMA)
         self.settings, self.share = settings, share
-        self.ledger = Ledger(store, SCHEMA)
 
-    def __call__(self, shard: Shard) -> pa.Table:
-        """Look at one shard and write its part. Gives one row of SUMMARY; its `error` is what ends the run."""
-        begun = time.perf_counter()
-        summary: dict[str, Any] = dict.fromkeys((OK, FAILED, SKIPPED, "pixels", "nfe"), 0)
-        summary |= {"shard": shard.id, "computed": False, "worker": str(os.getpid()), "begun": time.time()}
-        try:
-            if not self.ledger.has(shard.id):
-                rows = self._tried(shard)
-                self.ledger.commit(shard.id, rows)
-                failed = sum(row["status"] == FAILED for row in rows)
-                pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in rows)
-                summary |= {"computed": True, OK: len(rows) - failed, FAILED: failed, "pixels": pixels}
-        except DriftRecError as error:
-            summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        return pa.Table.from_pylist([summary | {"seconds": time.perf_counter() - begun}], schema=SUMMARY)
+    def shard_of(self, work: Shard | Look) -> str:
+        return work.id if isinstance(work, Shard) else ""
 
-    def rows(self, shard: Shard) -> Iterator[dict[str, Any]]:
+    def rows(self, shard: str, work: Shard | Look) -> list[dict[str, Any]]:
         """The rows of a shard, in the order of its images. Raises StorageError if storage as a whole fails."""
-        if shard.kind != "files":
-            yield from map(self._member, rows_of(shard))
-            return
-        files: Iterable[tuple[str, int]] = islice(files_of(shard), shard.limit)
-        if isinstance(shard.store, LocalStore):
-            yield from (self._file(shard.store, *file) for file in files)
-            return
-        with ThreadPoolExecutor(READERS) as pool:
-            yield from pooled(pool, lambda file: self._file(shard.store, *file), files, 2 * READERS)
+        if isinstance(work, Look):
+            return [work.row()]
+        looks, each = self._looks(work), work.store.each if isinstance(work, LooseFiles) else map
+        return list(each(lambda look: look.row(), looks))
 
-    def _tried(self, shard: Shard) -> list[dict[str, Any]]:
-        """The rows of a shard, whose looker may die; on the next attempt its files go one by one."""
-        trial = Trial(self.ledger.store, shard.id, limit_s=0.0)  # nothing is timed
-        rows = list(self.rows(shard) if trial.first else self._one_by_one(shard, trial))
-        trial.end()
-        return rows
+    def singly(self, work: Shard | Look) -> Iterator[tuple[str, Look]]:
+        looks = [work] if isinstance(work, Look) else self._looks(work)
+        return ((look.key, look) for look in looks)
 
-    def _one_by_one(self, shard: Shard, trial: Trial) -> Iterator[dict[str, Any]]:
-        for name, size, look in self._looks(shard):
-            if verdict := trial.verdict(name):
-                yield _failed(printable(name), size, "decode", *verdict)
-                continue
-            trial.begin(name)
-            row = look()
-            trial.done(name)
-            yield row
+    def condemned(self, image: Shard | Look, reason: Reason, detail: str) -> Look:
+        assert isinstance(image, Look)
+        return image._replace(row=partial(_failed, image.key, image.size, "decode", reason, detail))
 
-    def _looks(self, shard: Shard) -> Iterator[tuple[str, int, Callable[[], dict[str, Any]]]]:
-        """(name, bytes, what looks at it) of each file of a shard."""
-        if shard.kind == "files":
-            for file in islice(files_of(shard), shard.limit):
-                yield *file, partial(self._file, shard.store, *file)
+    def _looks(self, shard: Shard) -> Iterator[Look]:
+        """Each file of a shard."""
+        if isinstance(shard, LooseFiles):
+            for name, size in islice(shard.files(), shard.limit):
+                yield Look(printable(name), size, partial(self._file, shard.store, name, size))
             return
         for row in rows_of(shard):
-            yield row.key, len(row.data), partial(self._member, row)
+            yield Look(row.key, len(row.data), partial(self._member, row))
 
     def _member(self, row: Row) -> dict[str, Any]:
         """The row of what came with its container."""
@@ -147,13 +121,10 @@ class SurveyShard:
     def _file(self, store: Store, name: str, size: int) -> dict[str, Any]:
         """The row of a loose file."""
         key = printable(name)
-        if why := unsafe(name):
-            return _failed(key, size, "read", Reason.unsafe_name, why)
         if refused := not_to_open(store, name):
             return _failed(key, size, "read", *refused)
-        local = isinstance(store, LocalStore)
         try:
-            return self._look(key, io.BufferedReader(StoreFile(store, name, size), NEAR if local else FAR), size)
+            return self._look(key, io.BufferedReader(StoreFile(store, name, size), NEAR if store.local else FAR), size)
         except StorageError as error:
             if not is_of_object(store, name, error):
                 raise

@@ -25,6 +25,7 @@ from pipeline.train.windows import Position
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
+Data = bytes  # within Mark that name is a field's
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Mark:
         """Name of the marker in the store."""
         return f"{FOLDER}/step-{self.step:08d}.json"
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> Data:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Mark":
+    def from_json(cls, data: Data) -> "Mark":
         """Raises ValueError or KeyError for anything else."""
         values = json.loads(data)
         positions = tuple(Position(**position) for position in values["positions"])

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import pyarrow as pa
 import ray.data
@@ -74,7 +75,7 @@ def read_items(items: Sequence[Item], drawing: Drawing, ahead_bytes: int, drawer
             override_num_blocks=len(items),
             ray_remote_args={"max_retries": RETRIES},
         )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from cast(Iterator[pa.Table], dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
 
 
 def drawers(cpus: float, mine: float, world: int) -> int:

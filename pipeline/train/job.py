@@ -30,10 +30,10 @@ from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
 from pipeline.runs import run
-from pipeline.runs.documents import read_result
+from pipeline.runs.documents import put_result, read_result
+from pipeline.runs.ends import Exit, Interrupted, attempt
 from pipeline.runs.integrity import MISSING, noted
 from pipeline.runs.ledger import RESULT, Ledger
-from pipeline.runs.run import Exit, Interrupted
 from pipeline.runs.verify import MODEL, model_fault
 from pipeline.storage import locate, open_store
 from pipeline.storage.base import StorageError, Store, redact
@@ -48,6 +48,7 @@ from pipeline.train.worker import CARD, Task, drawing_of, make_learner, train_wo
 
 log = logging.getLogger(__name__)
 
+JOB = "train"
 PROBE_SHARDS = 8  # looked at before anything starts, for one image that can be used
 CLEANER = "PlacementGroupCleanerCallback"  # of Ray Train
 FOLLOW_S = 5.0  # seconds between two looks at the metrics
@@ -70,22 +71,17 @@ def run_train(settings: TrainSettings) -> dict[str, Any]:
         return finished
     values = settings.model_dump(mode="json")
     task = Task(values, store, data.clean.shards, data.pairings, scored, trackers.environment())
-    with contextlib.ExitStack() as context:
-        try:
-            context.enter_context(connection.connected(partial(failed, store, started)))
-            check_shared(data.clean, store, settings.allow_local)
-            if initial and not checkpoints.latest(store):
-                checkpoints.put(store, initial.step, initial.data)
-            outcome = fit_through(settings, task, store, partial(interrupted, store, started))
-            check(outcome)
-        except (KeyboardInterrupt, Interrupted):
-            return interrupted(store, started)
-        except InvalidInput:
-            raise
-        except DriftRecError as error:
-            failed(store, started, str(error))
-            raise
-        return write_result(store, Exit.DONE, started, **summary(outcome, store))
+    stopped = partial(stop, store, started)
+
+    def work() -> dict[str, Any]:
+        check_shared(data.clean, store, settings.allow_local)
+        if initial and not checkpoints.latest(store):
+            checkpoints.put(store, initial.step, initial.data)
+        outcome = fit_through(settings, task, store, partial(stopped, Exit.INTERRUPTED))
+        check(outcome)
+        return put_result(store, JOB, Exit.DONE, {"seconds": since(started), **summary(outcome, store)})
+
+    return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)))
 
 
 def plan_train(settings: TrainSettings) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def plan_train(settings: TrainSettings) -> dict[str, Any]:
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
         "steps_done": mark.step if mark else 0,
     }
-    return dry_run("train", settings, data.clean, set(), **told)
+    return dry_run(JOB, settings, data.clean, set(), **told)
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,8 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
         "init_from": hashlib.sha256(initial.data).hexdigest() if initial else None,
         "corrupted": data.damaged.digest if data.damaged else None,
     }
-    defaults = flat(TrainSettings(data=".", output=".").determining()) | {"init_from": None, "corrupted": None}
+    plain = TrainSettings.model_validate({"data": ".", "output": "."})
+    defaults = flat(plain.determining()) | {"init_from": None, "corrupted": None}
     store = _output(settings, data)
     try:
         run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)
@@ -231,6 +228,7 @@ def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[
     At a signal it calls `at_signal` at once, has the workers halt, and raises what the signal raised.
     """
     sizes = scaling(settings)
+    callbacks: list[Any] = [SigtermNoted(), CheckpointBeforeChange(store, settings.halt_s)]  # Ray's type names one kind
     with tempfile.TemporaryDirectory(prefix="driftrec-train-") as scratch:
         trainer = Trainer(
             train_worker,
@@ -241,7 +239,7 @@ def fit(settings: TrainSettings, task: Task, store: Store, at_signal: Callable[[
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=settings.max_failures),
                 logging_config=LoggingConfig(log_level="WARNING"),
-                callbacks=[SigtermNoted(), CheckpointBeforeChange(store, settings.halt_s)],
+                callbacks=callbacks,
             ),
         )
         store.remove(STOP)
@@ -290,7 +288,7 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
 def wants(sizes: ScalingConfig) -> str:
     """What the workers want, in words."""
     count = sizes.num_workers if isinstance(sizes.num_workers, int) else "{} to {}".format(*sizes.num_workers)
-    each = sizes.resources_per_worker or {}
+    each = sizes.resources_per_worker if isinstance(sizes.resources_per_worker, dict) else {}
     return f"{count} workers want {each.get('CPU', 0):g} CPUs and {each.get('GPU', 0):g} GPUs each"
 
 
@@ -377,21 +375,13 @@ def summary(outcome: dict[str, Any], store: Store) -> dict[str, Any]:
     }
 
 
-def interrupted(store: Store, started: float) -> dict[str, Any]:
-    """Write and return the result of a run that a signal ends."""
-    error = "interrupted; the same command goes on from the last checkpoint"
-    return write_result(store, Exit.INTERRUPTED, started, interrupted=True, error=error)
+def stop(store: Store, started: float, code: Exit, error: str | None = None) -> dict[str, Any]:
+    """Write and return the result of a run that did not get through."""
+    if code == Exit.INTERRUPTED:
+        error = "interrupted; the same command goes on from the last checkpoint"
+    return put_result(store, JOB, code, {"seconds": since(started)}, error)
 
 
-def failed(store: Store, started: float, error: str) -> dict[str, Any]:
-    """Write and return the result of a run that failed."""
-    return write_result(store, Exit.FAILED, started, error=error)
-
-
-def write_result(store: Store, code: Exit, started: float, interrupted: bool = False, **more: Any) -> dict[str, Any]:
-    """Write and return _RESULT.json."""
-    state = {Exit.DONE: "done", Exit.INTERRUPTED: "interrupted"}.get(code, "failed")
-    result = {"job": "train", "state": state, "interrupted": interrupted, "exit_code": int(code), "output": store.url}
-    result |= {"seconds": round(time.monotonic() - started, 2)} | more
-    store.put(RESULT, json.dumps(result, indent=2).encode())
-    return result
+def since(started: float) -> float:
+    """Seconds."""
+    return round(time.monotonic() - started, 2)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
@@ -21,34 +21,44 @@ from pipeline.settings import MIB, Allowance, Free, Place, Settings
 PRESETS = {"tiny": NetworkConfig.tiny, "paper": NetworkConfig.paper}
 
 
-class Mirror(Settings):
-    """Settings with the fields, defaults and checks of one of driftrec's dataclasses."""
+D = TypeVar("D")  # one of driftrec's dataclasses
+
+
+class Mirror(Settings, Generic[D]):
+    """Mirror[D] has the fields, defaults and checks of D."""
 
     source: ClassVar[type]
 
-    def build(self) -> Any:
+    @classmethod
+    def of(cls, source: type) -> "type[Mirror[Any]]":
+        """A settings model of the dataclass `source`."""
+        hints = get_type_hints(source)
+        fields: dict[str, Any] = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(source)}
+        model = create_model(f"{source.__name__}Settings", __base__=Mirror, __doc__=source.__doc__, **fields)
+        model.source = source
+        return model
+
+    def __class_getitem__(cls, typevar_values: Any) -> Any:
+        return cls.of(typevar_values)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # a field of D
+
+    def build(self) -> D:
         """The dataclass itself."""
         return self.source(**dict(self))
 
     @model_validator(mode="after")
-    def _check(self) -> "Mirror":
+    def _check(self) -> "Mirror[D]":
         self.build()
         return self
 
 
-def mirror(source: type) -> type[Mirror]:
-    """A settings model of the dataclass `source`."""
-    hints = get_type_hints(source)
-    fields: dict[str, Any] = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(source)}
-    model = create_model(f"{source.__name__}Settings", __base__=Mirror, __doc__=source.__doc__, **fields)
-    model.source = source
-    return model
-
-
-NetworkSettings = mirror(NetworkConfig)
-OptimizerSettings = mirror(Optimisation)
-DensitySettings = mirror(TimeDensity)
-PatchSettings = mirror(PatchConfig)
+NetworkSettings = Mirror[NetworkConfig]
+OptimizerSettings = Mirror[Optimisation]
+DensitySettings = Mirror[TimeDensity]
+PatchSettings = Mirror[PatchConfig]
 
 
 def complete_process(value: Any) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def complete_process(value: Any) -> dict[str, Any]:
     if name not in PROCESSES:
         raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
     try:
-        return {"name": name} | mirror(PROCESSES[name]).model_validate(given).model_dump()
+        return {"name": name} | Mirror.of(PROCESSES[name]).model_validate(given).model_dump()
     except ValidationError as error:
         (problem, *_), known = error.errors(), [field.name for field in dataclasses.fields(PROCESSES[name])]
         wrong = ".".join(map(str, problem["loc"]))

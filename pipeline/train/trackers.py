@@ -11,10 +11,11 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] - made when imported
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - likewise
 from tensorboardX.record_writer import masked_crc32c
 
 from driftrec.errors import InvalidInput
@@ -33,7 +34,7 @@ class TensorBoard:
 
     def __init__(self, store: Store, lines: Sequence[Line]) -> None:
         self._store = store
-        self._data = bytearray(_record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+        self._data = bytearray(_record(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()))
         for line in lines:
             self.tell(line)
 
@@ -41,7 +42,8 @@ class TensorBoard:
         """One event, with a scalar for each number."""
         values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(line)]
         when = line.get("time", time.time())
-        self._data += _record(Event(wall_time=when, step=line["step"], summary=Summary(value=values)))
+        event = Event(wall_time=when, step=line["step"], summary=Summary(value=values))
+        self._data += _record(event.SerializeToString())
 
     def write(self) -> None:
         """Put the file. Raises StorageFull, StorageError."""
@@ -51,9 +53,8 @@ class TensorBoard:
         """Nothing is open."""
 
 
-def _record(event: Event) -> bytes:
+def _record(data: bytes) -> bytes:
     """As TFRecord: length, its checksum, data, its checksum."""
-    data = event.SerializeToString()
     length = struct.pack("<Q", len(data))
     return b"".join((length, _checksum(length), data, _checksum(data)))
 
@@ -66,8 +67,7 @@ class WandB:
     """A run of Weights & Biases. Where it reports to is said by its own environment (WANDB_API_KEY, WANDB_MODE)."""
 
     def __init__(self, name: str, identity: str, settings: Mapping[str, Any]) -> None:
-        import wandb
-
+        wandb = import_module("wandb")
         self._folder = tempfile.TemporaryDirectory(prefix="driftrec-wandb-", ignore_cleanup_errors=True)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -92,10 +92,7 @@ class MLflow:
     """A run of MLflow. Where it reports to is said by MLFLOW_TRACKING_URI."""
 
     def __init__(self, name: str, identity: str, settings: Mapping[str, Any]) -> None:
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
-
-        self._client = MlflowClient()
+        self._client, param = import_module("mlflow").MlflowClient(), import_module("mlflow.entities").Param
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(title)
         experiment = known.experiment_id if known else self._client.create_experiment(title)
@@ -106,14 +103,12 @@ class MLflow:
             return
         created = self._client.create_run(experiment, tags={"driftrec.run": identity}, run_name=name)
         self._run = created.info.run_id
-        self._client.log_batch(self._run, params=[Param(setting, str(value)) for setting, value in settings.items()])
+        self._client.log_batch(self._run, params=[param(setting, str(value)) for setting, value in settings.items()])
 
     def tell(self, line: Line) -> None:
         """Log the numbers at their step."""
-        from mlflow.entities import Metric
-
-        milliseconds = int(1000 * line["time"])
-        metrics = [Metric(name, value, milliseconds, line["step"]) for name, value in scalars(line)]
+        milliseconds, metric = int(1000 * line["time"]), import_module("mlflow.entities").Metric
+        metrics = [metric(name, value, milliseconds, line["step"]) for name, value in scalars(line)]
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self) -> None:

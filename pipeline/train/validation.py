@@ -26,9 +26,8 @@ from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
 from pipeline.inputs.listing import list_input
-from pipeline.inputs.pairing import Pairing, join, rows_of
-from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, read_shard
+from pipeline.inputs.pairing import Pairing, join
+from pipeline.inputs.shards import Row, Shard, rows_of
 from pipeline.train.settings import TrainSettings
 from pipeline.train.windows import decode_row
 
@@ -78,7 +77,7 @@ def load_samples(source: Source, settings: TrainSettings) -> list[Sample]:
     """The set. Images that cannot be used are left out and told."""
     found: list[Sample] = []
     for number, shard in enumerate(source.shards):
-        rows = rows_of(read_shard(shard))
+        rows = list(rows_of(shard))
         partners = source.pairings[number].find([row.key for row in rows]) if source.pairings else [None] * len(rows)
         for row, partner in zip(rows, partners, strict=True):
             try:

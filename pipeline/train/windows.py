@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,8 @@ from driftrec.errors import BadImage, InvalidInput, Reason
 from driftrec.image import decode
 from driftrec.random import generator_for
 from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
-from pipeline.inputs.pairing import Pairing, rows_of
-from pipeline.inputs.parquet import Row
-from pipeline.inputs.shards import Shard, read_shard
-
-READ_ROWS = 16  # of a shard's table that are decoded before the next are looked at
+from pipeline.inputs.pairing import Pairing
+from pipeline.inputs.shards import Row, Shard, rows_of
 
 Pixels = NDArray[np.uint8]
 Pair = tuple[Tensor, Tensor]  # clean and damaged patches, (B, 3, size, size) uint8
@@ -74,13 +71,12 @@ def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing, pairing: P
     `pairing` the damaged patches are cut from what it finds.
     """
     rows: dict[str, list[Any]] = {name: [] for name in ("item", "key", "reason", "detail", "clean", "damaged")}
-    table = read_shard(shard)
-    pairs = pairing.find(table["key"].to_pylist()) if pairing else [None] * len(table)
-    for start in range(0, len(table), READ_ROWS):
-        for image, partner in zip(rows_of(table.slice(start, READ_ROWS)), pairs[start:], strict=False):
-            drawn = (item, image.key, *_draw(image, partner, epoch, drawing))
-            for column, value in zip(rows.values(), drawn, strict=True):
-                column.append(value)
+    images = list(rows_of(shard))
+    partners = pairing.find([image.key for image in images]) if pairing else [None] * len(images)
+    for image, partner in zip(images, partners, strict=True):
+        drawn = (item, image.key, *_draw(image, partner, epoch, drawing))
+        for column, value in zip(rows.values(), drawn, strict=True):
+            column.append(value)
     if not rows["key"]:
         empty = (item, shard.name, Reason.empty, "no image in it", None, None)
         for column, value in zip(rows.values(), empty, strict=True):
@@ -179,11 +175,12 @@ def why_skipped(table: pa.Table) -> dict[str, str]:
     return {row["key"]: f"{row['reason']}: {row['detail']}" for row in rows if row["reason"]}
 
 
-def _patches_of(column: pa.ChunkedArray, drawing: Drawing) -> list[Pixels]:
+def _patches_of(column: "pa.ChunkedArray[Any]", drawing: Drawing) -> list[Pixels]:
     """Views of the patches, one array an image that has some."""
     size, found = drawing.patches.size, []
     for chunk in column.chunks:
-        flat = np.frombuffer(chunk.buffers()[1] or b"", np.uint8)
+        data = cast(bytes, chunk.buffers()[1] or b"")  # a Buffer is one to NumPy, if not by type
+        flat = np.frombuffer(data, np.uint8)
         rows = flat.reshape(-1, drawing.patches.per_image, size, size, 3)[chunk.offset : chunk.offset + len(chunk)]
         found += [row for row, valid in zip(rows, chunk.is_valid().to_pylist(), strict=True) if valid]
     return found

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import ray
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel

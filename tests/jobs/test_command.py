@@ -42,6 +42,12 @@ def test_every_job_has_help(job: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"driftrec {job}" in capsys.readouterr().out
 
 
+def test_help_needs_no_docstrings() -> None:
+    done = subprocess.run([sys.executable, "-OO", "-m", "jobs.cli", "split", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: driftrec split INPUT OUTPUT")
+
+
 MISTAKES = {  # after the places that a job wants
     "an unknown flag": ["--stepz", "3"],
     "no value": ["--config"],

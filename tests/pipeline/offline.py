@@ -87,11 +87,10 @@ def no_ray() -> Iterator[None]:
     """Inside, every job with a ledger runs in this process, one shard after the other."""
 
     def rows(self: Graph, shards: list[Shard], _: Store) -> Iterator[dict[str, Any]]:
-        if isinstance(self, SurveyGraph):
-            yield from (self.arguments[0](shard).to_pylist()[0] for shard in shards)
-            return
         stage = self.stage(*self.arguments)
-        yield from (stage(read_block(shard, self.output_name)).to_pylist()[0] for shard in shards)
+        for shard in shards:
+            given = shard if isinstance(self, SurveyGraph) else read_block(shard, self.output_name)
+            yield from stage(given).to_pylist()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Graph, "rows", rows)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from pipeline.runs.documents import put_result
 from pipeline.runs.ends import Exit
 from pipeline.storage import open_store
 from pipeline.train import feed
 from pipeline.train.feed import Item
-from pipeline.train.job import list_data, open_output, summary, write_result
+from pipeline.train.job import JOB, list_data, open_output, summary
 from pipeline.train.settings import TrainSettings
 from pipeline.train.validation import list_validation
 from pipeline.train.windows import Drawing, draw_shard
@@ -61,4 +61,4 @@ def apart(data: Path, output: Path) -> None:
 if __name__ == "__main__":
     feed.read_items = draw_here
     outcome, store = work(small(Path(sys.argv[1]), Path(sys.argv[2]))), open_store(sys.argv[2])
-    write_result(store, Exit.DONE, time.monotonic(), **summary(outcome, store))
+    put_result(store, JOB, Exit.DONE, summary(outcome, store))

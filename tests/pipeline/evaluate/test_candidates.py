@@ -120,7 +120,7 @@ def test_partners_in_tars(tmp_path: Path, source: Path) -> None:
     (tmp_path / "clean.tar").write_bytes(made.tar(images))
     renamed = partners(folder / "one.tar", tmp_path / "clean.tar")
     assert renamed.read("clean/x/3.png") == images["x/3.png"]
-    stems = np.sort(name_digests(renamed.there(f"clean/x/{i}.png") for i in range(4)))
+    stems = np.sort(name_digests(renamed.renamed.stem(f"clean/x/{i}.png") for i in range(4)))
     assert renamed.without_key(stems) == (1, ["one.tar:x/4.png"])
 
 

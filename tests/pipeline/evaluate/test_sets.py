@@ -1,8 +1,10 @@
 """Set metrics over shards: what parts of a ledger leave comes to the same as all images together."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
@@ -74,10 +76,18 @@ def test_small_sets_have_no_value_or_are_biased(tmp_path: Path, features: np.nda
     assert scores["ours"]["fid_mobilenet"]["biased"] is True
 
 
-def test_a_broken_file_is_named(tmp_path: Path, features: np.ndarray) -> None:
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def without_statistics(path: Path) -> None:
+    pq.write_table(pq.read_table(path), path, write_statistics=False)
+
+
+@pytest.mark.parametrize("harm", [cut_short, without_statistics])
+def test_a_broken_file_is_named(tmp_path: Path, features: np.ndarray, harm: Callable[[Path], None]) -> None:
     store = LocalStore(str(tmp_path))
     write(store, features, [30, 60, 90])
-    path = tmp_path / "sets" / f"{SHARDS[1]}.parquet"
-    path.write_bytes(path.read_bytes()[:-30])
+    harm(tmp_path / "sets" / f"{SHARDS[1]}.parquet")
     with pytest.raises(DriftRecError, match=rf"sets/{SHARDS[1]}\.parquet cannot be read"):
         list(set_scores(store, SHARDS, [ONE], PLAN))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.inputs.blocks import as_one_row, from_one_row
+from pipeline.inputs.blocks import as_one_row, images_of
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.shards import MAX_FILE_BYTES, read_shard
 from tests import made
@@ -94,4 +94,4 @@ def test_a_shard_as_one_row_is_the_shard(tmp_path: Path) -> None:
     for table in (whole, pa.concat_tables([whole, whole]), whole.slice(0, 0)):
         row = as_one_row(table)
         assert row.num_rows == 1
-        assert from_one_row(row).equals(table.combine_chunks())
+        assert images_of(row).equals(table.combine_chunks())

@@ -71,7 +71,7 @@ def test_a_name_that_is_no_file(kind: str, name: str, alone: bool, tmp_path: Pat
     assert len(rows) == (NAMES[name] == "row") + (folder / "ok.jpg").exists()
     settings = SurveySettings(input=str(folder), output=str(tmp_path / "survey"))
     survey = SurveyShard(settings, 0, LocalStore(settings.output))
-    found = [row for shard in list_input(str(folder)).shards for row in survey.rows(shard)]
+    found = [row for shard in list_input(str(folder)).shards for row in survey.rows(shard.id, shard)]
     assert {row["key"]: row["reason"] for row in found if row["status"] == "failed"} == {
         key: row["reason"] for key, row in rows.items() if row["status"] == "failed"
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.inputs.parquet import Row
+from pipeline.inputs.shards import Row
 from pipeline.inputs.tars import TarFile, tar_rows
 from pipeline.storage.local import LocalStore
 from tests import made

@@ -20,7 +20,7 @@ from driftrec.models.checkpoint import save
 from driftrec.networks.ncsnpp import NetworkConfig
 from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.cluster.datasource import ShardSource
-from pipeline.inputs.blocks import from_one_row
+from pipeline.inputs.blocks import images_of
 from pipeline.inputs.listing import list_shards
 from pipeline.inputs.shards import read_shard
 from pipeline.model_source import find
@@ -243,7 +243,7 @@ def test_an_empty_shard_gets_an_empty_part(tmp_path: Path) -> None:
     shard = list_shards(str(tmp_path / "in"))[0]
     stage = make(tmp_path / "out")
     (row,) = ShardSource([shard], stage.store).get_read_tasks(1)[0]()
-    assert stage(from_one_row(row)).to_pylist()[0]["ok"] == 0
+    assert stage(images_of(row)).to_pylist()[0]["ok"] == 0
     assert stage.ledger.committed() == {shard.id}
     assert stage.ledger.read_part(shard.id).schema.equals(SCHEMA)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from driftrec.errors import DriftRecError
 from pipeline.inputs import listing
-from pipeline.inputs.shards import Shard
+from pipeline.inputs.tars import TarPiece
 from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs import settling
@@ -260,7 +260,8 @@ def test_memory_is_a_few_bytes_an_image(tmp_path: Path, monkeypatch: pytest.Monk
                 keys = [f"folder/{number:06}-{row:06}.jpg" for row in range(size)]
                 yield pa.table({"key": keys} | {name: [None] * size for name in names[1:]}, schema=self.schema)
 
-    shards = [Shard(str(number), "tar", None, "", 0, None) for number in range(count // size)]  # type: ignore[arg-type]
+    store = LocalStore(str(tmp_path))
+    shards = [TarPiece(id=str(number), store=store, size=0, images=None) for number in range(count // size)]
     tracemalloc.start()
     assert settling.settle(Parts(), shards, lambda key: f"{key}.png") == []  # type: ignore[arg-type]
     _, peak = tracemalloc.get_traced_memory()

@@ -16,6 +16,8 @@ from PIL import Image
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade, encode_jpeg
 from pipeline.inputs.listing import list_input
+from pipeline.inputs.loose import LooseFiles
+from pipeline.inputs.tars import TarPiece
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage import open_store
@@ -164,7 +166,7 @@ def test_names_and_storage_give_reasons(tmp_path: Path) -> None:
     shards = list_input(str(source)).shards
     (source / "a/0000.jpg").unlink()
     looker = SurveyShard(settings_of(source, tmp_path / "out"), 0.0, LocalStore(str(tmp_path / "out")))
-    rows = [row for shard in shards for row in looker.rows(shard)]
+    rows = [row for shard in shards for row in looker.rows(shard.id, shard)]
     assert Counter((row["status"], row.get("reason")) for row in rows) == {
         ("failed", "unreadable"): 1, ("failed", "unsafe_name"): 1, ("ok", None): 2,
     }  # fmt: skip
@@ -202,10 +204,10 @@ def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) ->
     files = [(path.name, path.read_bytes()) for path in sorted(source.rglob("*.jpg"))]
     model = find_model(settings)
     found = calibrate(files, *model, settings, turn=1)
-    assert found["pieces"] >= 1
-    assert found["seconds"] > 0
-    assert found["nfe"] >= found["pieces"]
-    assert calibrate([("a.jpg", b"no")], *model, settings, 0)["pieces"] == 0
+    assert found.pieces >= 1
+    assert found.seconds > 0
+    assert found.nfe >= found.pieces
+    assert calibrate([("a.jpg", b"no")], *model, settings, 0).pieces == 0
     cost = estimate(settings, None, survey, files)  # nothing measured
     assert "measured" not in cost
     assert cost["stated"]["gpu_hours"] == pytest.approx(survey.pixels / 2e6 / 3600)
@@ -275,8 +277,8 @@ def test_examples_are_read_from_every_kind_of_shard(tmp_path: Path) -> None:
     with tarfile.open(source / "t.tar", "w") as tar:
         tar.add(source / "a/0000.jpg", "x.jpg")
     shards = {shard.id: shard for shard in list_input(str(source)).shards}
-    tar_shard = next(shard for shard in shards.values() if shard.kind == "tar")
-    loose = next(shard for shard in shards.values() if shard.kind == "files")
+    tar_shard = next(shard for shard in shards.values() if isinstance(shard, TarPiece))
+    loose = next(shard for shard in shards.values() if isinstance(shard, LooseFiles))
     wanted = [(tar_shard.id, {"key": "t/x.jpg"}), (loose.id, {"key": "a/0000.jpg"}), (loose.id, {"key": "a/gone.jpg"})]
     assert read_files(shards, wanted) == [({"key": "t/x.jpg"}, data), ({"key": "a/0000.jpg"}, data)]
 
