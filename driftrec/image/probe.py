@@ -6,7 +6,6 @@ should be, to tell one that was cut from one with something behind its end. Dama
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -257,8 +256,3 @@ READERS: dict[str, Callable[[_Source, dict[str, Any]], None]] = {
     "AVIF": _heif,
     "HEIC": _heif,
 }
-
-
-def header_of(data: bytes, max_pixels: int) -> Header:
-    """`read_header` of a file in memory."""
-    return read_header(io.BytesIO(data), len(data), max_pixels)
