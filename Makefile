@@ -10,13 +10,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: help demo test test-chaos lint bench lock clean distclean
+.PHONY: help demo test test-chaos lint docs bench lock clean distclean
 
 help:
 	@echo "make demo         restore examples/archive through local Ray, write $(DEMO)/report.html"
 	@echo "make test         lint and the quick tests"
 	@echo "make test-chaos   the long tests: kills, faults, scale"
 	@echo "make lint         ruff, pyright, import-linter"
+	@echo "make docs         build the documentation into site/"
 	@echo "make bench        the pipeline against a bare process pool"
 	@echo "make lock         write the versions in .venv to requirements/*.lock"
 	@echo "make clean        remove outputs and caches; make distclean removes .venv too"
@@ -36,6 +37,10 @@ lint: $(VENV)/.test
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "See $(CURDIR)/site/index.html; its search needs: $(BIN)/python -m http.server -d site"
+
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.throughput
 
@@ -54,11 +59,15 @@ $(VENV)/.test: $(VENV)/.runtime requirements/test.lock
 	$(BIN)/pip install --quiet -r requirements/test.lock
 	touch $@
 
-lock: $(VENV)/.test
+$(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
+	$(BIN)/pip install --quiet -r requirements/docs.lock
+	touch $@
+
+lock: $(VENV)/.test $(VENV)/.docs
 	$(BIN)/python requirements/lock.py
 
 clean:
-	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf out site build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 distclean: clean

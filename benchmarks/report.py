@@ -1,4 +1,4 @@
-"""The evaluation that README and docs/evaluate.md show: JPEG, the embedded model and what one could install instead.
+"""The evaluation of docs/results/comparison.md: JPEG, the embedded model and what one could install instead.
 
 python -m benchmarks.report data/photos/devtest data/standins out/evaluation [--limit N] [--quality ...]
 

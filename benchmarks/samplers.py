@@ -27,7 +27,7 @@ EVALUATIONS = (2, 3, 5, 8, 10, 20, 50, 100)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--process", nargs="+", default=["ouve", "tsdve", "cosve"], choices=list(PROCESSES))
-    parser.add_argument("--markdown", action="store_true", help="print tables for docs/samplers.md")
+    parser.add_argument("--markdown", action="store_true", help="print tables for docs/results/samplers.md")
     args = parser.parse_args()
     for name in args.process:
         show(PROCESSES[name](), args.markdown)

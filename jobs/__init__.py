@@ -1,1 +1,1 @@
-"""Entry points, one file a job: read the settings, run the pipeline, print the result, give the exit code."""
+"""Entry points, one file per job: read the settings, run the pipeline, print the result, give the exit code."""

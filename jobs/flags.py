@@ -40,13 +40,14 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
             only_set.append(name)
         elif not field.is_required():
             _add(group.add_argument, name, field, beside[name], model.shortcuts)
+    if only_set:
+        about = "; ".join(f"{name}: {beside[name]}" for name in only_set)
+        parser.add_argument_group("By --set or --config alone", about)
     for name, settings in inner.items():
         group = parser.add_argument_group(f"{name.capitalize()}: {beside[name]}".rstrip(": "))
         within, _ = comments(settings)
         for field_name, field in settings.model_fields.items():
             _add(group.add_argument, f"{name}.{field_name}", field, within[field_name], model.shortcuts)
-    if only_set:
-        group.description = f"By --set or --config alone: {', '.join(only_set)}."
 
 
 def _add(
@@ -92,7 +93,7 @@ def _kind(name: str, field: FieldInfo) -> dict[str, Any]:
         return told | {"type": int} if all(isinstance(choice, int) for choice in choices) else told
     if tuple in kinds and "." not in name:
         return {"metavar": "A,B,..."} if Listed in field.metadata else {"action": "append", "metavar": "TEXT"}
-    unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), None)
+    unit = next((unit for end, unit in UNITS.items() if name.endswith(end) and not name.endswith("_per_s")), None)
     return {"metavar": unit or KINDS.get(kinds[0], "TEXT")}
 
 

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     )
     told.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
     told.add_argument("--quick", action="store_true", help="look at names and sizes only, and read no output")
-    told.add_argument("--list", metavar="FILE", help="write all that is found to FILE: a kind, a tab and a name a line")
+    told.add_argument("--list", metavar="FILE", help="write all that is found to FILE, one per line: kind, tab, name")
     return told
 
 

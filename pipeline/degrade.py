@@ -18,12 +18,11 @@ from driftrec.image import Picture, decode
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.evaluate.conditions import NONE, Condition, conditions_of, crop_of, damage, reference_of
 from pipeline.evaluate.settings import DegradeSettings
-from pipeline.evaluate.stage import failure
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards
-from pipeline.runs.ledger import IMAGES, OK
+from pipeline.runs.ledger import IMAGES, OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.settling import WRITE
 from pipeline.runs.stage import ShardStage, explain
@@ -31,32 +30,30 @@ from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
 from pipeline.storage.base import InTheWay, Store
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),  # the image's name in the input; unsafe characters escaped
-        ("condition", pa.string()),  # its slug, such as q10-420
-        ("status", pa.string()),  # ok | failed
-        ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
-        ("detail", pa.string()),  # one line for people; a note where ok
-        ("stage", pa.string()),  # where it failed: read, decode, degrade; null where ok
-        ("input_sha256", pa.string()),
-        ("output", pa.string()),  # name in OUTPUT; null where failed
-        ("output_sha256", pa.string()),
-        ("bytes", pa.int64()),  # of the output
-        ("width", pa.int32()),  # pixels of the output
-        ("height", pa.int32()),
-        ("quality", pa.int16()),
-        ("second_quality", pa.int16()),  # null where it is compressed once
-        ("subsampling", pa.string()),
-        ("crop_y", pa.int16()),  # rows and columns cut off the top and left before the second compression
-        ("crop_x", pa.int16()),
-        ("seconds", pa.float32()),
-    ]
-)
+
+class DegradeRow(Row):
+    """A row of the ledger: one image under one condition."""
+
+    condition: Name  # its slug, such as q10-420
+    input_sha256: Text
+    output: Text  # name in OUTPUT; null where failed
+    output_sha256: Text
+    bytes: Int64  # of the output
+    width: Int32  # pixels of the output
+    height: Int32
+    quality: Int16
+    second_quality: Int16  # null where it is compressed once
+    subsampling: Text
+    crop_y: Int16  # rows and columns cut off the top and left before the second compression
+    crop_x: Int16
+    seconds: Float32
+
+
+SCHEMA = schema_of(DegradeRow)
 
 
 class DegradeShard(ShardStage):
-    """Damages the images of shards, one shard a call.
+    """Damages the images of shards, one shard per call.
 
     Args:
         settings: of the run.
@@ -69,29 +66,32 @@ class DegradeShard(ShardStage):
         self.settings, self.conditions = settings, conditions
         self.threads = ThreadPoolExecutor(settings.threads, "image")
 
-    def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
+    def rows(self, shard: str, table: pa.Table) -> list[DegradeRow]:
         """The rows of a shard whose files are written, in the order of its images and the conditions."""
         listed = [row for row in range(table.num_rows) if table["key"][row].is_valid]
         images = pooled(self.threads, lambda row: self._image(table, row), listed, 2 * self.settings.threads)
         return [row for rows in images for row in rows]
 
-    def _image(self, table: pa.Table, row: int) -> list[dict[str, Any]]:
+    def _image(self, table: pa.Table, row: int) -> list[DegradeRow]:
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         if reason:
-            failed = failure(Failed(key, "read", Reason(reason), table["detail"][row].as_py()))
-            return [self._row(key, condition) | failed for condition in self.conditions]
+            failed = Failed(key, "read", Reason(reason), table["detail"][row].as_py())
+            return [failure(self._row(key, condition), failed) for condition in self.conditions]
         data: bytes = table["data"][row].as_py()
-        known = {"input_sha256": hashlib.sha256(data).hexdigest()}
+        digest = hashlib.sha256(data).hexdigest()
+        rows: list[DegradeRow] = [{**self._row(key, one), "input_sha256": digest} for one in self.conditions]
         try:
             picture = decode(data, key, self.settings.max_pixels)
         except Exception as error:
-            known |= failure(Failed(key, "decode", *explain(error)))
-            return [self._row(key, condition) | known for condition in self.conditions]
-        return [self._row(key, one) | known | self._write(key, picture, one) for one in self.conditions]
+            failed = Failed(key, "decode", *explain(error))
+            return [failure(row, failed) for row in rows]
+        return [self._write(row, picture, one) for row, one in zip(rows, self.conditions, strict=True)]
 
-    def _row(self, key: str, condition: Condition) -> dict[str, Any]:
+    def _row(self, key: str, condition: Condition) -> DegradeRow:
+        """What is known before the image is looked at."""
         down, across = crop_of(key, condition, self.settings.seed)
         return {
+            **blank(DegradeRow),
             "key": key,
             "condition": condition.slug,
             "quality": condition.quality,
@@ -101,20 +101,21 @@ class DegradeShard(ShardStage):
             "crop_x": across,
         }
 
-    def _write(self, key: str, picture: Picture, condition: Condition) -> dict[str, Any]:
-        begun = time.perf_counter()
+    def _write(self, row: DegradeRow, picture: Picture, condition: Condition) -> DegradeRow:
+        begun, key = time.perf_counter(), row["key"]
         try:
             data = damage(picture, key, condition, self.settings.seed)
             height, width, _ = reference_of(picture, key, condition, self.settings.seed).shape
             name = output_of(key, condition, self.conditions)
             self.store.put(name, data)
         except InTheWay as error:
-            return failure(Failed(key, WRITE, Reason.duplicate_name, str(error)))
+            return failure(row, Failed(key, WRITE, Reason.duplicate_name, str(error)))
         except DriftRecError:
             raise
         except Exception as error:
-            return failure(Failed(key, "degrade", *explain(error)))
+            return failure(row, Failed(key, "degrade", *explain(error)))
         return {
+            **row,
             "status": OK,
             "detail": picture.note or None,
             "output": name,

@@ -33,7 +33,7 @@ def split_keys(keys: Sequence[str], seed: int) -> dict[str, list[str]]:
 
 
 def run_split(settings: SplitSettings) -> dict[str, Any]:
-    """Write train.txt, validation.txt, test.txt (a key a line) and split.json into OUTPUT; gives what the last says.
+    """Write train.txt, validation.txt, test.txt (one key per line) and split.json into OUTPUT; gives the last.
 
     Raises InvalidInput for an unusable input, for keys that are no lines of text, or if OUTPUT holds another split.
     """
@@ -89,5 +89,5 @@ def _keys(listing: Listing, limit: int | None) -> list[str]:
         if printable(key) != key:
             raise InvalidInput(f"INPUT: the name {printable(key)} holds control characters; rename it")
     if repeated := len(keys) - len(set(keys)):
-        raise InvalidInput(f"INPUT: {repeated} keys stand there twice; rename one of each")
+        raise InvalidInput(f"INPUT: {repeated} keys occur twice; rename one of each")
     return keys

@@ -1,4 +1,4 @@
-"""The picture of the README: `python -m recipes.before_after out/demo docs/before-after.jpg`, after `make demo`."""
+"""README's picture, after `make demo`: `python -m recipes.before_after out/demo docs/images/before-after.jpg`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Makes docs/contact-sheet.jpg: `python -m recipes.contact_sheet [--model tiny]`. Needs data/photos and ffmpeg.
+"""Makes docs/images/contact-sheet.jpg: `python -m recipes.contact_sheet [--model tiny]`. Needs data/photos and ffmpeg.
 
 Twelve photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
 model's mean, what it recommends: a sample of 5 evaluations.
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--photos", type=Path, default=Path("data/photos/devtest"))
-    parser.add_argument("--out", type=Path, default=Path("docs/contact-sheet.jpg"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/contact-sheet.jpg"))
     args = parser.parse_args()
     files = sorted(args.photos.glob("*.png"))
     files = files[3 :: len(files) // ROWS][:ROWS]

@@ -1,4 +1,4 @@
-"""Writes runtime.lock and test.lock: all that DriftRec needs, in the exact versions installed here.
+"""Writes runtime.lock, test.lock and docs.lock: all that DriftRec needs, in the exact versions installed here.
 
 `make lock` runs it in .venv: first upgrade there what should move, then run the tests, then lock what passed.
 Only names and versions are written: whoever installs from a lock uses the registry their pip is set up for.
@@ -35,20 +35,22 @@ def closure(requirements: list[str]) -> dict[str, str]:
 
 
 def lock_text(what: str, versions: dict[str, str], before: str = "") -> str:
-    """One lock file: a header, then a pin a line, sorted by name."""
+    """One lock file: a header, then one pin per line, sorted by name."""
     pins = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
     return HEADER.format(what=what) + before + pins
 
 
 def main() -> None:
-    """The test lock holds what the test extra adds to the runtime."""
+    """The test and docs locks hold what these extras add to the runtime."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     runtime = closure([BUILD, *project["dependencies"], *extras["s3"]])
     own = [line for line in extras["test"] if not line.startswith("driftrec")] + extras["heif"]
-    test = {name: version for name, version in closure(own).items() if name not in runtime}
     (HERE / "runtime.lock").write_text(lock_text("What DriftRec runs on, S3 included", runtime))
-    (HERE / "test.lock").write_text(lock_text("What its tests and lint add", test, "-r runtime.lock\n"))
+    added_by = {"test": ("its tests and lint add", own), "docs": ("its documentation adds", extras["docs"])}
+    for lock, (what, needs) in added_by.items():
+        added = {name: version for name, version in closure(needs).items() if name not in runtime}
+        (HERE / f"{lock}.lock").write_text(lock_text(f"What {what}", added, "-r runtime.lock\n"))
 
 
 if __name__ == "__main__":

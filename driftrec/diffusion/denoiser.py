@@ -1,4 +1,4 @@
-"""A network bound to its process: estimates of x0, score and noise, which are one thing in three clothes.
+"""A network bound to its process: estimates of x0, score and noise, three forms of one thing.
 
 With z_t = x_t - (a + b) y and u = x0 - y every process reads z_t = a u + sigma z. The network can take four forms:
 
@@ -36,7 +36,7 @@ class Denoiser(nn.Module):
         bounds.choice("form", form, get_args(Form))
         bounds.number("residual_std", residual_std, 1e-4, 1)
         if form in ("noise", "x0") and not process.std(0.5) > 0:
-            raise ValueError(f"{process.name} has no noise to see or to tell: its form must be residual, got {form}")
+            raise ValueError(f"{process.name} has no noise to estimate: its form must be residual, got {form}")
         self.network = network
         self.process = process
         self.form: Form = form

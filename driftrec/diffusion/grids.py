@@ -1,4 +1,4 @@
-"""Where a sampler evaluates: falling times from a start (at most 1) to t_eps, as float64 tensors."""
+"""Time grids of the samplers: falling times from a start (at most 1) to t_eps, as float64 tensors."""
 
 from __future__ import annotations
 

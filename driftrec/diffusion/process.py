@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Time = float | Tensor  # a scalar, or one time an image: (B,)
+Time = float | Tensor  # a scalar, or one time per image: (B,)
 Array = NDArray[np.float64]
 
 

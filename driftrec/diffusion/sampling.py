@@ -76,7 +76,7 @@ def euler_maruyama(
     corrector_ratio: float = 0.5,
     denoise_last: bool = False,
 ) -> Tensor:
-    """The reverse SDE (eq. 2), dx = [drift - g^2 score] dt + g dw: an evaluation a step, the last without fresh
+    """The reverse SDE (eq. 2), dx = [drift - g^2 score] dt + g dw: one evaluation per step, the last without fresh
     noise.
 
     spacing "true" steps between the times; "authors" takes a step of -1/N at each of the N times, as their code does.
@@ -103,7 +103,7 @@ def euler_heun(
     denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     denoise_last: bool = False,
 ) -> Tensor:
-    """Heun's second order for the reverse SDE: two evaluations a step. The noise is additive, so the same kick serves
+    """Heun's second order for the reverse SDE: two evaluations per step. The noise is additive, so the same kick serves
     both.
     """
     diffusion = check_diffusion(process)

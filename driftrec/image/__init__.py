@@ -2,7 +2,7 @@
 
 `sniff` knows a format by its content, `probe` reads a header, `decoding` and `encoding` do the rest; the other modules
 are one format or one kind of metadata each. Must know nothing of tensors, processes or archives. Start with
-`decoding.decode`. What becomes of every kind of file stands in docs/formats.md, one line each.
+`decoding.decode`. What becomes of every kind of file stands in docs/explanation/formats.md, one line each.
 """
 
 from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil

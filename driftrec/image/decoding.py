@@ -1,8 +1,8 @@
 """Bytes to a Picture. Nothing but `BadImage` leaves `decode`, whatever the bytes.
 
 What can neither be kept nor converted in a way that a note can name (float, Lab, more than 8 bits in an AVIF, ...) is
-refused as `unsupported`, never bent. A JPEG whose scan is broken inside but ends well decodes to damaged pixels:
-libjpeg does not tell.
+refused as `unsupported`, never converted silently. A JPEG whose scan is broken inside but ends well decodes to
+damaged pixels: libjpeg does not tell.
 
 No state of Pillow is changed, so any number of threads may decode at once. Pillow's own limit stays: TIFF and WEBP
 above twice `PIL.Image.MAX_IMAGE_PIXELS` (179 megapixels) are always `too_large`.

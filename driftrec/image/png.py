@@ -122,7 +122,7 @@ def encode_16(picture: Picture, level: int) -> bytes:
 
 
 def _filtered(rows: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """All rows but the first, each behind its filter type. step: bytes a pixel. (PNG, 3rd edition, 9.4)"""
+    """All rows but the first, each behind its filter type. step: bytes per pixel. (PNG, 3rd edition, 9.4)"""
     left, corner = np.zeros_like(rows[1:]), np.zeros_like(rows[1:])
     left[:, step:], corner[:, step:] = rows[1:, :-step], rows[:-1, :-step]
     a, b, c = (each.astype(np.int16) for each in (left, rows[:-1], corner))

@@ -69,7 +69,7 @@ class Older:
 @dataclass(frozen=True, eq=False)
 class Constraint:
     """What a JPEG file says of the image that it was made from, as stored: the grid starts at the corner. 1.5 to 3
-    bytes a pixel: levels are found again from decoded samples where they are needed.
+    bytes per pixel: levels are found again from decoded samples where they are needed.
     """
 
     height: int  # pixels, as stored

@@ -18,7 +18,7 @@ many blocks that differ, the coefficients lie on multiples of the steps, more of
 "Exposing digital forgeries from JPEG ghosts", IEEE TIFS 2009).
 
 Neither sees a first compression whose steps are fine beside the second's, one with the same tables on the same grid, or
-one before the image was resized. How often which is seen stands in docs/survey.md.
+one before the image was resized. How often which is seen stands in docs/results/survey.md.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def _quantisation_tables(body: bytes) -> dict[int, Table]:
     """The tables of one DQT segment, by their number."""
     tables: dict[int, Table] = {}
     while body:
-        width = 2 if body[0] >> 4 else 1  # bytes a step
+        width = 2 if body[0] >> 4 else 1  # bytes per step
         if len(body) < 1 + 64 * width:
             raise BadImage(Reason.corrupt, "JPEG with an incomplete quantisation table")
         steps = struct.unpack(f">64{'H' if width == 2 else 'B'}", body[1 : 1 + 64 * width])

@@ -1,4 +1,4 @@
-"""Metrics of restored images against their references; docs/metrics.md has every recipe.
+"""Metrics of restored images against their references; docs/explanation/metrics.md has every recipe.
 
 Pair metrics give each image's value, independent of its batch: `PAIR_METRICS[name](reference, restored)`, both
 (B, 3, H, W) floats in [0, 1] -> (B,) float64. Values are raw: BEF for pixels in [0, 1], PSNR and PSNR-B in dB. Those of

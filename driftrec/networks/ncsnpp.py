@@ -43,7 +43,7 @@ class NetworkConfig:
     # False: halving drops the last row or column of an odd size, doubling repeats the one before it
     pad_input: bool = True  # fill sides up to multiples of `stride`; off: as the authors do
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 2, 2, 2)  # channels of a level, in widths
-    blocks: int = 2  # residual blocks a level going down; one more going up
+    blocks: int = 2  # residual blocks per level going down; one more going up
     # their sums are not divided by sqrt(2): new ones change nothing in a trained network
     extra: tuple[int, ...] = ()  # further blocks going up, by level
     stem: int = 1  # pixels of stem x stem become channels before the first convolution
@@ -103,13 +103,13 @@ class NetworkConfig:
         if self.width % 4:
             raise ValueError(f"width must be a positive multiple of 4, got {self.width}")
         if len(self.extra) > len(self.multipliers):
-            raise ValueError(f"extra needs a number a level, of {len(self.multipliers)} at most, got {self.extra}")
+            raise ValueError(f"extra needs one number per level, at most {len(self.multipliers)}, got {self.extra}")
         if self.grid and MCU % self.stem:
             raise ValueError(f"with grid the stem must divide {MCU}, got {self.stem}")
         if self.estimates and self.stride % 2:
             raise ValueError("estimates need sides of even length: a stem of 2 or more than one level")
         if not self.multipliers:
-            raise ValueError("multipliers needs a number a level, got none")
+            raise ValueError("multipliers needs one number per level, got none")
 
     @property
     def image_channels(self) -> int:

@@ -65,7 +65,7 @@ class Sampling:
     """
 
     sampler: str = "multistep"  # a key of SAMPLERS
-    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation a step
+    steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation per step
     samples: int = 1  # posterior samples that are averaged
     # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
     fidelity: float | None = None

@@ -45,8 +45,10 @@ S = TypeVar("S", Image.Image, Array, Tensor)
 class Restorer:
     """Restores pictures with one model on one device.
 
-    restorer = Restorer.from_pretrained()
-    restorer("photo.jpg").save("restored.png")
+        restorer = Restorer.from_pretrained()
+        restorer("photo.jpg").save("restored.png")
+
+    It does what the command `driftrec restore` does.
     """
 
     def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
@@ -208,7 +210,7 @@ class Restorer:
     def _batches(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
-        image steps of its own, which only then are counted as its own. What is not to be changed stays away.
+        image steps of its own, which only then are counted as its own. Pictures of strength 0 are left out.
         """
         parts: list[Part] = []
         alike: dict[tuple[Resolved, tuple[int, int]], list[Part]] = {}

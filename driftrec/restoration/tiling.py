@@ -96,7 +96,7 @@ def fade(shared: int) -> NDArray[np.float64]:
 
 
 class Canvas:
-    """Where the tiles of one image come together: 6 bytes a pixel, 12 for 16-bit images.
+    """Where the tiles of one image come together: 6 bytes per pixel, 12 for 16-bit images.
 
     Args:
         height, width: of the image.

@@ -36,7 +36,7 @@ class Optimisation:
     lr: float = 6e-4  # peak learning rate
     muon: bool = False  # Muon instead of AdamW
     warmup: int = 200  # steps of linear rise
-    decay_steps: int | None = None  # the last so many steps let the rate fall; None: all of them
+    decay_steps: int | None = None  # steps at the end over which the rate falls; None: all of them
     final_lr: float = 0.0  # the fall ends here, as a share of lr
     weight_decay: float = 0.01  # decoupled, as AdamW has it
     betas: tuple[float, float] = (0.9, 0.99)  # of the two running means

@@ -24,11 +24,11 @@ from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
-from pipeline.runs.ledger import FAILED, OK, SKIPPED
+from pipeline.runs.ledger import FAILED, OK, SKIPPED, rows_in
 from pipeline.runs.progress import Progress
 from pipeline.runs.run import Run
 from pipeline.runs.settling import settling
-from pipeline.runs.stage import Stage
+from pipeline.runs.stage import Counts, Stage
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Graph:
     output_name: OutputName | None = None  # two keys of a shard on one name: the second is a row with a reason
     others: Mapping[str, Store] = field(default_factory=dict)  # that workers read, by what the user calls them
 
-    def rows(self, shards: list[Shard], output: Store) -> Generator[dict[str, Any]]:
+    def rows(self, shards: list[Shard], output: Store) -> Generator[Counts]:
         """Rows of `runs.stage.SUMMARY`, as the shards are finished. `output`: where notes on attempts go."""
         with warnings.catch_warnings():
             # Copying Ray's options warns of some, and the only way to say how often a dead worker's task is tried again
@@ -116,7 +116,7 @@ class Graph:
             with DataContext.current(self._context()):
                 dataset = self._dataset(shards, output)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from cast(pa.Table, batch).to_pylist()
+            yield from rows_in(cast(pa.Table, batch), Counts)
 
     def _dataset(self, shards: list[Shard], output: Store) -> ray.data.Dataset:
         blocks = ray.data.read_datasource(
@@ -140,7 +140,7 @@ class Graph:
 
     @staticmethod
     def _context() -> DataContext:
-        """Ray Data's options for our graphs: a block is a shard, and no word but ours."""
+        """Ray Data's options for our graphs: one block per shard, and Ray Data's own messages are off."""
         context = DataContext.get_current().copy()
         context.target_max_block_size = None  # or a large tar would be cut into several blocks
         context.enable_progress_bars = False

@@ -12,7 +12,7 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError
 from pipeline.inputs.blocks import problem_block, read_block
 from pipeline.inputs.collisions import OutputName
-from pipeline.inputs.shards import Row, Shard
+from pipeline.inputs.shards import Incoming, Shard
 from pipeline.runs.crashes import Trial
 from pipeline.storage.base import Store
 
@@ -30,13 +30,13 @@ def read_in_trial(shard: Shard, output_name: OutputName | None, output: Store) -
     return block
 
 
-def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Row]:
+def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Incoming]:
     """The rows of a shard, whose readers have died. Raises BadImage for a container that is not to be read again."""
     for name, piece in shard.pieces():
         if verdict := trial.verdict(name):
             if piece is shard:
                 raise BadImage(*verdict)
-            yield Row(name, b"", *verdict)
+            yield Incoming(name, b"", *verdict)
             continue
         trial.begin(name)
         rows = list(piece.stored())

@@ -10,7 +10,7 @@ from pipeline.evaluate.conditions import Condition, conditions_of
 from pipeline.evaluate.metrics import Plan, plan_metrics
 from pipeline.evaluate.set_features import FOLDER as SETS
 from pipeline.evaluate.settings import EvaluateSettings
-from pipeline.evaluate.stage import schema_of
+from pipeline.evaluate.stage import ledger_schema
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
@@ -59,7 +59,7 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
         settings.public(),
         identity(settings, conditions, candidates, plan),
         settings.max_failed,
-        schema=schema_of(plan),
+        schema=ledger_schema(plan),
         rows_per_image=len(conditions) * len(candidates.names),
         folders=(FOLDER, SETS),
         at_end=(TABLE, SUMMARY),

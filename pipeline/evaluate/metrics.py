@@ -299,5 +299,5 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     labels = {stem(str(key)): classes[text] for key, text in zip(keys, texts, strict=True)}
     if len(labels) < len(keys):
         repeated = len(keys) - len(labels)
-        raise InvalidInput(f"--labels {shown}: {repeated} keys stand there twice; keep one of each")
+        raise InvalidInput(f"--labels {shown}: {repeated} keys occur twice; keep one of each")
     return labels, hashlib.sha256(data).hexdigest()

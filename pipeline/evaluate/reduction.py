@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from driftrec.metrics import HIGHER_IS_BETTER
 from driftrec.random import generator_for
 from pipeline.evaluate.metrics import Plan
-from pipeline.runs.ledger import FAILED, texts
+from pipeline.evaluate.stage import ScoreRow
+from pipeline.runs.ledger import FAILED, rows_in, texts
 
 MAX_FAILURES = 200  # rows that are listed one by one
 SHOWN = 24  # best and as many worst images
@@ -37,8 +38,8 @@ class Extreme:
 
     gain: float  # of the first metric, over the damaged image, in the metric's good direction
     shard: str
-    row: dict[str, Any]  # of the ledger
-    baseline: dict[str, Any] | None  # the row of the damaged image
+    row: ScoreRow
+    baseline: ScoreRow | None  # the row of the damaged image
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Reduction:
     lossy: int = 0  # references that are JPEGs themselves
     unlabelled: int = 0  # images without a label, where accuracy wants one
     reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (condition, candidate, reason)
-    failures: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_FAILURES
+    failures: list[ScoreRow] = field(default_factory=list)  # the first MAX_FAILURES
     histograms: dict[tuple[int, int], Counter[int]] = field(default_factory=dict)  # (metric, cell): {bin: images}
 
     def __post_init__(self) -> None:
@@ -109,8 +110,8 @@ class Reduction:
         for name in COSTS:
             column = self._column(part, name)
             self.costs[name] += np.nansum(column, axis=0), np.isfinite(column).sum(axis=0)
-        for row in part.filter(pa.array(failed)).select(TOLD).to_pylist():
-            self.reasons[row["condition"], row["candidate"], row["reason"]] += 1
+        for row in rows_in(part.filter(pa.array(failed)).select(TOLD), ScoreRow):
+            self.reasons[row["condition"], row["candidate"], row["reason"] or ""] += 1
             if len(self.failures) < MAX_FAILURES:
                 self.failures.append(row)
         if "accuracy" in self.plan.columns:
@@ -165,10 +166,10 @@ class Reduction:
         gains = np.where(np.isfinite(gains), gains, np.nan)
         return gains if self.plan.pairs[0] in HIGHER_IS_BETTER else -gains
 
-    def _rows(self, part: pa.Table, image: int, condition: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def _rows(self, part: pa.Table, image: int, condition: int) -> tuple[ScoreRow, ScoreRow | None]:
         """The rows of the main candidate and of the baseline."""
         first = (image * len(self.conditions) + condition) * len(self.candidates)
-        rows = part.slice(first, len(self.candidates)).to_pylist()
+        rows = rows_in(part.slice(first, len(self.candidates)), ScoreRow)
         of = dict(zip(self.candidates, rows, strict=True))
         return of[self.main], of[self.baseline] if self.baseline else None
 

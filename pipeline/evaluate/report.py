@@ -17,6 +17,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import column_of, score_of
 from pipeline.evaluate.model_pool import Restores
 from pipeline.evaluate.reduction import Extreme, Reduction
+from pipeline.evaluate.stage import metric_in
 from pipeline.inputs.names import output_name
 from pipeline.inputs.shards import read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
@@ -196,7 +197,7 @@ class Page:
             row = one.row
             if piece := pieces.get((row["key"], row["condition"])):
                 facts = [("Condition", labels[row["condition"]]), *self._facts(one)]
-                facts.append(("Shown", piece.describe(row["width"], row["height"])))
+                facts.append(("Shown", piece.describe(row["width"] or 0, row["height"] or 0)))
                 figures.append({"key": row["key"], "piece": piece, "facts": facts})
         baseline, main = self.evaluation.baseline, self.evaluation.main
         sides = (baseline, main) if baseline else (main, "reference")
@@ -205,7 +206,7 @@ class Page:
     def _facts(self, one: Extreme) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []
         for metric in self.plan.pairs[:FACTS]:
-            made, before = ((row or {}).get(column_of(metric)) for row in (one.row, one.baseline))
+            made, before = (row and metric_in(row, column_of(metric)) for row in (one.row, one.baseline))
             if made is not None:
                 start = f"{shown(before, metric)} → " if before is not None else ""
                 facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))

@@ -17,10 +17,10 @@ class DamageSettings(Settings):
 
     # How images are damaged:
     quality: Texts = ("5", "10", "20", "30")  # JPEG qualities; 30/10 compresses at 30 and then at 10
-    second_quality: Annotated[tuple[int, ...], Listed] = ()  # then every image once more, at each of these
+    second_quality: Annotated[tuple[int, ...], Listed] = ()  # compress all a second time, at each of these qualities
     shift: int = Field(4, ge=0, le=7)  # before a second compression: crop by 0 to so many pixels at the top and left
     subsampling: Texts = ("4:2:0",)  # some of 4:2:0, 4:2:2 and 4:4:4
-    seed: int = Field(0, ge=0)  # of all noise, and of what is cropped
+    seed: int = Field(0, ge=0)  # seed of all noise and of the crops
 
     @field_validator("quality")
     @classmethod
@@ -30,7 +30,7 @@ class DamageSettings(Settings):
             if item != "none" and (len(parts) > 2 or not all(part.isdecimal() and int(part) <= 100 for part in parts)):
                 raise ValueError("give numbers from 0 to 100, or pairs such as 30/10: first at 30, then at 10")
         if "none" in value and len(value) > 1:
-            raise ValueError("none, which damages nothing, stands alone")
+            raise ValueError("none, which damages nothing, cannot be combined with other qualities")
         return value
 
     @field_validator("second_quality")
@@ -55,36 +55,36 @@ class EvaluateSettings(DamageSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # What is compared, and by what:
-    model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...] of ours, say mean=tiny?fidelity=1; may be repeated
+    model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...], say mean=tiny?fidelity=1; may be repeated
     candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored; may be repeated
-    metrics: Texts = ("psnr", "ssim", "psnrb", "bef")  # see docs/metrics.md
+    metrics: Texts = ("psnr", "ssim", "psnrb", "bef")  # names of metrics: docs/explanation/metrics.md
     weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric; may be repeated
     classifier: str = "resnet50"  # of torchvision, for the metric accuracy
     labels: Place[str | None] = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
-    kid_images: int = Field(2000, ge=2)  # of which the features are kept for KID, of every set
-    kid_subsets: int = Field(50, ge=1)  # drawn of these, whose mean KID is
-    kid_subset_size: int = Field(1000, ge=2)  # images in each, at most
+    kid_images: int = Field(2000, ge=2)  # images of each set whose features are kept for KID
+    kid_subsets: int = Field(50, ge=1)  # random subsets of these; KID is their mean
+    kid_subset_size: int = Field(1000, ge=2)  # most images in each subset
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
 
     # Which images:
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
-    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
+    limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
-    shard_images: int = Field(16, ge=1)  # images in a shard of loose files, at most
+    shard_images: int = Field(16, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Free[Allowance] = "0"  # images with a failed row that are still a success: a number or "5%"
-    actors: Free[int | None] = Field(None, ge=1)  # that restore; None: one per GPU, or else one per CPU
+    max_failed: Free[Allowance] = "0"  # images that may have a failed row: a number, or a share such as 5%
+    actors: Free[int | None] = Field(None, ge=1)  # processes that restore; None: one per GPU, or else one per CPU
     scorers: Free[int | None] = Field(None, ge=1)  # that score; None: one per CPU, half of them beside CPU models
     batch_size: Free[int] = Field(4, ge=1)  # conditions of an image given to the network together
     threads: Free[int | None] = Field(None, ge=1)  # images that a scorer has in work at once; None: as restoring needs
-    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # None: 1 where the cluster has GPUs
-    gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # worth it for lpips, fid and the like
-    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the others
+    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # GPUs of each actor; None: 1 where the cluster has GPUs
+    gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # GPUs of each scorer; worth it for lpips, fid and the like
+    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each actor; None: what leaves room for the others
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
+    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     def public(self) -> dict[str, Any]:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""
@@ -105,18 +105,18 @@ class DegradeSettings(DamageSettings):
 
     # Which images:
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
-    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
+    limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
-    shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
+    shard_images: int = Field(64, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Free[Allowance] = "0"  # images with a failed row that are still a success: a number or "5%"
-    repair: Free[bool] = False  # images of which an output is missing, or is not what the ledger says, are done again
-    actors: Free[int | None] = Field(None, ge=1)  # None: one per CPU
+    max_failed: Free[Allowance] = "0"  # images that may have a failed row: a number, or a share such as 5%
+    repair: Free[bool] = False  # do images again of which an output is missing or was changed
+    actors: Free[int | None] = Field(None, ge=1)  # processes; None: one per CPU
     threads: Free[int] = Field(2, ge=1)  # images that an actor has in work at once
-    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
+    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
 
 class SplitSettings(Settings):
@@ -125,6 +125,6 @@ class SplitSettings(Settings):
     input: Place[str]  # folder, tar, glob of tars, or Parquet with images; local or any fsspec URL
     output: Place[str]  # folder or URL for train.txt, validation.txt, test.txt and split.json
     allow_local: bool = False  # without effect: a split is made by this process alone
-    seed: int = Field(102405, ge=0)  # of the ranks of the keys
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    seed: int = Field(102405, ge=0)  # seed of the division
+    limit: int | None = Field(None, ge=1)  # only the first N images
 

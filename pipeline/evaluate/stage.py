@@ -1,4 +1,4 @@
-"""The evaluate stage: a shard of clean images in, a row an image, condition and candidate out. Testable without Ray.
+"""The evaluate stage: a shard of clean images in, one row per image, condition and candidate out. Testable without Ray.
 
 Threads have some images in work at once: one waits for its restorations while another is scored. How many pixels they
 hold together is bounded; a shard's size is not felt.
@@ -6,11 +6,11 @@ hold together is bounded; a shard's size is not felt.
 
 import hashlib
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,39 +27,41 @@ from pipeline.evaluate.model_pool import Output, Outputs, Restores
 from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import output_name
-from pipeline.runs.ledger import FAILED, OK
+from pipeline.runs.ledger import OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import StorageError, Store, is_of_object
 
 PIXELS = 64_000_000  # of uint8 pictures that a scorer holds at once; one image alone may hold more
-FIXED = [
-    ("key", pa.string()),  # the reference's name in the input; unsafe characters escaped
-    ("condition", pa.string()),  # its slug, such as q10-420
-    ("candidate", pa.string()),
-    ("status", pa.string()),  # ok | failed
-    ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
-    ("detail", pa.string()),  # one line for people; a note where ok
-    ("stage", pa.string()),  # where it failed: read, decode, degrade, restore, score; null where ok
-    ("reference_sha256", pa.string()),  # of the file
-    ("reference_format", pa.string()),  # JPEG, PNG, ...: a reference that is a JPEG has lost something before
-    ("reference_quality", pa.int16()),  # JPEG quality estimated from the reference's tables; null where it is no JPEG
-    ("quality", pa.int16()),  # of the first JPEG of the condition; null where it damages nothing
-    ("second_quality", pa.int16()),  # of the second; null where there is none
-    ("subsampling", pa.string()),
-    ("crop_y", pa.int16()),  # rows and columns cut off the reference's top and left before the second JPEG
-    ("crop_x", pa.int16()),
-    ("width", pa.int32()),  # pixels, of what is compared
-    ("height", pa.int32()),
-    ("jpeg_bytes", pa.int64()),  # of the damaged file
-    ("nfe", pa.int32()),  # evaluations of the network; null where no model of ours restored
-    ("seconds", pa.float32()),  # of restoring; null likewise. Not in the report: it differs from run to run
-]
+
+class ScoreRow(Row):
+    """A row of the ledger: one candidate for one image under one condition. Metrics follow: see `metric_in`."""
+
+    condition: Name  # its slug, such as q10-420
+    candidate: Name
+    reference_sha256: Text  # of the file
+    reference_format: Text  # JPEG, PNG, ...: a reference that is a JPEG has lost something before
+    reference_quality: Int16  # JPEG quality estimated from the reference's tables; null where it is no JPEG
+    quality: Int16  # of the first JPEG of the condition; null where it damages nothing
+    second_quality: Int16  # of the second; null where there is none
+    subsampling: Text
+    crop_y: Int16  # rows and columns cut off the reference's top and left before the second JPEG
+    crop_x: Int16
+    width: Int32  # pixels, of what is compared
+    height: Int32
+    jpeg_bytes: Int64  # of the damaged file
+    nfe: Int32  # evaluations of the network; null where no model of ours restored
+    seconds: Float32  # of restoring; null likewise. Not in the report: it differs from run to run
 
 
-def schema_of(plan: Plan) -> pa.Schema:
-    """Of a ledger part: FIXED, and a float64 column a metric; null where it does not apply."""
-    return pa.schema([*FIXED, *((name, pa.float64()) for name in plan.columns)])
+def ledger_schema(plan: Plan) -> pa.Schema:
+    """Of a ledger part: ScoreRow, and one float64 column per metric; null where it does not apply."""
+    return pa.schema([*schema_of(ScoreRow), *(pa.field(name, pa.float64()) for name in plan.columns)])
+
+
+def metric_in(row: ScoreRow, column: str) -> float | None:
+    """What a row says of a metric."""
+    return cast(Mapping[str, Any], row)[column]
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class Scored:
     """One image, done."""
 
     key: str
-    rows: list[dict[str, Any]]
+    rows: list[ScoreRow]
     features: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = field(default_factory=dict)  # (group, candidate)
 
 
 class ScoreShard(ShardStage):
-    """Damages, has restored, and scores the images of shards, one shard a call.
+    """Damages, has restored, and scores the images of shards, one shard per call.
 
     Args:
         settings: of the run.
@@ -94,7 +96,7 @@ class ScoreShard(ShardStage):
         store: Store,
         threads: int = 2,
     ) -> None:
-        super().__init__(store, schema_of(plan))
+        super().__init__(store, ledger_schema(plan))
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same values everywhere
         self.settings, self.conditions, self.candidates, self.plan = settings, conditions, candidates, plan
         self.restoring = restoring
@@ -114,10 +116,10 @@ class ScoreShard(ShardStage):
         if self.plan.sets:
             self.states.commit(self.store, self.shard)
 
-    def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
+    def rows(self, shard: str, table: pa.Table) -> list[ScoreRow]:
         """The rows of a shard, in the order of its images."""
         listed = [row for row in range(table.num_rows) if table["key"][row].is_valid]
-        rows: list[dict[str, Any]] = []
+        rows: list[ScoreRow] = []
         for image in pooled(self.threads, lambda row: self._image(table, row), listed, self.ahead):
             rows += image.rows
             self.states.add(image.key, image.features)
@@ -126,26 +128,27 @@ class ScoreShard(ShardStage):
     def _image(self, table: pa.Table, row: int) -> Scored:
         """All rows of one image."""
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
+        known: ScoreRow = {**blank(ScoreRow), "key": key}
         if reason:
             where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
-            return self._lost(Failed(key, where, Reason(reason), table["detail"][row].as_py()), {})
+            return self._lost(known, Failed(key, where, Reason(reason), table["detail"][row].as_py()))
         data: bytes = table["data"][row].as_py()
-        known: dict[str, Any] = {"reference_sha256": hashlib.sha256(data).hexdigest()}
+        known["reference_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             picture = decode(data, key, self.settings.max_pixels)
-            known |= {"reference_format": picture.source_format, "detail": _note(picture)}
-            known |= {"reference_quality": inspect(data).quality if picture.source_format == "JPEG" else None}
+            known = {**known, "reference_format": picture.source_format, "detail": _note(picture)}
+            known["reference_quality"] = inspect(data).quality if picture.source_format == "JPEG" else None
         except Exception as error:
-            return self._lost(Failed(key, "decode", *explain(error)), known)
+            return self._lost(known, Failed(key, "decode", *explain(error)))
         pixels, models = picture.width * picture.height, len(self.candidates.models)
         together = max(1, min(self.settings.batch_size, PIXELS // (2 * max(1, models) * pixels)))
         with self.gate.holding(pixels * (3 + models * together)):
-            return ImageScorer(self, key, picture, known).score(together)
+            return ImageScorer(self, picture, known).score(together)
 
-    def _lost(self, failed: Failed, known: dict[str, Any]) -> Scored:
+    def _lost(self, known: ScoreRow, failed: Failed) -> Scored:
         """An image without a usable reference: every row says why."""
         rows = [
-            row_of(failed.key, condition, candidate, (0, 0)) | known | failure(failed)
+            failure(row_of(known, condition, candidate, (0, 0)), failed)
             for condition in self.conditions
             for candidate in self.candidates.names
         ]
@@ -155,35 +158,34 @@ class ScoreShard(ShardStage):
 class ImageScorer:
     """One image on its way through all conditions and candidates."""
 
-    def __init__(self, stage: ScoreShard, key: str, picture: Picture, known: dict[str, Any]) -> None:
-        self.stage, self.key, self.picture, self.known = stage, key, picture, known
+    def __init__(self, stage: ScoreShard, picture: Picture, known: ScoreRow) -> None:
+        self.stage, self.key, self.picture, self.known = stage, known["key"], picture, known
         self.seed = stage.settings.seed
         self.features: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = {}
         self._expected: dict[int, int | None] = {}  # class by crop
 
     def score(self, together: int) -> Scored:
         """All rows, in the order of conditions and candidates; so many conditions are restored together."""
-        rows: list[dict[str, Any]] = []
+        rows: list[ScoreRow] = []
         conditions = self.stage.conditions
         for first in range(0, len(conditions), together):
             rows += self._some(conditions[first : first + together])
         return Scored(self.key, rows, self.features)
 
-    def _some(self, conditions: Sequence[Condition]) -> Iterator[dict[str, Any]]:
+    def _some(self, conditions: Sequence[Condition]) -> Iterator[ScoreRow]:
         damaged = {one: self._damage(one) for one in conditions if one.quality is not None}
         restored = {model.name: self._restore(model.name, damaged) for model in self.stage.candidates.models}
         for condition in conditions:
-            common = self.known | {"jpeg_bytes": None}
-            if isinstance(jpeg := damaged.get(condition), bytes):
-                common["jpeg_bytes"] = len(jpeg)
+            jpeg = damaged.get(condition)
+            known: ScoreRow = {**self.known, "jpeg_bytes": len(jpeg) if isinstance(jpeg, bytes) else None}
             try:
                 reference = reference_of(self.picture, self.key, condition, self.seed)
                 self._reference_features(condition, reference)
             except Exception as error:
                 reference = Failed(self.key, "degrade", *explain(error))
             for name in self.stage.candidates.names:
-                row = row_of(self.key, condition, name, crop_of(self.key, condition, self.seed)) | common
-                yield row | self._pair(condition, name, reference, jpeg, restored)
+                row = row_of(known, condition, name, crop_of(self.key, condition, self.seed))
+                yield self._pair(row, condition, name, reference, jpeg, restored)
 
     def _damage(self, condition: Condition) -> bytes | Failed:
         try:
@@ -202,16 +204,17 @@ class ImageScorer:
 
     def _pair(
         self,
+        row: ScoreRow,
         condition: Condition,
         name: str,
         reference: NDArray[np.uint8] | Failed,
         jpeg: bytes | Failed | None,
         restored: dict[str, dict[Condition, Output | Failed]],
-    ) -> dict[str, Any]:
-        """What a row says of one candidate."""
+    ) -> ScoreRow:
+        """The row with what it says of one candidate."""
         if isinstance(reference, Failed):
-            return failure(reference)
-        found: dict[str, Any] = {"width": reference.shape[1], "height": reference.shape[0]}
+            return failure(row, reference)
+        row = {**row, "width": reference.shape[1], "height": reference.shape[0]}
         try:
             if name == JPEG:
                 most = self.stage.settings.max_pixels
@@ -223,11 +226,11 @@ class ImageScorer:
         except BadImage as error:
             made = Failed(self.key, "decode", error.reason, f"the candidate: {error.detail}")
         if isinstance(made, Output):
-            found |= {"nfe": made.nfe, "seconds": made.seconds}
+            row = {**row, "nfe": made.nfe, "seconds": made.seconds}
             made = made.rgb
         if isinstance(made, Failed):
-            return found | failure(made)
-        return found | self._scores(condition, name, reference, made)
+            return failure(row, made)
+        return self._scores(row, condition, name, reference, made)
 
     def _partner(self, files: Files, condition: Condition) -> NDArray[np.uint8] | Failed:
         """The file that another tool made. Raises BadImage if it cannot be decoded, StorageError to end the run."""
@@ -243,16 +246,16 @@ class ImageScorer:
         return decode(data, "", self.stage.settings.max_pixels).rgb8
 
     def _scores(
-        self, condition: Condition, name: str, reference: NDArray[np.uint8], made: NDArray[np.uint8]
-    ) -> dict[str, Any]:
+        self, row: ScoreRow, condition: Condition, name: str, reference: NDArray[np.uint8], made: NDArray[np.uint8]
+    ) -> ScoreRow:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (made, reference)]
         if made.shape != reference.shape:
             told = f"the candidate has {sizes[0]} pixels, the reference {sizes[1]}"
-            return failure(Failed(self.key, "score", Reason.size_mismatch, told))
+            return failure(row, Failed(self.key, "score", Reason.size_mismatch, told))
         side, metric = self.stage.plan.smallest_side
         if min(made.shape[:2]) < side:
             told = f"{metric} needs sides of {side} pixels, the image has {sizes[1]}"
-            return failure(Failed(self.key, "score", Reason.too_small, told))
+            return failure(row, Failed(self.key, "score", Reason.too_small, told))
         try:
             values = self.stage.meter.pair(reference, made)
             if self.stage.meter.classifier:
@@ -260,8 +263,8 @@ class ImageScorer:
             if features := self.stage.meter.features(made):
                 self.features[condition.slug, name] = features
         except Exception as error:
-            return failure(Failed(self.key, "score", *explain(error)))
-        return {"status": OK} | values
+            return failure(row, Failed(self.key, "score", *explain(error)))
+        return cast(ScoreRow, {**row, "status": OK, **values})
 
     def _accuracy(
         self, condition: Condition, reference: NDArray[np.uint8], made: NDArray[np.uint8]
@@ -278,10 +281,10 @@ class ImageScorer:
             self.features[place] = features
 
 
-def row_of(key: str, condition: Condition, candidate: str, crop: tuple[int, int]) -> dict[str, Any]:
-    """What a row says before anything is known of its image."""
+def row_of(known: ScoreRow, condition: Condition, candidate: str, crop: tuple[int, int]) -> ScoreRow:
+    """What is known of an image, as the row of one candidate under one condition."""
     return {
-        "key": key,
+        **known,
         "condition": condition.slug,
         "candidate": candidate,
         "quality": condition.quality,
@@ -290,11 +293,6 @@ def row_of(key: str, condition: Condition, candidate: str, crop: tuple[int, int]
         "crop_y": crop[0],
         "crop_x": crop[1],
     }
-
-
-def failure(failed: Failed) -> dict[str, Any]:
-    """The columns of a row that failed."""
-    return {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage or None}
 
 
 def _note(picture: Picture) -> str | None:

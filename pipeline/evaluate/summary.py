@@ -16,7 +16,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import column_of, describe, score_of
 from pipeline.evaluate.reduction import COSTS, Reduction
 from pipeline.evaluate.set_features import set_scores
-from pipeline.evaluate.stage import schema_of
+from pipeline.evaluate.stage import ledger_schema
 from pipeline.inputs.names import Renamed, name_digests
 from pipeline.reports.table import SUMMARY, write_table
 from pipeline.runs.documents import package_versions
@@ -39,7 +39,7 @@ def reduce_ledger(evaluation: Evaluation) -> Reduction:
         evaluation.main,
         evaluation.baseline,
     )
-    schema = pa.schema([field for field in schema_of(plan) if field.name != NOT_REPORTED])
+    schema = pa.schema([field for field in ledger_schema(plan) if field.name != NOT_REPORTED])
     write_table(run, schema, reduction.add)
     return reduction
 

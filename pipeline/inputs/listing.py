@@ -72,7 +72,7 @@ def list_input(
     choice: Choice = EVERYTHING,
     cut_tars: bool = False,
 ) -> Listing:
-    """List an input: deterministic, and linear in memory with about 20 bytes an image.
+    """List an input: deterministic, and linear in memory with about 20 bytes per image.
 
     Args:
         url: folder, tar, Parquet, or a glob; local or any fsspec URL.

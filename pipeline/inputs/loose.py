@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from driftrec.errors import Reason
 from pipeline.inputs.names import printable, unsafe
-from pipeline.inputs.shards import Row, Shard, shard_id, too_large
+from pipeline.inputs.shards import Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import StorageError, Store, is_of_object
 
 
@@ -22,7 +22,7 @@ class LooseFiles(Shard):
         items = zlib.decompress(self.packed).decode("utf-8", "surrogateescape").split("\0")
         return [(name, int(size)) for size, _, name in (item.partition(":") for item in items)]
 
-    def stored(self, data: bool = True) -> Iterator[Row]:
+    def stored(self, data: bool = True) -> Iterator[Incoming]:
         return self.store.each(lambda file: _row(self.store, *file, self.max_bytes), self.files())
 
     def all_keys(self) -> list[str]:
@@ -74,9 +74,9 @@ def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:
     return (Reason.unreadable, f"{what}; put the file in its place") if what else None
 
 
-def _row(store: Store, name: str, size: int, max_bytes: int) -> Row:
+def _row(store: Store, name: str, size: int, max_bytes: int) -> Incoming:
     if why := not_to_open(store, name):
-        return Row(name, b"", *why)
+        return Incoming(name, b"", *why)
     if size > max_bytes:
         return too_large(name, f"the file has {size} bytes", max_bytes)
     try:
@@ -86,7 +86,7 @@ def _row(store: Store, name: str, size: int, max_bytes: int) -> Row:
     except StorageError as error:
         if not is_of_object(store, name, error):
             raise
-        return Row(name, b"", Reason.unreadable, str(error))
+        return Incoming(name, b"", Reason.unreadable, str(error))
     if len(data) < size:
-        return Row(name, b"", Reason.unreadable, f"{len(data)} bytes came, the listing said {size}")
-    return Row(name, data)
+        return Incoming(name, b"", Reason.unreadable, f"{len(data)} bytes came, the listing said {size}")
+    return Incoming(name, data)

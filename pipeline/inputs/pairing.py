@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from driftrec.errors import Reason
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.names import SAME_NAMES, Renamed, folders_of, is_image, stem, strip_suffix
-from pipeline.inputs.shards import Row, Shard, rows_of
+from pipeline.inputs.shards import Incoming, Shard, rows_of
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 
 
@@ -26,10 +26,10 @@ class Pairing:
     shards: tuple[Shard, ...]  # tars and row groups, looked into first
     renamed: Renamed = SAME_NAMES  # from the clean side to the damaged one
 
-    def find(self, keys: Sequence[str]) -> list[Row]:
+    def find(self, keys: Sequence[str]) -> list[Incoming]:
         """For each clean key its partner: data, or a reason why there is none. Raises StorageError if storage fails."""
         wanted = [self.renamed.stem(key) for key in keys]
-        found: dict[str, Row] = {}
+        found: dict[str, Incoming] = {}
         for shard in self.shards:
             for row in rows_of(shard):
                 found.setdefault(stem(row.key), row)
@@ -37,20 +37,20 @@ class Pairing:
         found |= zip(missing, self.store.each(self._loose, missing), strict=True)
         return [found[name] for name in wanted]
 
-    def _loose(self, bare: str) -> Row:
+    def _loose(self, bare: str) -> Incoming:
         """The loose file of this name, whatever its suffix."""
         for suffix in self.suffixes:
             name = bare + suffix
             try:
-                return Row(name, self.store.read(name))
+                return Incoming(name, self.store.read(name))
             except StorageError as error:
                 if isinstance(error, NotFound) and suffix != self.suffixes[-1]:
                     continue
                 if not is_of_object(self.store, name, error):
                     raise
                 if not isinstance(error, NotFound):
-                    return Row(name, b"", Reason.unreadable, str(error))
-        return Row(bare, b"", Reason.no_partner, "no damaged image of this name")
+                    return Incoming(name, b"", Reason.unreadable, str(error))
+        return Incoming(bare, b"", Reason.no_partner, "no damaged image of this name")
 
 
 def join(clean: Listing, damaged: Listing) -> list[Pairing]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, InvalidInput, Reason
 from pipeline.inputs.names import strip_suffix
-from pipeline.inputs.shards import Plan, Row, Shard, shard_id, too_large
+from pipeline.inputs.shards import Incoming, Plan, Shard, shard_id, too_large
 from pipeline.storage.base import Store
 from pipeline.storage.file import StoreFile
 
@@ -25,7 +25,7 @@ class RowGroup(Shard):
     numbers_repeated = True
     group: int
 
-    def stored(self, data: bool = True) -> Iterator[Row]:
+    def stored(self, data: bool = True) -> Iterator[Incoming]:
         file, column, keys = self._opened()
         return parquet_rows(file, self.group, keys, column, self.max_bytes)
 
@@ -46,9 +46,9 @@ class RowGroup(Shard):
 class BrokenParquet(Shard):
     """A file without a footer that can be read: one row that says so."""
 
-    def stored(self, data: bool = True) -> Iterator[Row]:
+    def stored(self, data: bool = True) -> Iterator[Incoming]:
         detail = "the Parquet footer is missing or broken: the file was cut"
-        return iter([Row(self.name, b"", Reason.shard_incomplete, detail)])
+        return iter([Incoming(self.name, b"", Reason.shard_incomplete, detail)])
 
 
 def parquet_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[Shard]:
@@ -151,7 +151,7 @@ def _broken(group: int, error: Exception) -> str:
 
 def parquet_rows(
     file: pq.ParquetFile, group: int, keys: list[str], column: str, max_bytes: int
-) -> Iterator[Row]:
+) -> Iterator[Incoming]:
     """A row per image of one row group. A group that cannot be read gives its rows the reason shard_incomplete; what
     it unpacks to beyond max_bytes gives the rest of them too_large.
     """
@@ -165,7 +165,7 @@ def parquet_rows(
             value = next(images) if images else None
         except (pa.ArrowException, OSError, StopIteration) as error:
             detail = _broken(group, error)
-            yield from (Row(key, b"", Reason.shard_incomplete, detail) for key in keys[number:])
+            yield from (Incoming(key, b"", Reason.shard_incomplete, detail) for key in keys[number:])
             return
         data = value.get("bytes") if isinstance(value, dict) else value
         unpacked += len(data or b"")
@@ -173,9 +173,9 @@ def parquet_rows(
             images = None
             yield too_large(key, f"row group {group} unpacks to more bytes than may be read at once", max_bytes)
         elif data is None:
-            yield Row(key, b"", Reason.empty, f"no bytes in column {column}")
+            yield Incoming(key, b"", Reason.empty, f"no bytes in column {column}")
         else:
-            yield Row(key, data)
+            yield Incoming(key, data)
 
 
 def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[Any]:

@@ -143,7 +143,7 @@ def choice_of(include: Sequence[str], exclude: Sequence[str], only_listed: str |
 
 
 def read_keys(url: str) -> list[str]:
-    """The keys in a text file (one a line), or in the column `key` of a CSV or Parquet file; local or any fsspec URL.
+    """The keys in a text file (one per line), or in the column `key` of a CSV or Parquet file; local or any fsspec URL.
 
     Raises InvalidInput naming the file.
     """
@@ -155,7 +155,7 @@ def read_keys(url: str) -> list[str]:
     except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise InvalidInput(f"--only-listed {shown} cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not keys:
-        raise InvalidInput(f"--only-listed {shown} holds no key; write one a line")
+        raise InvalidInput(f"--only-listed {shown} holds no key; write one per line")
     return keys
 
 

@@ -23,7 +23,7 @@ TEXTS = ("shard", "key", "reason", "detail")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary())])
 
 
-class Row(NamedTuple):
+class Incoming(NamedTuple):
     """One image as it came in, or the reason why it did not: then nobody has looked at it, and it has no data."""
 
     key: str
@@ -64,7 +64,7 @@ class Shard:
         """That all its keys lie in; "" where that is not known before they are read."""
         return ""
 
-    def stored(self, data: bool = True) -> Iterator[Row]:
+    def stored(self, data: bool = True) -> Iterator[Incoming]:
         """The rows as they are stored; without `data` their keys alone need be right. Raises StorageError, and
         BadImage for a container that cannot be read.
         """
@@ -85,7 +85,7 @@ class Shard:
         return self
 
 
-Source = Callable[[Shard], Iterator[Row]]  # of the rows of a shard, as they are stored
+Source = Callable[[Shard], Iterator[Incoming]]  # of the rows of a shard, as they are stored
 
 
 def read_shard(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> pa.Table:
@@ -97,12 +97,12 @@ def read_shard(shard: Shard, output_name: OutputName | None = None, source: Sour
     return _table(shard, rows_of(shard, output_name, source))
 
 
-def rows_of(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> Iterator[Row]:
+def rows_of(shard: Shard, output_name: OutputName | None = None, source: Source | None = None) -> Iterator[Incoming]:
     """The rows of `read_shard`, one by one."""
     return islice(_given(shard, output_name, source), shard.limit)
 
 
-def _given(shard: Shard, output_name: OutputName | None, source: Source | None) -> Iterator[Row]:
+def _given(shard: Shard, output_name: OutputName | None, source: Source | None) -> Iterator[Incoming]:
     """The rows. Where this container alone is refused by storage, or not to be read, there are rows for the rest."""
     keys: set[str] = set()  # as many as rows
     try:
@@ -118,7 +118,7 @@ def _given(shard: Shard, output_name: OutputName | None, source: Source | None) 
         yield from _rest(shard, keys, error.reason, error.detail)
 
 
-def _rest(shard: Shard, given: set[str], reason: Reason, detail: str) -> Iterator[Row]:
+def _rest(shard: Shard, given: set[str], reason: Reason, detail: str) -> Iterator[Incoming]:
     """A row for each image of a container that was not given, whose keys nobody knows; one for all of them if nobody
     knows how many.
     """
@@ -127,10 +127,10 @@ def _rest(shard: Shard, given: set[str], reason: Reason, detail: str) -> Iterato
         key = printable(f"{shard.name}#{place}" if place else shard.name)
         if key in given or key in shard.lost:
             key = _own_key(shard, key, number, given)
-        yield Row(key, b"", reason, detail)
+        yield Incoming(key, b"", reason, detail)
 
 
-def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -> Iterator[Row]:
+def checked(shard: Shard, rows: Iterable[Incoming], output_name: OutputName | None) -> Iterator[Incoming]:
     """The rows with unsafe and repeated names turned into reasons, and with keys that are unique in the shard."""
     keys: set[str] = set()
     taken = Taken(output_name) if output_name else None
@@ -142,11 +142,11 @@ def checked(shard: Shard, rows: Iterable[Row], output_name: OutputName | None) -
         claims = None if why or _is_nameless(shard, row) else taken
         repeated = bool(claims and (claims.add([row.key]) or key in keys)) or elsewhere
         if why:
-            row = Row(key, b"", Reason.unsafe_name, why)
+            row = Incoming(key, b"", Reason.unsafe_name, why)
         elif repeated and not row.reason:
             detail = f"an earlier image has the output name of {key}, or one needs a folder where the other is a file"
-            row = Row(key, b"", Reason.duplicate_name, detail)
-        numbered = repeated and row.reason == Reason.duplicate_name and shard.numbers_repeated
+            row = Incoming(key, b"", Reason.duplicate_name, detail)
+        numbered = repeated and row.reason == Reason.duplicate_name.value and shard.numbers_repeated
         if key in keys or elsewhere or numbered:
             row = row._replace(key=_own_key(shard, key, place, keys))
         keys.add(row.key)
@@ -161,24 +161,24 @@ def _own_key(shard: Shard, key: str, place: int, keys: Collection[str]) -> str:
     return own
 
 
-def _is_nameless(shard: Shard, row: Row) -> bool:
+def _is_nameless(shard: Shard, row: Incoming) -> bool:
     """Whether no output will ever be named after this row."""
-    return row.reason == Reason.unsafe_name or tells_of_container(shard.name, row.key, row.reason)
+    return row.reason == Reason.unsafe_name.value or tells_of_container(shard.name, row.key, row.reason)
 
 
 def tells_of_container(name: str, key: str, reason: str | None) -> bool:
     """Whether a row tells of the tar or Parquet file `name`, and of no image that it names."""
-    return reason == Reason.shard_incomplete and (key == printable(name) or key.startswith(f"{printable(name)}#"))
+    return reason == Reason.shard_incomplete.value and (key == printable(name) or key.startswith(f"{printable(name)}#"))
 
 
-def _is_meant(shard: Shard, place: int, row: Row) -> bool:
+def _is_meant(shard: Shard, place: int, row: Incoming) -> bool:
     """Whether the choice takes this row of the shard; what tells of a cut container always stays."""
-    if row.reason == Reason.shard_incomplete and row.key == shard.name:
+    if row.reason == Reason.shard_incomplete.value and row.key == shard.name:
         return True
     return shard.choice.takes(row.key) if shard.kept is None else place in shard.kept
 
 
-def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
+def _table(shard: Shard, rows: Iterable[Incoming]) -> pa.Table:
     listed = list(rows)
     columns = {
         "shard": [shard.id] * len(listed),
@@ -190,9 +190,10 @@ def _table(shard: Shard, rows: Iterable[Row]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def too_large(key: str, what: str, max_bytes: int) -> Row:
+def too_large(key: str, what: str, max_bytes: int) -> Incoming:
     """An image that is not read, for its size in bytes."""
-    return Row(key, b"", Reason.too_large, f"{what}, max_file_bytes is {max_bytes}: raise it if you trust the file")
+    detail = f"{what}, max_file_bytes is {max_bytes}: raise it if you trust the file"
+    return Incoming(key, b"", Reason.too_large, detail)
 
 
 def shard_id(*parts: object) -> str:

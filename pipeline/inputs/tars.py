@@ -13,7 +13,7 @@ from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
 from pipeline.inputs.names import is_image, strip_suffix
-from pipeline.inputs.shards import Plan, Row, Shard, shard_id, too_large
+from pipeline.inputs.shards import Incoming, Plan, Shard, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record
@@ -33,7 +33,7 @@ class TarPiece(Shard):
     def folder(self) -> str:
         return strip_suffix(self.name)
 
-    def stored(self, data: bool = True) -> Iterator[Row]:
+    def stored(self, data: bool = True) -> Iterator[Incoming]:
         near = self.stop if data or not self.store.local else self.first
         file = TarFile(self.store, self.name, self.first, near)
         return tar_rows(file, self.name, self.folder, self.first, self.stop, self.max_bytes if data else 0)
@@ -125,7 +125,7 @@ class TarFile:
 
 def tar_rows(
     file: TarFile, name: str, stem: str, start: int = 0, stop: int | None = None, max_bytes: int = 2**30
-) -> Iterator[Row]:
+) -> Iterator[Incoming]:
     """A row per image member whose header lies in [start, stop), named "<stem>/<member>".
 
     A row named `name` tells that the tar was cut or is broken from there on.
@@ -157,14 +157,14 @@ def tar_rows(
                 else:
                     ended = True
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        yield Row(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {size}: {error}")
+        yield Incoming(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {size}: {error}")
         return
     block = _read(file, end, BLOCK)
     if not ended and (_header(block) or block == bytes(BLOCK)):
         _check_next(file, end, last, last - start, name)
     elif block != bytes(BLOCK):
         detail = f"no end-of-archive mark at byte {end} of {size}: the tar was cut, members may be missing"
-        yield Row(name, b"", Reason.shard_incomplete, detail)
+        yield Incoming(name, b"", Reason.shard_incomplete, detail)
 
 
 def find_member(file: TarFile, start: int, stop: int) -> int | None:
@@ -212,24 +212,24 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
         return None
 
 
-def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, max_bytes: int) -> Row | None:
+def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, max_bytes: int) -> Incoming | None:
     """The row of one member, None if it does not promise an image."""
     if member.isdir() or not is_image(member.name):
         return None
     key = f"{stem}/{member.name.removeprefix('./')}"
     if member.issym() or member.islnk():
-        return Row(key, b"", Reason.unsafe_name, f"a link to {member.linkname!r} inside the tar, not a file")
+        return Incoming(key, b"", Reason.unsafe_name, f"a link to {member.linkname!r} inside the tar, not a file")
     if not member.isreg() or member.issparse():
-        return Row(key, b"", Reason.unsupported, "a device, sparse or other special file inside the tar")
+        return Incoming(key, b"", Reason.unsupported, "a device, sparse or other special file inside the tar")
     there = max(0, min(member.size, file.size - member.offset_data))  # a header may say anything
     if there < member.size:
-        return Row(key, b"", Reason.truncated, f"the tar ends after {there} of its {member.size} bytes")
+        return Incoming(key, b"", Reason.truncated, f"the tar ends after {there} of its {member.size} bytes")
     if there > max_bytes > 0:
         return too_large(key, f"the member has {there} bytes", max_bytes)
     content = _read(file, member.offset_data, there) if max_bytes else b""
     if max_bytes and len(content) < there:
-        return Row(key, b"", Reason.truncated, f"only {len(content)} of its {there} bytes came")
-    return Row(key, content)
+        return Incoming(key, b"", Reason.truncated, f"only {len(content)} of its {there} bytes came")
+    return Incoming(key, content)
 
 
 def _read(file: TarFile, at: int, length: int) -> bytes:

@@ -14,6 +14,7 @@ from PIL import Image
 from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
 from pipeline.inputs.shards import Shard, read_shard
+from pipeline.runs.ledger import RestoreRow
 from pipeline.runs.outputs import read_output
 from pipeline.storage.base import Store
 
@@ -43,20 +44,20 @@ class Piece:
 
 
 def load_pieces(
-    shards: Mapping[str, Shard], output: Store, rows: Sequence[tuple[str, Mapping[str, Any]]]
-) -> list[tuple[Mapping[str, Any], Piece]]:
+    shards: Mapping[str, Shard], output: Store, rows: Sequence[tuple[str, RestoreRow]]
+) -> list[tuple[RestoreRow, Piece]]:
     """Pieces for (shard, ledger row) pairs, in their order; what cannot be read again is left out and logged."""
     inputs = _inputs(shards, rows)
     share = PAGE_BYTES // max(1, len(rows))
-    pieces: list[tuple[Mapping[str, Any], Piece]] = []
+    pieces: list[tuple[RestoreRow, Piece]] = []
     for _, row in rows:
         if row["key"] not in inputs:
             log.info("report: no before and after for %s: the input is gone or has changed", row["key"])
             continue
         try:
-            most = row["width"] * row["height"]  # as it was restored: none is larger
+            most = (row["width"] or 0) * (row["height"] or 0)  # as it was restored: none is larger
             before = decode(inputs[row["key"]], row["key"], most).rgb8
-            after = decode(read_output(output, row["output"]), max_pixels=most).rgb8
+            after = decode(read_output(output, row["output"] or ""), max_pixels=most).rgb8
         except (BadImage, DriftRecError) as error:
             log.info("report: no before and after for %s: %s", row["key"], error)
             continue
@@ -65,11 +66,11 @@ def load_pieces(
     return pieces
 
 
-def _inputs(shards: Mapping[str, Shard], rows: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, bytes]:
+def _inputs(shards: Mapping[str, Shard], rows: Sequence[tuple[str, RestoreRow]]) -> dict[str, bytes]:
     """Bytes of the inputs by key, as far as they are still what was restored; one shard in memory at a time."""
     wanted: dict[str, dict[str, str]] = {}
     for shard, row in rows:
-        wanted.setdefault(shard, {})[row["key"]] = row["input_sha256"]
+        wanted.setdefault(shard, {})[row["key"]] = row["input_sha256"] or ""
     found: dict[str, bytes] = {}
     for shard in wanted.keys() & shards.keys():
         try:

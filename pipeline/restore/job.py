@@ -17,6 +17,7 @@ from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
 from pipeline.runs.run import Run, finish, open_run
+from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
 from pipeline.storage.base import Store
 
@@ -87,7 +88,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
 
 def graph(
     shards: list[Shard], settings: RestoreSettings, weights: Weights, output: Store
-) -> Generator[dict[str, Any]]:
+) -> Generator[Counts]:
     """Rows of `runs.stage.SUMMARY`, as the shards are finished."""
     return _graph(len(shards), settings, weights, output).rows(shards, output)
 

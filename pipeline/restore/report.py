@@ -17,7 +17,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.reports.before_after import Piece, load_pieces
 from pipeline.reports.page import GREY_LEVELS, duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
-from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger
+from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
@@ -63,8 +63,8 @@ def _summarize(ledger: Ledger) -> Summary:
     """One pass over all parts; only counters and the sample stay."""
     summary = Summary(MAX_PAIRS)
 
-    def read(shard: str) -> tuple[str, list[dict[str, Any]]]:
-        return shard, ledger.read_part(shard, COLUMNS).to_pylist()
+    def read(shard: str) -> tuple[str, list[RestoreRow]]:
+        return shard, rows_in(ledger.read_part(shard, COLUMNS), RestoreRow)
 
     with ThreadPoolExecutor(READERS) as pool:
         for shard, rows in pooled(pool, read, sorted(ledger.committed()), 2 * READERS):
@@ -95,7 +95,7 @@ def _contents(
     run: Mapping[str, Any],
     output: str,
     summary: Summary,
-    pieces: Sequence[tuple[Mapping[str, Any], Piece]],
+    pieces: Sequence[tuple[RestoreRow, Piece]],
     result: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that the template names."""
@@ -184,21 +184,22 @@ def _pairs_note(shown: int, restored: int) -> str:
     )
 
 
-def _pair(row: Mapping[str, Any], piece: Piece) -> dict[str, Any]:
+def _pair(row: RestoreRow, piece: Piece) -> dict[str, Any]:
     """One figure: the two sides and a line of facts."""
-    facts = [("Size", f"{whole(row['width'])} × {whole(row['height'])}")]
-    if row["mode"] != "RGB":
-        facts.append(("Mode", row["mode"]))
+    width, height, mode = row["width"] or 0, row["height"] or 0, row["mode"] or ""
+    facts = [("Size", f"{whole(width)} × {whole(height)}")]
+    if mode != "RGB":
+        facts.append(("Mode", mode))
     if row["quality"] is not None:
         facts.append(("JPEG quality", f"≈ {row['quality']}"))
     if row["bef_before"] is not None and row["bef_after"] is not None:
-        before, after = (figure(row[name] * GREY_LEVELS) for name in ("bef_before", "bef_after"))
+        before, after = (figure(bef * GREY_LEVELS) for bef in (row["bef_before"], row["bef_after"]))
         facts.append(("Blockiness", f"{before} → {after}"))
     if row["nfe"] is not None:
         facts.append(("NFE", whole(row["nfe"])))
     if row["seconds"] is not None:
         facts.append(("Time", f"{figure(row['seconds'])} s"))
-    facts.append(("Shown", piece.describe(row["width"], row["height"])))
+    facts.append(("Shown", piece.describe(width, height)))
     return {"key": row["key"], "before": piece.before, "after": piece.after, "facts": facts}
 
 
@@ -268,7 +269,7 @@ def _settings(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Steps", by_model if settings["steps"] is None else whole(settings["steps"])),
         ("Samples averaged", whole(settings["samples"])),
         ("Fidelity (0 sample, 1 mean)", by_model if settings["fidelity"] is None else f"{settings['fidelity']:g}"),
-        ("Outputs", "a tar a shard" if settings.get("layout") == "tar" else "as the inputs lie"),
+        ("Outputs", "one tar per shard" if settings.get("layout") == "tar" else "the tree of the input"),
         ("Colour correction", "on" if settings["color_correction"] else "off"),
         ("Seed", str(settings["seed"])),
         ("Output format", settings["format"]),

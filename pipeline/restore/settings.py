@@ -18,64 +18,64 @@ class RestoreSettings(Settings):
 
     # How it is restored:
     model: Place[str] = "tiny"  # embedded model, path or URL of a .safetensors, fbcnn:PATH, or identity: no network
-    seed: int = Field(0, ge=0)  # of all noise
-    sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"  # see docs/samplers.md
-    steps: int | None = Field(None, ge=1)  # of the sampler; None: as the model says
-    samples: int = Field(1, ge=1)  # so many are drawn and averaged
-    fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model says
+    seed: int = Field(0, ge=0)  # seed of all noise
+    sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"  # docs/explanation/samplers.md
+    steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
+    samples: int = Field(1, ge=1)  # number of samples that are averaged
+    fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
     color_correction: bool = True  # give every channel the input's mean
     tile: int | None = Field(512, ge=128)  # pixels; images with a longer side are restored in tiles; null: whole
-    projection: bool = True  # keep to what the input says if it is a JPEG file that shows no older damage
-    adaptive: bool = True  # do as much as a JPEG file's quality asks for: start, steps, share of the change
-    start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: as the model says
+    projection: bool = True  # keep within the bounds that a JPEG file states, unless it shows older damage
+    adaptive: bool = True  # adapt start, steps and strength to a JPEG file's quality
+    start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: by the model
     t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at; None: as the process says
-    grid: Literal["uniform", "quadratic", "lambda"] | None = None  # how the times lie; None: as suits the sampler
+    grid: Literal["uniform", "quadratic", "lambda"] | None = None  # spacing of the times; None: as suits the sampler
     eta: float = Field(0.0, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
-    order: Literal[1, 2] = 2  # multistep: of its steps
-    spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama: of its steps
+    order: Literal[1, 2] = 2  # multistep: order of its steps
+    spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama: spacing of its steps
     corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps after each step
-    corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: of the corrector's step to sigma
+    corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: ratio of the corrector's step to sigma
     tolerance: float = Field(1e-2, gt=0)  # ode: largest error of a step
     denoise_last: bool = False  # all but multistep: end with an estimate of the clean image, one more evaluation
 
     # Which images:
-    skip_above: int | None = Field(None, ge=1, le=100)  # leave JPEGs of this quality or more, without older damage
+    skip_above: int | None = Field(None, ge=1, le=100)  # leave JPEGs of this quality or more without older damage
     skipped: Literal["copy", "list"] = "copy"  # what becomes of skipped files: copied as they are, or only listed
-    frames: Literal["first", "skip"] = "first"  # of animations, and pages of TIFFs: restore the first, or skip the file
-    include: tuple[str, ...] = ()  # pattern; only keys that match it, or another such, are restored; may be repeated
-    exclude: tuple[str, ...] = ()  # pattern; no key that matches it is restored; may be repeated
+    frames: Literal["first", "skip"] = "first"  # of animations and TIFFs: restore the first, or skip the file
+    include: tuple[str, ...] = ()  # restore only keys that match this pattern, or another one given; may be repeated
+    exclude: tuple[str, ...] = ()  # restore no key that matches this pattern; may be repeated
     only_listed: Place[str | None] = None  # only the keys in this text file, or in the column key of CSV or Parquet
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    limit: int | None = Field(None, ge=1)  # only the first N images
     max_pixels: int = Field(100_000_000, ge=1)  # larger images become `too_large` rows
-    max_file_bytes: Free[int] = Field(2**30, ge=1)  # of one file, or that a row group of Parquet unpacks to
+    max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
 
     # What is written:
-    format: Literal["png", "same", "jpeg", "webp", "tiff"] = "png"  # of the outputs; same: as each input
-    png_level: int = Field(4, ge=0, le=9)  # zlib's: from fast to small
-    jpeg_quality: int | None = Field(None, ge=1, le=100)  # None: 95, or the input's if that is higher
-    jpeg_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of the outputs, where they are JPEGs
-    webp_quality: int | None = Field(None, ge=0, le=100)  # None: lossless
+    format: Literal["png", "same", "jpeg", "webp", "tiff"] = "png"  # of the outputs; same: as the input's name says
+    png_level: int = Field(4, ge=0, le=9)  # zlib level of PNG outputs: from fast to small
+    jpeg_quality: int | None = Field(None, ge=1, le=100)  # of JPEG outputs; None: 95, or the input's if that is higher
+    jpeg_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of JPEG outputs
+    webp_quality: int | None = Field(None, ge=0, le=100)  # of WEBP outputs; None: lossless
     layout: Literal["tree", "tar"] = "tree"  # mirror the input tree below images/, or write one tar per shard
-    copy_failed: bool = False  # put the files that failed, as they are, where their outputs would be
+    copy_failed: bool = False  # copy files that failed, unchanged, to where their outputs would be
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
-    shard_images: int = Field(64, ge=1)  # images in a shard of loose files, at most
+    shard_images: int = Field(64, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # on a cluster of several nodes: paths are the same folder on all of them
-    max_failed: Free[Allowance] = "0"  # failed images that are still a success: a number or "5%"
+    max_failed: Free[Allowance] = "0"  # images that may fail: a number, or a share such as 5%
     # Free, for it changes only rows that say failed; and a second try gives the bytes that the first would have given.
-    retry_failed: Free[Annotated[str | None, Alone("all")]] = None  # do those again that failed for this reason
+    retry_failed: Free[Annotated[str | None, Alone("all")]] = None  # do again what failed, for this reason or any
     # Free, for they get the same bytes.
     repair: Free[bool] = False  # do images again whose output is missing or was changed
     # Free, as memory is: a result that came in time is the same under any limit.
-    image_timeout_s: Free[float] = Field(3600.0, gt=0)  # after which a step on one image counts as hung
+    image_timeout_s: Free[float] = Field(3600.0, gt=0)  # time after which a step on one image counts as hung
     actors: Free[int | None] = Field(None, ge=1)  # processes with a model; None: one per GPU, or else one per CPU
     batch_size: Free[int] = Field(4, ge=1)  # images given to the network together
-    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # None: 1 where the cluster has GPUs
-    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the reading tasks
+    gpus_per_actor: Free[float | None] = Field(None, ge=0)  # GPUs of each actor; None: 1 where the cluster has GPUs
+    cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for the reading tasks
     codec_threads: Free[int] = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
+    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     @field_validator("include", "exclude", mode="before")
     @classmethod
@@ -87,6 +87,6 @@ class RestoreSettings(Settings):
     def _check_reason(cls, value: str | None) -> str | None:
         known = ("all", *Reason)
         if value is not None and value not in known:
-            raise ValueError(f"no image fails so; known are {', '.join(known)}")
+            raise ValueError(f"unknown reason; known are {', '.join(known)}")
         return value
 

@@ -30,7 +30,7 @@ from driftrec.restoration.restorer import Restored
 from pipeline.inputs.names import copy_name, output_format, output_name
 from pipeline.model_source import Weights
 from pipeline.restore.settings import RestoreSettings
-from pipeline.runs.ledger import FAILED, OK, SKIPPED
+from pipeline.runs.ledger import FAILED, OK, SKIPPED, RestoreRow, blank
 from pipeline.runs.outputs import Outputs, Tar, Tree
 from pipeline.runs.settling import WRITE
 from pipeline.runs.stage import ShardStage, explain
@@ -52,7 +52,7 @@ class Item:
     skipped: bool = False  # left as it is; `failed` says why
     copy: bytes | None = None  # the file itself, if it may become an output
     record: dict[str, Any] | None = None  # of what was done, for the output
-    columns: dict[str, Any] = field(default_factory=dict)  # of its ledger row
+    row: RestoreRow = field(default_factory=lambda: blank(RestoreRow))  # of the ledger
 
     def fail(self, stage: str, error: Exception) -> "Item":
         """The same image as a row with a reason."""
@@ -105,7 +105,7 @@ class RestoreShard(ShardStage):
     def end(self) -> None:
         self.outputs.close()
 
-    def rows(self, shard: str, table: pa.Table) -> list[dict[str, Any]]:
+    def rows(self, shard: str, table: pa.Table) -> list[RestoreRow]:
         """A ledger row an image, in the order of the shard, whose file is written."""
         size, threads = self.settings.batch_size, self.settings.codec_threads
         listed = (row for row in range(table.num_rows) if table["key"][row].is_valid)
@@ -126,7 +126,7 @@ class RestoreShard(ShardStage):
         begun = time.perf_counter()
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         data: bytes = table["data"][row].as_py()
-        item = Item(key, copy=data, columns={"input_sha256": hashlib.sha256(data).hexdigest()})
+        item = Item(key, copy=data, row={**blank(RestoreRow), "input_sha256": hashlib.sha256(data).hexdigest()})
         if reason:
             item = item if data else Item(key)
             where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
@@ -135,18 +135,19 @@ class RestoreShard(ShardStage):
             with self.watchdog.watch():
                 limit, frames = self.settings.max_pixels, self.settings.frames
                 picture = open_picture(data, key, limit, frames, self.settings.projection)
-            columns = {
+            known: RestoreRow = {
+                **item.row,
                 "width": picture.width,
                 "height": picture.height,
                 "detail": picture.note or None,
                 "mode": picture.mode,
                 "quality": picture.quality,
             }
-            item = replace(item, picture=picture, columns=item.columns | columns)
+            item = replace(item, picture=picture, row=known)
             if self._is_good_enough(picture):
                 item = item.skip(Reason.good_enough, f"quality {picture.quality}, and no older damage shows")
             else:
-                item.columns["bef_before"] = _bef(picture)
+                known["bef_before"] = _bef(picture)
         except BadImage as error:
             animated = error.reason == Reason.animated
             item = item.skip(error.reason, error.detail) if animated else item.fail("decode", error)
@@ -192,9 +193,9 @@ class RestoreShard(ShardStage):
         if result.fault:
             return item.fail("restore", BadImage(Reason.implausible, result.fault))
         record = self.restorer.record(result, self.settings.seed)
-        return replace(item, picture=result.picture, record=record, columns=item.columns | {"nfe": result.nfe})
+        return replace(item, picture=result.picture, record=record, row={**item.row, "nfe": result.nfe})
 
-    def _finish(self, item: Item) -> dict[str, Any]:
+    def _finish(self, item: Item) -> RestoreRow:
         """Write one image, restored or as it is; its ledger row."""
         begun = time.perf_counter()
         try:
@@ -210,12 +211,14 @@ class RestoreShard(ShardStage):
         copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed
         if item.failed and copies and item.copy is not None:
             item = self._copy(item, item.copy)
-        row = item.columns | {"key": item.key, "seconds": item.seconds + time.perf_counter() - begun, "status": OK}
-        if item.failed:
-            row |= {"reason": str(item.failed.reason), "detail": item.failed.detail}
-            where = item.failed.stage or None
-            row |= {"status": SKIPPED, "nfe": 0} if item.skipped else {"status": FAILED, "stage": where}
-        return row
+        seconds = item.seconds + time.perf_counter() - begun
+        row: RestoreRow = {**item.row, "key": item.key, "seconds": seconds, "status": OK}
+        if not item.failed:
+            return row
+        row = {**row, "reason": str(item.failed.reason), "detail": item.failed.detail}
+        if item.skipped:
+            return {**row, "status": SKIPPED, "nfe": 0}
+        return {**row, "status": FAILED, "stage": item.failed.stage or None}
 
     def _copy(self, item: Item, data: bytes) -> Item:
         """Put the file itself where its output would be."""
@@ -223,8 +226,8 @@ class RestoreShard(ShardStage):
             name = self.outputs.put(copy_name(item.key, self.settings.format), data)
         except InTheWay as error:
             return item.give_way(error)
-        columns = {"output": name, "output_sha256": item.columns["input_sha256"], "output_bytes": len(data)}
-        return replace(item, columns=item.columns | columns)
+        digest = item.row["input_sha256"]
+        return replace(item, row={**item.row, "output": name, "output_sha256": digest, "output_bytes": len(data)})
 
     def _write(self, item: Item, picture: Picture) -> Item:
         """Encode and put a restored picture."""
@@ -240,7 +243,8 @@ class RestoreShard(ShardStage):
             record=item.record,
         )
         name = self.outputs.put(output_name(item.key, settings.format), data)
-        columns = {
+        row: RestoreRow = {
+            **item.row,
             "output": name,
             "output_sha256": hashlib.sha256(data).hexdigest(),
             "output_bytes": len(data),
@@ -248,7 +252,7 @@ class RestoreShard(ShardStage):
             "detail": joined(picture.note, not_kept(picture, kind)) or None,
             "bef_after": _bef(picture),
         }
-        return replace(item, columns=item.columns | columns)
+        return replace(item, row=row)
 
 
 def sampling_of(settings: RestoreSettings) -> Sampling:

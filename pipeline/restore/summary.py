@@ -3,19 +3,17 @@
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.inputs.names import name_digest
-from pipeline.runs.ledger import FAILED, OK
+from pipeline.runs.ledger import FAILED, OK, RestoreRow
 
 BINS_PER_DECADE = 100  # a quantile is right to 2.3 %
 QUALITY_BAND = 10  # JPEG quality 1-10, 11-20, ...
 MAX_FAILURES = 200  # rows that are listed one by one
 MAX_SHOWN_PIXELS = 40_000_000  # larger pictures are not decoded for the report
 
-Row = Mapping[str, Any]
 
 
 @dataclass
@@ -66,9 +64,9 @@ class Band:
     measured: int = 0
     bef_before: float = 0.0  # sums over the measured images, raw
     bef_after: float = 0.0
-    sample: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)  # (rank, shard, row), by rank
+    sample: list[tuple[int, str, RestoreRow]] = field(default_factory=list)  # (rank, shard, row), by rank
 
-    def add(self, shard: str, row: Row, sample: int) -> None:
+    def add(self, shard: str, row: RestoreRow, sample: int) -> None:
         """Count one restored image; keep it if its key's digest is among the `sample` smallest."""
         self.images += 1
         if row["bef_before"] is not None and row["bef_after"] is not None:
@@ -77,7 +75,7 @@ class Band:
             self.bef_after += row["bef_after"]
         rank = name_digest(row["key"])
         if (row["width"] or 0) * (row["height"] or 0) <= MAX_SHOWN_PIXELS:
-            insort(self.sample, (rank, shard, dict(row)), key=lambda item: item[:2])
+            insort(self.sample, (rank, shard, row), key=lambda item: item[:2])
             del self.sample[sample:]
 
 
@@ -87,24 +85,24 @@ class Summary:
 
     sample_size: int
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  # (status, reason or "")
-    failures: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_FAILURES by key
+    failures: list[RestoreRow] = field(default_factory=list)  # the first MAX_FAILURES by key
     bands: dict[int, Band] = field(default_factory=dict)  # by the upper end of the quality range; 0: not known
     modes: Counter[str] = field(default_factory=Counter)
     seconds: Histogram = field(default_factory=Histogram)
     pixels: int = 0
     nfe: int = 0
 
-    def add(self, shard: str, rows: Iterable[Row]) -> None:
+    def add(self, shard: str, rows: Iterable[RestoreRow]) -> None:
         """Count the rows of one part."""
         for row in rows:
             self.outcomes[row["status"], row["reason"] or ""] += 1
             if row["status"] == OK:
                 self._restored(shard, row)
             elif row["status"] == FAILED:
-                insort(self.failures, dict(row), key=lambda failure: failure["key"])
+                insort(self.failures, row, key=lambda failure: failure["key"])
                 del self.failures[MAX_FAILURES:]
 
-    def _restored(self, shard: str, row: Row) -> None:
+    def _restored(self, shard: str, row: RestoreRow) -> None:
         self.pixels += (row["width"] or 0) * (row["height"] or 0)
         self.nfe += row["nfe"] or 0
         self.modes[row["mode"] or "?"] += 1
@@ -117,7 +115,7 @@ class Summary:
         """Images with this status; all of them without one."""
         return sum(images for (found, _), images in self.outcomes.items() if status in (None, found))
 
-    def chosen(self) -> list[tuple[str, dict[str, Any]]]:
+    def chosen(self) -> list[tuple[str, RestoreRow]]:
         """(shard, row) of at most `sample_size` restored images, bands in turn; lowest quality first, unknown last."""
         turns = [
             (turn, top, shard, row)

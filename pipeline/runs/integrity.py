@@ -9,14 +9,14 @@ import math
 import tarfile
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 import numpy as np
 
 from pipeline.inputs.names import name_digest, place_among, stem
-from pipeline.runs.ledger import container, member_of
+from pipeline.runs.ledger import AnyRow, container, member_of
 from pipeline.runs.outputs import least_bytes
 from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
@@ -24,7 +24,6 @@ from pipeline.storage.file import StoreFile
 CHUNK = 4 * 2**20  # bytes read at once
 MISSING, CHANGED, EXTRA = "missing", "changed", "extra"
 
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Files:
 
 
 def faults(
-    store: Store, rows: Iterable[Row], quick: bool = False, size_of: Callable[[str], int | None] | None = None
+    store: Store, rows: Iterable[AnyRow], quick: bool = False, size_of: Callable[[str], int | None] | None = None
 ) -> list[Fault]:
     """What is wrong with the outputs of one ledger part.
 
@@ -107,7 +106,7 @@ def faults(
     What storage does not give while it gives others is missing. Raises StorageError if storage as a whole fails.
     """
     size_of = size_of or store.size
-    files: dict[str, list[Row]] = defaultdict(list)
+    files: dict[str, list[AnyRow]] = defaultdict(list)
     wrong: list[Fault] = []
     for row in rows:
         if row.get("output") and _leads_out(row["output"]):
@@ -154,12 +153,12 @@ def fault_of(store: Store, name: str, told: object, quick: bool) -> str:
     return "" if same else CHANGED
 
 
-def keys_at_fault(store: Store, rows: Sequence[Row]) -> frozenset[str]:
+def keys_at_fault(store: Store, rows: Sequence[AnyRow]) -> frozenset[str]:
     """The keys of a ledger part whose output is missing or not what the row says; all outputs are read."""
     return frozenset(fault.key for fault in faults(store, rows) if fault.key is not None)
 
 
-def bytes_of(row: Row) -> int | None:
+def bytes_of(row: AnyRow) -> int | None:
     """Of a row's output; None if the row does not say."""
     size = row.get("output_bytes")
     return row.get("bytes") if size is None else size
@@ -170,7 +169,7 @@ def sha256_of(store: Store, name: str, size: int) -> str:
     return _sha256(StoreFile(store, name, size))
 
 
-def _loose(store: Store, row: Row, size: int | None, quick: bool) -> Fault | None:
+def _loose(store: Store, row: AnyRow, size: int | None, quick: bool) -> Fault | None:
     name, told = row["output"], bytes_of(row)
     if size is None:
         return Fault(MISSING, name, row["key"])
@@ -187,7 +186,7 @@ def _loose(store: Store, row: Row, size: int | None, quick: bool) -> Fault | Non
     return None if same else Fault(CHANGED, name, row["key"])
 
 
-def _in_tar(store: Store, name: str, size: int, rows: Sequence[Row], elsewhere: Collection[str]) -> Iterator[Fault]:
+def _in_tar(store: Store, name: str, size: int, rows: Sequence[AnyRow], elsewhere: Collection[str]) -> Iterator[Fault]:
     """Of the members of one tar. `elsewhere`: stems of the shard's outputs in other tars. Where the tar of an earlier
     attempt holds another output of such an image, that is none too many: what is done again goes into another tar.
     """

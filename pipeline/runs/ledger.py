@@ -1,6 +1,6 @@
-"""What is done: one Parquet part a shard, a row an image. Written last and create-only, so readers trust parts only.
+"""What is done: one Parquet part per shard, one row per image. Written last, create-only: readers trust parts only.
 
-Jobs that give an image several rows (one a condition and candidate, say) have schemas of their own. Knows a store and
+Jobs that give an image several rows (one per condition and candidate, say) have schemas of their own. Knows a store and
 rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part says of
 which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
 none.
@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import DriftRecError
+from driftrec.errors import DriftRecError, Failed
 from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
@@ -36,30 +36,81 @@ TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.
 PART, TAR = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16})?\.tar")
 OUTPUT_SUFFIXES = IMAGE_SUFFIXES | {".bin"}
 READERS = 16  # parts read at once
-OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+OK: Final = "ok"
+FAILED: Final = "failed"
+SKIPPED: Final = "skipped"
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),  # the image's name in the input; unsafe characters escaped
-        ("status", pa.string()),  # ok | failed | skipped
-        ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
-        ("detail", pa.string()),  # one line for people; a note where ok
-        ("stage", pa.string()),  # where it failed: read, decode, restore, encode, write; else null
-        ("input_sha256", pa.string()),
-        ("output", pa.string()),  # name in OUTPUT: images/... or shards/x.tar#...; null where there is none
-        ("output_sha256", pa.string()),
-        ("output_bytes", pa.int64()),
-        ("width", pa.int32()),  # pixels, upright
-        ("height", pa.int32()),
-        ("mode", pa.string()),  # of the output: L, LA, RGB, RGBA
-        ("depth", pa.int8()),  # of the output, bits a channel: 8 or 16
-        ("quality", pa.int16()),  # JPEG quality estimated from the input's tables; null where it is no JPEG
-        ("nfe", pa.int32()),  # evaluations of the network; 0 where skipped
-        ("seconds", pa.float32()),  # decode + restore + encode + write of this image
-        ("bef_before", pa.float64()),  # blocking effect factor of the input's pixels, and of the output's
-        ("bef_after", pa.float64()),
-    ]
-)
+NAMES = ("key", "condition", "candidate")  # columns that name a row; they stand first
+
+AnyRow = Mapping[str, Any]  # of a part of any job and version, whatever it holds
+R = TypeVar("R")  # a TypedDict
+
+Name = Annotated[str, pa.string()]  # of a column: the type in Python, and in Parquet
+Text = Annotated[str | None, pa.string()]
+Int64 = Annotated[int | None, pa.int64()]
+Int32 = Annotated[int | None, pa.int32()]
+Int16 = Annotated[int | None, pa.int16()]
+Int8 = Annotated[int | None, pa.int8()]
+Float64 = Annotated[float | None, pa.float64()]
+Float32 = Annotated[float | None, pa.float32()]
+Bool = Annotated[bool | None, pa.bool_()]
+
+
+class Row(TypedDict):
+    """What the rows of all jobs say."""
+
+    key: Name  # the image's name in the input; unsafe characters escaped
+    status: Annotated[Literal["ok", "failed", "skipped"], pa.string()]
+    reason: Text  # of driftrec.errors.Reason; null where ok
+    detail: Text  # one line for people; a note where ok
+    stage: Text  # where it failed: read, header, decode, degrade, restore, encode, write, score; else null
+
+
+A = TypeVar("A", bound=Row)
+
+
+class RestoreRow(Row):
+    """A row of a restore's ledger."""
+
+    input_sha256: Text
+    output: Text  # name in OUTPUT: images/... or shards/x.tar#...; null where there is none
+    output_sha256: Text
+    output_bytes: Int64
+    width: Int32  # pixels, upright
+    height: Int32
+    mode: Text  # of the output: L, LA, RGB, RGBA
+    depth: Int8  # of the output, bits per channel: 8 or 16
+    quality: Int16  # JPEG quality estimated from the input's tables; null where it is no JPEG
+    nfe: Int32  # evaluations of the network; 0 where skipped
+    seconds: Float32  # decode + restore + encode + write of this image
+    bef_before: Float64  # blocking effect factor of the input's pixels, and of the output's
+    bef_after: Float64
+
+
+def schema_of(kind: type) -> pa.Schema:
+    """The columns of a kind of row: its fields, each with the second part of its type; NAMES first."""
+    hints = get_type_hints(kind, include_extras=True)
+    names = sorted(hints, key=lambda name: name not in NAMES)
+    return pa.schema([(name, hints[name].__metadata__[0]) for name in names])
+
+
+def blank(kind: type[R]) -> R:
+    """A row of which nothing is known."""
+    return cast(R, dict.fromkeys(get_type_hints(kind)))
+
+
+def failure(row: A, failed: Failed) -> A:
+    """The row of an image that failed so."""
+    why = {"status": FAILED, "reason": str(failed.reason), "detail": failed.detail, "stage": failed.stage or None}
+    return cast(A, {**row, **why})
+
+
+def rows_in(table: pa.Table, kind: type[R]) -> list[R]:  # noqa: ARG001
+    """The rows of a table that has the columns of this kind."""
+    return cast(list[R], table.to_pylist())
+
+
+SCHEMA = schema_of(RestoreRow)
 
 
 class Ledger:
@@ -77,15 +128,15 @@ class Ledger:
             return "", False
         return document["fingerprint"], bool(document.get("noted_parts"))
 
-    def commit(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def commit(self, shard_id: str, rows: Sequence[AnyRow]) -> bool:
         """Write the part of a shard unless there is one: True if it is ours, False if another came first."""
         return self.store.create(part_name(shard_id), self._pack(shard_id, rows))
 
-    def replace(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def replace(self, shard_id: str, rows: Sequence[AnyRow]) -> None:
         """Write the part of a shard over the one that is there, in one step."""
         self.store.put(part_name(shard_id), self._pack(shard_id, rows))
 
-    def _pack(self, shard_id: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    def _pack(self, shard_id: str, rows: Sequence[AnyRow]) -> bytes:
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
         return pack(table, self.run[0], shard_id)
 

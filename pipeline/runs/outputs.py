@@ -26,7 +26,7 @@ class Outputs(Protocol):
         ...
 
     def close(self) -> None:
-        """All are taken: see to it that they are where their names say."""
+        """All are taken: on return every output exists under its name."""
         ...
 
 

@@ -3,9 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
+
+from pipeline.runs.stage import Counts
 
 LIVE_S = 0.2  # seconds between two redraws of the live line
 
@@ -48,7 +49,7 @@ class Progress:
             self._say()
 
     def close(self) -> None:
-        """Say the last of it."""
+        """Write the last line."""
         self._say()
         if self._live:
             self._stream.write("\n")
@@ -108,7 +109,7 @@ class Effort:
     nfe: int = 0  # evaluations of the network
     spans: dict[str, Span] = field(default_factory=dict)  # by worker
 
-    def add(self, restored: int, row: Mapping[str, Any]) -> None:
+    def add(self, restored: int, row: Counts) -> None:
         """Count one shard."""
         self.restored += restored
         self.pixels += row["pixels"]

@@ -5,34 +5,32 @@ Knows rows, blocks and the store that holds the outputs; no Ray. Which shards ar
 have one name, `pipeline.runs.settling` tells.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
 from driftrec.errors import Reason
 from pipeline.runs.integrity import keys_at_fault
-from pipeline.runs.ledger import FAILED
+from pipeline.runs.ledger import FAILED, AnyRow
 from pipeline.storage.base import Store
 
 ALL = "all"  # whatever the reason
 
-Row = Mapping[str, Any]
 
 
-def keys_to_retry(rows: Sequence[Row], reason: str | None) -> frozenset[str]:
+def keys_to_retry(rows: Sequence[AnyRow], reason: str | None) -> frozenset[str]:
     """The keys of the rows that failed for this reason; none where `reason` is None."""
     return frozenset(row["key"] for row in rows if row["status"] == FAILED and reason in (ALL, row["reason"]))
 
 
-def keys_again(store: Store, rows: Sequence[Row], reason: str | None, repair: bool) -> frozenset[str]:
+def keys_again(store: Store, rows: Sequence[AnyRow], reason: str | None, repair: bool) -> frozenset[str]:
     """The same, and with `repair` the keys of the rows whose output is missing, or not what they say. All outputs of
     the rows are read for that.
     """
     return keys_to_retry(rows, reason) | (keys_at_fault(store, rows) if repair else frozenset())
 
 
-def only(table: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Table:
+def only(table: pa.Table, older: Sequence[AnyRow], again: Collection[str]) -> pa.Table:
     """Of a shard's block the images that are done again. If its container was cut, those without a row as well."""
     was_cut = any(row["key"] in again and row["reason"] == Reason.shard_incomplete for row in older)
     known = {row["key"] for row in older}
@@ -40,15 +38,15 @@ def only(table: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Ta
     return table.filter(pa.array(wanted, pa.bool_()))
 
 
-def renewed(older: Sequence[Row], newer: Sequence[Row], again: Collection[str]) -> list[Row]:
+def renewed(older: Sequence[AnyRow], newer: Sequence[AnyRow], again: Collection[str]) -> list[AnyRow]:
     """The rows of a shard with `newer` in place of those of the keys that were done `again`.
 
     What told of a cut container is left out if it was not told again; of other keys without new rows the old ones stay.
     """
-    by_key: dict[str, list[Row]] = {}
+    by_key: dict[str, list[AnyRow]] = {}
     for row in newer:
         by_key.setdefault(row["key"], []).append(row)
-    renewed: list[Row] = []
+    renewed: list[AnyRow] = []
     replaced: set[str] = set()
     for row in older:
         key = row["key"]

@@ -322,7 +322,7 @@ def _check_count(run: Run, tally: Tally) -> None:
         )
     if tally.repeated:
         raise DriftRecError(
-            f"{run.store.where(FOLDER)}: {tally.repeated} keys stand there twice, or not with all their rows; "
+            f"{run.store.where(FOLDER)}: {tally.repeated} keys occur twice, or lack some of their rows; "
             "please report this"
         )
     if expected is not None and tally.images != expected:

@@ -2,14 +2,13 @@
 
 What containers hold that are not opened before their turn shows in the ledger when all shards are done. The shards that
 lose a name are done again, and know it; so are its owners, whose output may have been written over or kept away. Knows
-the ledger and names; no Ray, no pixels. Memory: 8 bytes an image, and as many a name of its output.
+the ledger and names; no Ray, no pixels. Memory: 8 bytes per image, and as many per name of an output.
 """
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -18,14 +17,13 @@ from pipeline.inputs.collisions import Claim, OutputName, claim
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest
 from pipeline.inputs.shards import Shard, tells_of_container
-from pipeline.runs.ledger import MEMBER, Ledger
+from pipeline.runs.ledger import MEMBER, AnyRow, Ledger
 from pipeline.storage.base import Store
 
 ROUNDS = 8  # of settling: keys that are made to be told apart may meet others
 WRITE = "write"  # stage of a row whose output found its place taken
 COLUMNS = ("key", "reason", "stage", "output")
 
-Row = Mapping[str, Any]
 
 
 @dataclass
@@ -123,7 +121,7 @@ def _losers(
 
 def _claims(
     ledger: Ledger, shards: Sequence[Shard], output_name: OutputName | None
-) -> Iterator[tuple[Shard, list[tuple[Row, int, Claim]]]]:
+) -> Iterator[tuple[Shard, list[tuple[AnyRow, int, Claim]]]]:
     """Of each shard its rows, the digests of their keys, and what they claim."""
     columns = [name for name in COLUMNS if name in ledger.schema.names]
     parts = ledger.read_parts((shard.id for shard in shards), columns)
@@ -132,7 +130,7 @@ def _claims(
         yield shard, [(row, name_digest(row["key"]), _claim(shard, row, output_name)) for row in rows]
 
 
-def _claim(shard: Shard, row: Row, output_name: OutputName | None) -> Claim:
+def _claim(shard: Shard, row: AnyRow, output_name: OutputName | None) -> Claim:
     """What a row claims, whatever became of its image: it may be done again. One that has given way claims nothing."""
     reason = row["reason"]
     gave_way = reason == Reason.duplicate_name and row.get("stage") != WRITE

@@ -7,15 +7,15 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Generic, TypedDict, TypeVar
 
 import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import images_of, unreadable
 from pipeline.runs.crashes import Trial, Watchdog
-from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, Ledger
+from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
 from pipeline.storage.base import Store
 
@@ -23,24 +23,33 @@ log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
 WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this process
-Row = Mapping[str, Any]
 Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
-SUMMARY = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("computed", pa.bool_()),  # false where a part was there already
-        (OK, pa.int64()),  # images
-        (FAILED, pa.int64()),  # images with a row that failed
-        (SKIPPED, pa.int64()),  # images left as they are
-        ("pixels", pa.int64()),  # of the images that are ok
-        ("nfe", pa.int64()),  # evaluations of the network for these
-        ("worker", pa.string()),  # the process that did it
-        ("begun", pa.float64()),  # when, in seconds since the epoch
-        ("seconds", pa.float64()),
-        ("error", pa.string()),  # why the run cannot go on; null if it can. Ray would bury an exception in its own
-        ("full", pa.bool_()),  # whether that is for want of room
-    ]
-)
+
+
+class Counts(TypedDict):
+    """What the driver is told of a shard."""
+
+    shard: Annotated[str, pa.string()]
+    computed: Annotated[bool, pa.bool_()]  # false where a part was there already
+    ok: Annotated[int, pa.int64()]  # images
+    failed: Annotated[int, pa.int64()]  # images with a row that failed
+    skipped: Annotated[int, pa.int64()]  # images left as they are
+    pixels: Annotated[int, pa.int64()]  # of the images that are ok
+    nfe: Annotated[int, pa.int64()]  # evaluations of the network for these
+    worker: Annotated[str, pa.string()]  # the process that did it
+    begun: Annotated[float, pa.float64()]  # when, in seconds since the epoch
+    seconds: Annotated[float, pa.float64()]
+    error: Text  # why the run cannot go on; null if it can. Ray would bury an exception in its own
+    full: Bool  # whether that is for want of room
+
+
+SUMMARY = schema_of(Counts)
+
+
+def _nothing_done(shard: str) -> Counts:
+    """Of a shard that nobody has worked on."""
+    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
+    return {**none, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
 
 
 class Stage(Generic[Work]):
@@ -89,7 +98,7 @@ class Stage(Generic[Work]):
         """Why the run cannot go on with this shard; "" if it can."""
         return ""
 
-    def only(self, work: Work, older: Sequence[Row], again: Collection[str]) -> Work:
+    def only(self, work: Work, older: Sequence[AnyRow], again: Collection[str]) -> Work:
         """Of a shard with `older` rows the images that are done again."""
         raise NotImplementedError
 
@@ -104,26 +113,26 @@ class Stage(Generic[Work]):
 
         A bad image is a row of the part; what the run cannot survive is the summary's `error`, and there is no part.
         """
-        begun, shard = time.perf_counter(), self.shard_of(work)
-        summary: dict[str, Any] = dict.fromkeys((OK, FAILED, SKIPPED, "pixels", "nfe"), 0)
-        summary |= {"shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
+        begun, summary = time.perf_counter(), _nothing_done(self.shard_of(work))
         try:
-            summary |= self._shard(shard, work)
+            summary = self._shard(summary, work)
         except DriftRecError as error:
             summary |= {"error": str(error), "full": isinstance(error, StorageFull)}
-        return pa.Table.from_pylist([summary | {"seconds": time.perf_counter() - begun}], schema=SUMMARY)
+        summary["seconds"] = time.perf_counter() - begun
+        return pa.Table.from_pylist([dict(summary)], schema=SUMMARY)
 
-    def _shard(self, shard: str, work: Work) -> dict[str, Any]:
-        """The shard's columns of the summary. Raises DriftRecError if the run cannot go on."""
+    def _shard(self, summary: Counts, work: Work) -> Counts:
+        """The summary with what was done. Raises DriftRecError if the run cannot go on."""
         if self.broken:
             raise self.broken
-        older: list[dict[str, Any]] = []
+        shard = summary["shard"]
+        older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
             older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
             again = keys_again(self.store, older, self.retry, self.repair)
             if not again:
-                return {"computed": False}
+                return summary
         if problem := self.problem(work):
             raise DriftRecError(problem)
         rows = self._rows(shard, self.only(work, older, again) if older else work, again)
@@ -136,8 +145,8 @@ class Stage(Generic[Work]):
         done = [row for row in rows if row["status"] == OK]
         pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
         nfe = sum(row.get("nfe") or 0 for row in done)
-        counted = {status: statuses[status] for status in (OK, FAILED, SKIPPED)}
-        return {"computed": True, "pixels": pixels, "nfe": nfe} | counted
+        summary = {**summary, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
+        return {**summary, "computed": True, "pixels": pixels, "nfe": nfe}
 
     def _rows(self, shard: str, work: Work, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""
@@ -183,7 +192,7 @@ class ShardStage(Stage[pa.Table]):
     def problem(self, work: pa.Table) -> str:
         return unreadable(work)
 
-    def only(self, work: pa.Table, older: Sequence[Row], again: Collection[str]) -> pa.Table:
+    def only(self, work: pa.Table, older: Sequence[AnyRow], again: Collection[str]) -> pa.Table:
         return only(work, older, again)
 
 

@@ -1,7 +1,7 @@
 """Is everything there, as the ledger says? OUTPUT of any run looked through; nothing in it is touched.
 
-Knows stores and the ledger; neither INPUT nor settings are needed, and no Ray. Memory is bounded: 16 bytes a file below
-images/, 8 an image.
+Knows stores and the ledger; neither INPUT nor settings are needed, and no Ray. Memory is bounded: 16 bytes per file
+below images/, 8 per image.
 """
 
 import logging

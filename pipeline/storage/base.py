@@ -39,7 +39,7 @@ class InTheWay(StorageError):
 
 
 class AccessDenied(StorageError):
-    """Storage knows us not, or not for this."""
+    """Access was denied: missing credentials, or no permission for this."""
 
 
 def is_of_object(store: "Store", name: str, error: StorageError) -> bool:

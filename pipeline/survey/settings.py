@@ -18,23 +18,23 @@ class SurveySettings(Settings):
 
     # What is looked at:
     pixels: str = "auto"  # files that are decoded: auto, all, none, or a share such as 0.1 or 10%
-    seed: int = Field(0, ge=0)  # of the choice of these
+    seed: int = Field(0, ge=0)  # seed of the choice of these files
     max_pixels: int = Field(100_000_000, ge=1)  # larger images have the reason `too_large`
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(256 * MIB, ge=1)  # compressed bytes in a shard, of a tar read together
-    shard_images: int = Field(1024, ge=1)  # images in a shard of loose files, at most
+    shard_images: int = Field(1024, ge=1)  # most images in a shard of loose files
 
     # What a restore would cost, free to change between two attempts:
-    model: Free[Place[str]] = "tiny"  # whose cost is measured
-    steps: Free[int | None] = Field(None, ge=1)  # of the sampler; None: as the model says
-    samples: Free[int] = Field(1, ge=1)  # so many are drawn and averaged
-    fidelity: Free[float | None] = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model says
-    calibration_s: Free[float] = Field(10.0, ge=0)  # for which it is measured; 0: not at all
-    gpu_megapixels_per_s: Free[float | None] = Field(None, gt=0)  # of one GPU, as the user knows it
+    model: Free[Place[str]] = "tiny"  # model whose cost is measured
+    steps: Free[int | None] = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
+    samples: Free[int] = Field(1, ge=1)  # number of samples that are averaged
+    fidelity: Free[float | None] = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
+    calibration_s: Free[float] = Field(10.0, ge=0)  # time for which it is measured; 0: not at all
+    gpu_megapixels_per_s: Free[float | None] = Field(None, gt=0)  # speed of one GPU, if you know it
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
-    max_failed: Free[Allowance] = "0"  # damaged images that are still a success: a number or "5%"
+    max_failed: Free[Allowance] = "0"  # damaged images that are allowed: a number, or a share such as 5%
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # between two progress lines where stderr is no terminal
+    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     @field_validator("pixels", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,8 @@ from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
 from pipeline.inputs.loose import LooseFiles, not_to_open
 from pipeline.inputs.names import name_digest, printable
-from pipeline.inputs.shards import Row, Shard, rows_of
-from pipeline.runs.ledger import FAILED, OK
+from pipeline.inputs.shards import Incoming, Shard, rows_of
+from pipeline.runs.ledger import FAILED, OK, Row
 from pipeline.runs.stage import Stage, explain
 from pipeline.storage.base import StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
@@ -37,27 +37,27 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),  # of driftrec.errors.Reason; null where ok
         ("detail", pa.string()),  # one line for people
         ("stage", pa.string()),  # where it showed: read, header, decode; null where ok
-        ("bytes", pa.int64()),
+        ("bytes", pa.int64()),  # of the file
         ("format", pa.string()),  # by content; null where it is none that is known
         ("width", pa.int32()),  # pixels, as stored
         ("height", pa.int32()),
         ("mode", pa.string()),  # as stored: L, LA, RGB, RGBA, P, CMYK
-        ("depth", pa.int16()),  # bits a sample
-        ("components", pa.int16()),  # samples a pixel
+        ("depth", pa.int16()),  # bits per sample
+        ("components", pa.int16()),  # samples per pixel
         ("progressive", pa.bool_()),  # JPEG only, as are the next three
         ("subsampling", pa.string()),
         ("quality", pa.int16()),  # estimated from the quantisation tables, 1 to 100
         ("exact", pa.bool_()),  # whether these are libjpeg's of that quality
         ("orientation", pa.int8()),  # EXIF's, 1 to 8; null without EXIF
-        ("exif", pa.bool_()),
+        ("exif", pa.bool_()),  # whether there is any, as the next three; not looked for behind a PNG's pixels
         ("gps", pa.bool_()),
         ("xmp", pa.bool_()),
         ("icc", pa.bool_()),
         ("decoded", pa.bool_()),  # whether the pixels were looked at
-        ("bef", pa.float64()),  # blocking effect factor, raw; null where not decoded, as are all that follow
+        ("bef", pa.float64()),  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
         ("earlier", pa.string()),  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
         ("earlier_quality", pa.int16()),  # of that compression
-        ("aligned", pa.float32()),  # evidence, of which more than 1 is a verdict
+        ("aligned", pa.float32()),  # evidence of it on this grid, as the next; more than 1 is a verdict
         ("shifted", pa.float32()),
     ]
 )
@@ -88,12 +88,12 @@ class SurveyShard(Stage[Shard | Look]):
     def shard_of(self, work: Shard | Look) -> str:
         return work.id if isinstance(work, Shard) else ""
 
-    def rows(self, shard: str, work: Shard | Look) -> list[dict[str, Any]]:
+    def rows(self, shard: str, work: Shard | Look) -> list[Row]:
         """The rows of a shard, in the order of its images. Raises StorageError if storage as a whole fails."""
         if isinstance(work, Look):
-            return [work.row()]
+            return [cast(Row, work.row())]
         looks, each = self._looks(work), work.store.each if isinstance(work, LooseFiles) else map
-        return list(each(lambda look: look.row(), looks))
+        return list(each(lambda look: cast(Row, look.row()), looks))
 
     def singly(self, work: Shard | Look) -> Iterator[tuple[str, Look]]:
         looks = [work] if isinstance(work, Look) else self._looks(work)
@@ -112,7 +112,7 @@ class SurveyShard(Stage[Shard | Look]):
         for row in rows_of(shard):
             yield Look(row.key, len(row.data), partial(self._member, row))
 
-    def _member(self, row: Row) -> dict[str, Any]:
+    def _member(self, row: Incoming) -> dict[str, Any]:
         """The row of what came with its container."""
         if row.reason:
             return _failed(row.key, len(row.data), "read", Reason(row.reason), row.detail)

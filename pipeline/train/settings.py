@@ -85,46 +85,46 @@ class TrainSettings(Settings):
     corrupted: Free[Place[str | None]] = None  # the same images damaged, found by name, in place of JPEGs
 
     # What determines the weights:
-    network: NetworkSettings = NetworkSettings()  # also by name: {preset: tiny, width: 48}
-    process: dict[str, Any] = Field({"name": "ouve"})  # and the settings of that process
-    form: Form = "x0"  # what the network says, see driftrec.diffusion.denoiser; the paper's is noise
-    residual_std: float = Field(0.05, gt=0)  # of clean minus JPEG over the training data, pixels in [0, 1]; for form x0
+    network: NetworkSettings = NetworkSettings()  # its shape; also by name, as {preset: tiny, width: 48}
+    process: dict[str, Any] = Field({"name": "ouve"})  # forward process and its settings, as {name: ouve, gamma: 1}
+    form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
+    residual_std: float = Field(0.05, gt=0)  # standard deviation of clean minus JPEG, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
-    blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image has not
-    optimizer: OptimizerSettings = OptimizerSettings()  # how the weights are moved
+    blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image does not have
+    optimizer: OptimizerSettings = OptimizerSettings()  # how the weights are trained
     patches: PatchSettings = PatchSettings()  # what is drawn from each photograph, and how it is damaged
     batch_size: int = Field(8, ge=1)  # patches that go through a worker's network together
     shuffle_buffer: int = Field(1024, ge=1)  # patches that are mixed with each other
-    seed: int = Field(0, ge=0, lt=2**20)  # of weights, patches and noise
+    seed: int = Field(0, ge=0, lt=2**20)  # seed of weights, patches and noise
     init_from: Place[str | None] = None  # training state to go on from, its step count and optimizer included
-    limit: int | None = Field(None, ge=1)  # only the first so many images
+    limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
-    shard_images: int = Field(256, ge=1)  # images in a shard of loose files, at most
+    shard_images: int = Field(256, ge=1)  # most images in a shard of loose files
     max_pixels: int = Field(100_000_000, ge=1)  # larger images are skipped
 
     # Another number of workers is another batch size: the run goes on, but not bit for bit as it would have.
     # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
     workers: Free[int] = Field(1, ge=1)  # training processes
-    min_workers: Free[int | None] = Field(None, ge=1)  # where there is no room for all: go on with so many
-    gpus_per_worker: Free[int | None] = Field(None, ge=0, le=1)  # None: 1 where the cluster has GPUs
-    cpus_per_worker: Free[float | None] = Field(None, gt=0)  # None: what leaves room for the reading tasks
+    min_workers: Free[int | None] = Field(None, ge=1)  # fewest to go on with where there is no room for all
+    gpus_per_worker: Free[int | None] = Field(None, ge=0, le=1)  # GPUs of each; None: 1 where the cluster has GPUs
+    cpus_per_worker: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for reading
     threads: Free[int | None] = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the machine's cores
     checkpoint_every: Free[int] = Field(500, ge=1)  # steps between two checkpoints
-    keep: Free[int] = Field(3, ge=1)  # so many last checkpoints
+    keep: Free[int] = Field(3, ge=1)  # newest checkpoints that are kept
     log_every: Free[int] = Field(50, ge=1)  # steps between two lines of metrics
-    halt_s: Free[float] = Field(30.0, ge=0)  # that a checkpoint may take before workers are ended on purpose
+    halt_s: Free[float] = Field(30.0, ge=0)  # time that a checkpoint may take before workers are ended on purpose
     max_failures: Free[int] = Field(10, ge=0)  # deaths of workers after which the run is given up
-    max_skipped: Free[Allowance] = "10%"  # images that cannot be used before the run is given up: a number or a share
-    validation: Free[Place[str | None]] = None  # clean images that are restored and scored every so often
+    max_skipped: Free[Allowance] = "10%"  # images that may be unusable before the run is given up: a number or a share
+    validation: Free[Place[str | None]] = None  # clean images that are restored and scored at intervals
     validation_corrupted: Free[Place[str | None]] = None  # the same images damaged, instead of their JPEGs
-    validation_images: Free[int] = Field(16, ge=1)  # the first so many, the middle of each
+    validation_images: Free[int] = Field(16, ge=1)  # how many images, the first ones; of each the middle
     validation_quality: Free[int] = Field(10, ge=0, le=100)  # of their JPEGs, which are 4:2:0
     validate_every: Free[int] = Field(1000, ge=1)  # steps between two validations
     track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs driftrec[track]
-    weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # of model.safetensors
-    recommend: Free[dict[str, Any] | None] = None  # steps, fidelity, start of a restore, unless it is told
-    data_licence: Free[str | None] = None  # of the data, for the model card
+    weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # dtype of model.safetensors
+    recommend: Free[dict[str, Any] | None] = None  # steps, fidelity, start that a restore takes unless told otherwise
+    data_licence: Free[str | None] = None  # licence of the data, for the model card
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainSettings":

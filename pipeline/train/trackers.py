@@ -30,7 +30,7 @@ VARIABLES = ("WANDB_", "MLFLOW_")  # of the environment, handed to worker 0
 
 
 class TensorBoard:
-    """The lines as TensorBoard's event file: kept in memory, about half a kilobyte a line, and put as a whole."""
+    """The lines as TensorBoard's event file: kept in memory, about half a kilobyte per line, and put as a whole."""
 
     def __init__(self, store: Store, lines: Sequence[Line]) -> None:
         self._store = store
@@ -120,7 +120,7 @@ TRACKERS = {"wandb": WandB, "mlflow": MLflow}
 
 
 class Cautious:
-    """A tracker whose failure stops nothing but itself: a training must not die of its diary."""
+    """A tracker that is given up when it fails; the training goes on."""
 
     def __init__(self, tracker: str, *arguments: Any) -> None:
         self.failure = ""  # why it is told nothing more

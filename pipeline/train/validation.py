@@ -27,7 +27,7 @@ from driftrec.restoration.restorer import Restorer
 from driftrec.training.learner import Learner
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.pairing import Pairing, join
-from pipeline.inputs.shards import Row, Shard, rows_of
+from pipeline.inputs.shards import Incoming, Shard, rows_of
 from pipeline.train.settings import TrainSettings
 from pipeline.train.windows import decode_row
 
@@ -87,7 +87,7 @@ def load_samples(source: Source, settings: TrainSettings) -> list[Sample]:
     return found[: settings.validation_images]
 
 
-def _sample(row: Row, partner: Row | None, settings: TrainSettings) -> Sample:
+def _sample(row: Incoming, partner: Incoming | None, settings: TrainSettings) -> Sample:
     clean = decode_row(row, settings.max_pixels)
     if partner is None:
         clean = _middle(clean)

@@ -24,7 +24,7 @@ from driftrec.image import decode
 from driftrec.random import generator_for
 from driftrec.training.patches import PatchConfig, draw_paired, draw_patches
 from pipeline.inputs.pairing import Pairing
-from pipeline.inputs.shards import Row, Shard, rows_of
+from pipeline.inputs.shards import Incoming, Shard, rows_of
 
 Pixels = NDArray[np.uint8]
 Pair = tuple[Tensor, Tensor]  # clean and damaged patches, (B, 3, size, size) uint8
@@ -85,7 +85,9 @@ def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing, pairing: P
     return pa.table(rows, pa.schema(zip(rows, (pa.int64(), text, text, text, binary, binary), strict=True)))
 
 
-def _draw(image: Row, partner: Row | None, epoch: int, drawing: Drawing) -> tuple[str, str, bytes | None, bytes | None]:
+def _draw(
+    image: Incoming, partner: Incoming | None, epoch: int, drawing: Drawing
+) -> tuple[str, str, bytes | None, bytes | None]:
     """(reason, detail, clean, damaged) of one image."""
     try:
         pixels = decode_row(image, drawing.max_pixels)
@@ -105,7 +107,7 @@ def _draw(image: Row, partner: Row | None, epoch: int, drawing: Drawing) -> tupl
     return "", "", clean.tobytes(), damaged.tobytes()
 
 
-def decode_row(image: Row, max_pixels: int, whose: str = "") -> Pixels:
+def decode_row(image: Incoming, max_pixels: int, whose: str = "") -> Pixels:
     """(H, W, 3) uint8. Raises BadImage with the reason that the row has, or that its bytes give."""
     try:
         if image.reason:
@@ -129,7 +131,7 @@ class Window:
 
     first: int  # item
     following: int  # the item with which the next window starts
-    clean: list[Pixels]  # one array an image: (per_image, size, size, 3)
+    clean: list[Pixels]  # one array per image: (per_image, size, size, 3)
     damaged: list[Pixels]
     looked_at: dict[int, Looked]  # by item
 
@@ -176,7 +178,7 @@ def why_skipped(table: pa.Table) -> dict[str, str]:
 
 
 def _patches_of(column: "pa.ChunkedArray[Any]", drawing: Drawing) -> list[Pixels]:
-    """Views of the patches, one array an image that has some."""
+    """Views of the patches, one array per image that has some."""
     size, found = drawing.patches.size, []
     for chunk in column.chunks:
         data = cast(bytes, chunk.buffers()[1] or b"")  # a Buffer is one to NumPy, if not by type

@@ -18,7 +18,7 @@ def test_it_can_be_loaded(name: str) -> None:
 
 
 def test_the_docs_name_none_that_is_not_there() -> None:
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("driftrec/models/*.md")]
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("driftrec/models/*.md")]
     texts = [page.read_text() for page in pages]
     named = {name for text in texts for name in re.findall(r"benchmarks[./](\w+)", text)}
     assert named

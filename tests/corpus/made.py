@@ -44,7 +44,7 @@ class Odd:
     """One file, and its documented outcome."""
 
     name: str
-    row: str  # of the table in docs/formats.md
+    row: str  # of the table in docs/explanation/formats.md
     data: bytes
     reason: str = ""  # why it is refused; empty if it is read
     words: str = ""  # in the refusal's detail, or the note; none means no note

@@ -29,8 +29,17 @@ def test_test_extra_is_locked():
     assert unmet(own, locked() | locked("test")) == []
 
 
+def test_docs_extra_is_locked():
+    assert unmet(PROJECT["optional-dependencies"]["docs"], locked() | locked("docs")) == []
+
+
 def test_locks_do_not_overlap():
-    assert not locked().keys() & locked("test").keys()
+    assert not locked().keys() & (locked("test") | locked("docs")).keys()
+
+
+def test_tests_and_docs_fit_into_one_environment():
+    test, docs = locked("test"), locked("docs")
+    assert [name for name in test.keys() & docs.keys() if test[name] != docs[name]] == []
 
 
 def test_unmet_finds_what_is_missing_or_too_old():

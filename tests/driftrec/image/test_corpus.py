@@ -1,4 +1,4 @@
-"""Every row of the table in docs/formats.md, on the odd files of tests/corpus: what is promised is what comes out."""
+"""Every row of the table in docs/explanation/formats.md holds for the odd files of tests/corpus."""
 
 import importlib.util
 import re
@@ -17,7 +17,7 @@ from tests.corpus.make import main, odd_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
-TABLE = Path(__file__).parents[3] / "docs/formats.md"
+TABLE = Path(__file__).parents[3] / "docs/explanation/formats.md"
 DOCUMENTED = re.findall(r"^\| `([a-z0-9-]+)` \|", TABLE.read_text(encoding="utf-8"), re.M)
 FILES = odd_files()
 MISSING = {  # rows whose reader may be absent, and the remedy that is named then

@@ -103,7 +103,7 @@ def test_wrong_settings_are_named(wrong: dict[str, object], told: str) -> None:
 
 @pytest.mark.parametrize("extra", [(1, 1, 1), (-1,)])
 def test_extra_blocks_need_a_level(extra: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"extra (needs a number a level, of 2 at most|must be a whole number)"):
+    with pytest.raises(ValueError, match=r"extra (needs one number per level, at most 2|must be a whole number)"):
         replace(SMALL, extra=extra)
 
 

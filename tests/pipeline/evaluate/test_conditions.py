@@ -38,7 +38,7 @@ def test_conditions_are_the_product_of_the_settings() -> None:
         ({"quality": "ten"}, "setting 'quality' is 'ten': give numbers from 0 to 100"),
         ({"quality": "101"}, "from 0 to 100"),
         ({"quality": "30/10/5"}, "pairs such as 30/10"),
-        ({"quality": "none,10"}, "stands alone"),
+        ({"quality": "none,10"}, "cannot be combined"),
         ({"quality": "30/10", "second_quality": "10"}, "both say how to compress a second time"),
         ({"quality": "none", "second_quality": "10"}, "leave out --second-quality"),
         ({"subsampling": "4:1:1"}, "give some of 4:4:4, 4:2:2, 4:2:0"),

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.evaluate.metrics import Plan
 from pipeline.evaluate.reduction import SHOWN, Reduction, bin_width
-from pipeline.evaluate.stage import schema_of
+from pipeline.evaluate.stage import ledger_schema
 
 PLAN = Plan(("psnr", "bef", "accuracy"), {})
 CONDITIONS, CANDIDATES = ["q10-420", "q30-420"], ["jpeg", "ours", "theirs"]
@@ -39,7 +39,7 @@ def table(images: int, seed: int = 0, lost: float = 0.2) -> tuple[pa.Table, np.n
                     },
                 }
             )
-    return pa.Table.from_pylist(rows, schema=schema_of(PLAN)), values
+    return pa.Table.from_pylist(rows, schema=ledger_schema(PLAN)), values
 
 
 def reduce(*parts: pa.Table, resamples: int = 400, **changes: Any) -> Reduction:

@@ -110,7 +110,7 @@ def test_accuracy_by_agreement_and_by_labels(tmp_path: Path, classifier: Path) -
     [
         ("key,label\na,no such animal\n", "label 'no such animal' names no class"),
         ("key,label\na,1000\n", "label '1000' names no class"),
-        ("key,label\na.png,1\na,2\n", "1 keys stand there twice"),
+        ("key,label\na.png,1\na,2\n", "1 keys occur twice"),
         ("name,label\na,1\n", "needs the columns key and label, and has name, label"),
         ("", "give CSV or Parquet"),
     ],

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from driftrec.errors import DriftRecError
-from pipeline.inputs.shards import Row
+from pipeline.inputs.shards import Incoming
 from pipeline.inputs.tars import TarFile, tar_rows
 from pipeline.storage.local import LocalStore
 from tests import made
 
 
-def rows(path: Path, start: int = 0, stop: int | None = None, near: int | None = None) -> list[Row]:
+def rows(path: Path, start: int = 0, stop: int | None = None, near: int | None = None) -> list[Incoming]:
     file = TarFile(LocalStore(str(path.parent)), path.name, start, stop if near is None else near)
     return list(tar_rows(file, path.name, path.stem, start, stop))
 
 
-def pieces(path: Path, length: int) -> Iterator[list[Row]]:
+def pieces(path: Path, length: int) -> Iterator[list[Incoming]]:
     size = path.stat().st_size
     for start in range(0, size, length):
         yield rows(path, start, start + length if start + length < size else None)

@@ -1,4 +1,4 @@
-"""The ledger: one part a shard, first wins, counts are exact, the sweep takes leftovers and nothing else."""
+"""The ledger: one part per shard, first wins, counts are exact, the sweep takes leftovers and nothing else."""
 
 import pickle
 from pathlib import Path

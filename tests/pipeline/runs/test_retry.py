@@ -155,7 +155,7 @@ def failed(key: str, reason: str) -> dict[str, Any]:
 
 
 def test_an_unknown_reason_is_refused() -> None:
-    with pytest.raises(ValueError, match="no image fails so; known are all, empty"):
+    with pytest.raises(ValueError, match="unknown reason; known are all, empty"):
         RestoreSettings(input="in", output="out", retry_failed="bad_luck")
 
 

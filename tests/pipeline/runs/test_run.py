@@ -110,7 +110,7 @@ def test_a_count_that_is_off_is_an_error(source: str, tmp_path: Path) -> None:
     run = start(source, tmp_path / "out")
     for number, shard in enumerate(run.todo):
         run.ledger.commit(shard.id, [{"key": str(number), "status": OK}] * (2 if number == 3 else 1))
-    with pytest.raises(DriftRecError, match="1 keys stand there twice"):
+    with pytest.raises(DriftRecError, match="1 keys occur twice"):
         finish(run)
     lost = start(source, tmp_path / "lost")
     for shard in lost.todo:

@@ -273,7 +273,7 @@ def test_a_name_that_no_settling_frees_ends_the_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(settling, "ROUNDS", 0)
     (tmp_path / "in").mkdir()
     tar(tmp_path / "in/x.tar", [("a.jpg", PICTURES[0]), ("a.jpg", PICTURES[1])], apart=True)
-    with pytest.raises(DriftRecError, match="1 keys stand there twice"):
+    with pytest.raises(DriftRecError, match="1 keys occur twice"):
         restore(tmp_path / "in", tmp_path / "out", shard_bytes=20_480)
 
 

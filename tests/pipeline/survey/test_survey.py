@@ -1,4 +1,4 @@
-"""A survey: a row a file, little read, sums that are the rows', a cost that is measured, a page that loads nothing."""
+"""A survey: one row per file, little read, sums that are the rows', a measured cost, a page that loads nothing."""
 
 import io
 import json
