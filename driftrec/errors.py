@@ -28,6 +28,12 @@ def escaped(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape", "surrogatepass").decode()
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What an exception says, fit for a table: one line, printable, of so many characters at most; else its type."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(sign if sign.isprintable() else "?" for sign in words)[:most]
+
+
 class Reason(StrEnum):
     """Why an image has no output (the ledger's `reason`); MEANING says what each means, and what to do."""
 

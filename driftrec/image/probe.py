@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from driftrec.errors import BadImage, Reason
+from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import exif, isobmff, png, sniff, tiff
 from driftrec.image.decoding import reason_of
-from driftrec.image.metadata import one_line
 from driftrec.jpeg import headers
 
 HEAD, GROWTH, MOST_HEAD = 4096, 8, 1 << 25  # bytes: read first; so many times more where needed; at most
