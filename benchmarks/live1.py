@@ -25,10 +25,9 @@ from PIL import Image
 from driftrec import Restorer
 from driftrec.image import decode
 from driftrec.jpeg.codec import encode_jpeg
-from driftrec.metrics import pair_scores
+from driftrec.metrics import WEIGHTED_PAIR_METRICS, pair_scores
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
-from driftrec.metrics.lpips import load_lpips_squeezenet
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 
@@ -130,7 +129,7 @@ class Standins:
     HEAD = " lpips-like | kid* |"
 
     def __init__(self, folder: Path) -> None:
-        self.lpips = load_lpips_squeezenet(folder / "squeezenet1_1.safetensors")
+        self.lpips = WEIGHTED_PAIR_METRICS["lpips_squeezenet"](folder / "squeezenet1_1.safetensors")
         self.features = load_features("mobilenet", folder / "mobilenet_v2.safetensors")
 
     @torch.inference_mode()

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from driftrec.metrics import PAIR_METRICS
+from driftrec.metrics import PAIR_METRICS, WEIGHTED_PAIR_METRICS
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
-from driftrec.metrics.lpips import load_lpips_squeezenet
 
 Set = NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -44,7 +43,7 @@ class Scores:
 
     def __init__(self, clean: Set, standins: Path) -> None:
         self.clean = clean
-        self.lpips = load_lpips_squeezenet(standins / "squeezenet1_1.safetensors")
+        self.lpips = WEIGHTED_PAIR_METRICS["lpips_squeezenet"](standins / "squeezenet1_1.safetensors")
         self.features = load_features("mobilenet", standins / "mobilenet_v2.safetensors")
         self.clean_features = self._features(clean)
         spread = deviations(clean)

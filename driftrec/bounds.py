@@ -63,11 +63,6 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, whatever it quotes."""
-    return " ".join(str(error).split())
-
-
 def parse(text: str) -> object:
     """JSON without NaN, Infinity, keys twice and nesting without end."""
     try:

@@ -28,41 +28,59 @@ def escaped(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape", "surrogatepass").decode()
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What an exception says, fit for a table: one line, printable, of so many characters at most; else its type."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(sign if sign.isprintable() else "?" for sign in words)[:most]
+
+
 class Reason(StrEnum):
-    """Why an image has no output (the ledger's `reason`); `meaning` says it to people, and what to do."""
+    """Why an image has no output (the ledger's `reason`); MEANING says what each means, and what to do."""
 
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> "Reason":
-        reason = str.__new__(cls, value)
-        reason._value_, reason.meaning = value, meaning
-        return reason
-
-    empty = "empty", "The file has no bytes. Fetch it again from its source."
-    not_an_image = "not_an_image", "No known image format, such as a saved web page. Look at the file; leave it out."
-    truncated = "truncated", "A real image whose end is missing. Fetch it again: the copy was cut."
-    corrupt = "corrupt", "A real image with broken data inside. Find another copy."
-    too_large = "too_large", "More pixels or layers than the limit. Raise max_pixels if the file is trusted."
-    unsupported = "unsupported", "A sound image of a kind that cannot be kept without loss. Convert it first."
-    unsafe_name = "unsafe_name", "The name could write outside the output. Rename it."
-    duplicate_name = "duplicate_name", "Another input has the same output name. Rename one of them."
-    shard_incomplete = "shard_incomplete", "The tar or Parquet file around it was cut. Fetch that file again."
-    timeout = "timeout", "It took longer than the limit. Raise the limit or leave it out."
-    crashed = "crashed", "It ended its worker on every try. Report the file; leave it out."
-    out_of_memory = "out_of_memory", "It did not fit in memory. Use a smaller batch, or a larger machine."
-    unreadable = "unreadable", "Storage did not deliver it. Check access, then run again."
-    implausible = "implausible", "What the model made of it is no restoration. Check the model; copy_failed keeps it."
-    no_partner = "no_partner", "It has no counterpart of the same key. Complete the pair."
-    size_mismatch = "size_mismatch", "The two sides differ in size. Make them the same."
-    animated = "animated", "Several frames or pages, and frames=skip. With frames=first the first one is restored."
-    good_enough = "good_enough", "A JPEG of the quality of skip_above or more, without older damage. Nothing to do."
-    too_small = "too_small", "Smaller than a training patch or a metric's window. Take smaller patches; leave it out."
-    internal = "internal", "A defect of this program. Report it with the detail below."
+    empty = "empty"
+    not_an_image = "not_an_image"
+    truncated = "truncated"
+    corrupt = "corrupt"
+    too_large = "too_large"
+    unsupported = "unsupported"
+    unsafe_name = "unsafe_name"
+    duplicate_name = "duplicate_name"
+    shard_incomplete = "shard_incomplete"
+    timeout = "timeout"
+    crashed = "crashed"
+    out_of_memory = "out_of_memory"
+    unreadable = "unreadable"
+    implausible = "implausible"
+    no_partner = "no_partner"
+    size_mismatch = "size_mismatch"
+    animated = "animated"
+    good_enough = "good_enough"
+    too_small = "too_small"
+    internal = "internal"
 
 
-def meaning_of(reason: str) -> str:
-    """Of a reason as a ledger has it; "" for one that is not of this version."""
-    return Reason[reason].meaning if reason in Reason.__members__ else ""
+MEANING: Mapping[str, str] = {
+    Reason.empty: "The file has no bytes. Fetch it again from its source.",
+    Reason.not_an_image: "No known image format, such as a saved web page. Look at the file; leave it out.",
+    Reason.truncated: "A real image whose end is missing. Fetch it again: the copy was cut.",
+    Reason.corrupt: "A real image with broken data inside. Find another copy.",
+    Reason.too_large: "More pixels or layers than the limit. Raise max_pixels if the file is trusted.",
+    Reason.unsupported: "A sound image of a kind that cannot be kept without loss. Convert it first.",
+    Reason.unsafe_name: "The name could write outside the output. Rename it.",
+    Reason.duplicate_name: "Another input has the same output name. Rename one of them.",
+    Reason.shard_incomplete: "The tar or Parquet file around it was cut. Fetch that file again.",
+    Reason.timeout: "It took longer than the limit. Raise the limit or leave it out.",
+    Reason.crashed: "It ended its worker on every try. Report the file; leave it out.",
+    Reason.out_of_memory: "It did not fit in memory. Use a smaller batch, or a larger machine.",
+    Reason.unreadable: "Storage did not deliver it. Check access, then run again.",
+    Reason.implausible: "What the model made of it is no restoration. Check the model; copy_failed keeps it.",
+    Reason.no_partner: "It has no counterpart of the same key. Complete the pair.",
+    Reason.size_mismatch: "The two sides differ in size. Make them the same.",
+    Reason.animated: "Several frames or pages, and frames=skip. With frames=first the first one is restored.",
+    Reason.good_enough: "A JPEG of the quality of skip_above or more, without older damage. Nothing to do.",
+    Reason.too_small: "Smaller than a training patch or a metric's window. Take smaller patches; leave it out.",
+    Reason.internal: "A defect of this program. Report it with the detail below.",
+}
 
 
 class DriftRecError(Exception):

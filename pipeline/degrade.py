@@ -5,7 +5,6 @@ reference before its second compression stands in the ledger; an evaluation with
 """
 
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,6 @@ from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
 from pipeline.storage.base import InTheWay, Store
-
-log = logging.getLogger(__name__)
 
 
 class DegradeRow(Row):

@@ -24,9 +24,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from driftrec.errors import BadImage, Reason
+from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import isobmff, pixels, png, sniff, tiff
-from driftrec.image.metadata import Metadata, joined, left_out, metadata, one_line
+from driftrec.image.metadata import Metadata, joined, left_out, metadata
 from driftrec.image.picture import Mode, Picture
 from driftrec.jpeg.headers import inspect
 

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from driftrec.errors import BadImage, InvalidInput, Reason
+from driftrec.errors import BadImage, InvalidInput, Reason, one_line
 from driftrec.image import exif, png, tiff, xmp
-from driftrec.image.metadata import joined, one_line
+from driftrec.image.metadata import joined
 from driftrec.image.picture import Picture
 from driftrec.image.probe import XMP as XMP_SEGMENT
 from driftrec.image.sniff import EXTENSIONS

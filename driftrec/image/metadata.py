@@ -8,6 +8,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from driftrec.errors import one_line
 from driftrec.image import exif, xmp
 
 MORE_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"  # XMP part 3, 1.1.3.1
@@ -105,9 +106,3 @@ def _jpeg_notes(image: JpegImageFile) -> list[str]:
 def joined(*notes: str) -> str:
     """Notes as one, empty ones left out."""
     return "; ".join(note for note in notes if note)
-
-
-def one_line(error: Exception) -> str:
-    """An exception's words, fit for a table: one line, printable, short."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in words)[:200]

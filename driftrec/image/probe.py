@@ -6,7 +6,6 @@ should be, to tell one that was cut from one with something behind its end. Dama
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from typing import Any, BinaryIO
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from driftrec.errors import BadImage, Reason
+from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import exif, isobmff, png, sniff, tiff
 from driftrec.image.decoding import reason_of
-from driftrec.image.metadata import one_line
 from driftrec.jpeg import headers
 
 HEAD, GROWTH, MOST_HEAD = 4096, 8, 1 << 25  # bytes: read first; so many times more where needed; at most
@@ -257,8 +255,3 @@ READERS: dict[str, Callable[[_Source, dict[str, Any]], None]] = {
     "AVIF": _heif,
     "HEIC": _heif,
 }
-
-
-def header_of(data: bytes, max_pixels: int) -> Header:
-    """`read_header` of a file in memory."""
-    return read_header(io.BytesIO(data), len(data), max_pixels)

@@ -7,6 +7,7 @@ images by their features. lpips, piq and torchvision are imported where weights 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from driftrec.metrics.blockiness import Offset, bef, bef_y, psnrb, psnrb_y
 from driftrec.metrics.features import load_features
 from driftrec.metrics.fid import Moments, fid
 from driftrec.metrics.kid import Reservoir, kid
-from driftrec.metrics.lpips import PairMetric, load_lpips, load_lpips_squeezenet, load_lpips_vgg
+from driftrec.metrics.lpips import PairMetric, load_lpips
 from driftrec.metrics.psnr import psnr, psnr_y
 from driftrec.metrics.ssim import ssim, ssim9, ssim_gaussian
 from driftrec.metrics.weights import find_weights
@@ -56,8 +57,8 @@ ON_A_GRID = {"bef": bef, "psnrb": psnrb, "bef_y": bef_y, "psnrb_y": psnrb_y}  # 
 
 WEIGHTED_PAIR_METRICS: dict[str, Callable[[Path], PairMetric]] = {  # each loads the file of find_weights(name, ...)
     "lpips": load_lpips,
-    "lpips_vgg": load_lpips_vgg,
-    "lpips_squeezenet": load_lpips_squeezenet,
+    "lpips_vgg": partial(load_lpips, backbone="vgg"),
+    "lpips_squeezenet": partial(load_lpips, backbone="squeeze", calibrated=False),
 }
 
 

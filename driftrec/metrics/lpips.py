@@ -15,24 +15,17 @@ from driftrec.models.tensors import fitting, read
 PairMetric = Callable[[Tensor, Tensor], Tensor]
 
 
-def load_lpips(path: Path) -> PairMetric:
-    """LPIPS, AlexNet backbone; `path`: torchvision's AlexNet."""
-    return _pair_metric("alex", path, calibrated=True)
+def load_lpips(path: Path, backbone: str = "alex", calibrated: bool = True) -> PairMetric:
+    """LPIPS on the backbone "alex", "vgg" or "squeeze"; `path`: torchvision's weights of it. Not calibrated it is a
+    stand-in: without heads, so that every channel counts alike. Raises InvalidInput where the weights do not fit.
+    """
+    import lpips
 
-
-def load_lpips_vgg(path: Path) -> PairMetric:
-    """LPIPS, VGG16 backbone; `path`: torchvision's VGG16."""
-    return _pair_metric("vgg", path, calibrated=True)
-
-
-def load_lpips_squeezenet(path: Path) -> PairMetric:
-    """A stand-in for LPIPS: SqueezeNet 1.1 without heads, so that every channel counts alike. `path`: torchvision's."""
-    return _pair_metric("squeeze", path, calibrated=False)
-
-
-def _pair_metric(backbone: str, path: Path, calibrated: bool) -> PairMetric:
-    network = lpips_network(backbone, calibrated)
-    fill_backbone(network, path)
+    with warnings.catch_warnings():  # torchvision's, about how the package calls it
+        warnings.simplefilter("ignore", UserWarning)
+        network = lpips.LPIPS(net=backbone, lpips=calibrated, pnet_rand=True, verbose=False)  # no download
+    network.requires_grad_(False)
+    fill_slices(network.get_submodule("net"), path)
 
     def distance(reference: Tensor, restored: Tensor) -> Tensor:
         """Both (B, 3, H, W) floats in [0, 1] -> (B,) float64. One by one: no image's value depends on its batch."""
@@ -45,18 +38,8 @@ def _pair_metric(backbone: str, path: Path, calibrated: bool) -> PairMetric:
     return distance
 
 
-def lpips_network(backbone: str, calibrated: bool) -> nn.Module:
-    """The package's network with a random backbone, hence without a download."""
-    import lpips
-
-    with warnings.catch_warnings():  # torchvision's, about how the package calls it
-        warnings.simplefilter("ignore", UserWarning)
-        return lpips.LPIPS(net=backbone, lpips=calibrated, pnet_rand=True, verbose=False).requires_grad_(False)
-
-
-def fill_backbone(network: nn.Module, path: Path) -> None:
-    """Loads torchvision's `features` into the package's slices. Raises InvalidInput where they do not fit."""
-    backbone = network.get_submodule("net")
+def fill_slices(backbone: nn.Module, path: Path) -> None:
+    """Loads torchvision's `features` into the package's slices of them."""
     slices = backbone.state_dict()
     torchvisions = {name: "features." + name.partition(".")[2] for name in slices}  # slice2.3.weight: features.3.weight
     found = {name: value for name, value in read(path).items() if name.startswith("features.")}

@@ -24,7 +24,7 @@ from driftrec import bounds
 from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
-from driftrec.errors import InvalidInput
+from driftrec.errors import InvalidInput, one_line
 from driftrec.models import download, lightning
 from driftrec.models.pickles import is_pickle, unreadable
 from driftrec.models.tensors import LARGEST, check_shapes, file_sha256, fitting
@@ -109,7 +109,7 @@ def load(path: str | Path) -> Checkpoint:
         tensors = fitting(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
-        told = bounds.one_line(error)
+        told = one_line(error)
         raise InvalidInput(f"{path}: the file's description of its model is not valid: {told}") from error
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
@@ -236,7 +236,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise unreadable(path, error) from error
     except (KeyError, ValueError) as error:
         raise InvalidInput(
-            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {bounds.one_line(error)}"
+            f"{path}: a safetensors file, but not one of DriftRec: no valid {HEADER!r} header: {one_line(error)}"
         ) from error
     known = header.get("format")
     if type(known) is not int or known != FORMAT:  # True and 1.0 equal 1

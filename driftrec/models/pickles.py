@@ -17,7 +17,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from driftrec.bounds import MOST_BYTES
-from driftrec.errors import InvalidInput
+from driftrec.errors import InvalidInput, one_line
 
 ZIP = b"PK\x03\x04"
 MAGIC = (ZIP, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # of all that torch.save and pickle write
@@ -67,8 +67,7 @@ def unpickle(path: Path, stand_in: Callable[[str], type | None] | None = None) -
 
 def unreadable(path: Path, error: Exception) -> InvalidInput:
     """Of a file of weights in any format."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return InvalidInput(f"{path}: not a whole file of weights ({reason}); fetch it again")
+    return InvalidInput(f"{path}: not a whole file of weights ({one_line(error)}); fetch it again")
 
 
 def _check_file(path: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
-from driftrec.image.picture import ROWS, Pixels
+from driftrec.image.picture import Pixels
 from driftrec.jpeg.codec import TO_YCC
 from driftrec.jpeg.headers import standard_tables
 
@@ -88,21 +88,6 @@ class Change:
         of = f"a JPEG of quality {self.quality}" if self.quality else "a damaged picture"
         what = f"by {self.measures[worst]:.2f} of its detail more than {of} explains"
         return f"the model changes the {PLANES[worst]} {what}; a restoration, by at most {LIMITS[worst]}"
-
-
-def implausible(before: Pixels, after: NDArray[Any], quality: int | None = None) -> str | None:
-    """Why `after` is no restoration of `before`, with the numbers; None if it may be one.
-
-    Args:
-        before: (H, W, 3), uint8 or uint16, as its file stores it.
-        after: the same shape; of unsigned integers, or of floats in [0, 1].
-        quality: the lowest that the picture has gone through as a JPEG, 1 to 100; None where that is not known.
-    """
-    peak = np.iinfo(after.dtype).max if after.dtype.kind == "u" else 1
-    change = Change(quality)
-    for top in range(0, len(before), ROWS):
-        change.add(before[top : top + ROWS], after[top : top + ROWS].astype(np.float32) / np.float32(peak))
-    return change.fault
 
 
 def _planes(rgb: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:

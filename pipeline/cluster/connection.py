@@ -17,7 +17,7 @@ import yaml
 from ray._private import workers as ray_workers
 from ray._private.state import state as ray_state
 
-from driftrec.errors import DriftRecError
+from driftrec.errors import DriftRecError, one_line
 from pipeline.cluster.watch import End, watched
 from pipeline.runs.ends import Interrupted
 
@@ -44,7 +44,7 @@ def connect(num_cpus: int | None = None) -> None:
         raise Interrupted from None
     except Exception as error:  # a node that is slow to start gives a bare one
         where = os.environ.get("RAY_ADDRESS") or "a local cluster"
-        raise DriftRecError(f"Ray ({where}) did not start: {' '.join(str(error).split())[:500]}") from error
+        raise DriftRecError(f"Ray ({where}) did not start: {one_line(error, 500)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there, which ends the process

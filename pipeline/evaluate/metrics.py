@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.errors import DriftRecError, InvalidInput, one_line
 from driftrec.metrics import (
     HIGHER_IS_BETTER,
     LABELS,
@@ -353,8 +353,7 @@ def read_labels(url: str, classifier: Classifier) -> tuple[dict[str, int], str]:
     except StorageError as error:
         raise InvalidInput(f"--labels {error}") from None
     except pa.ArrowException as error:
-        what = " ".join(str(error).split())[:200]
-        raise InvalidInput(f"--labels {shown}: {what}; give CSV or Parquet") from None
+        raise InvalidInput(f"--labels {shown}: {one_line(error)}; give CSV or Parquet") from None
     if not {"key", "label"} <= set(table.column_names):
         columns = ", ".join(table.column_names) or "none"
         raise InvalidInput(f"--labels {shown}: needs the columns key and label, and has {columns}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from driftrec import __version__
-from driftrec.errors import BadImage, DriftRecError, Failed, meaning_of
+from driftrec.errors import MEANING, BadImage, DriftRecError, Failed
 from driftrec.image import decode
 from driftrec.metrics import HIGHER_IS_BETTER, LABELS
 from pipeline.evaluate.candidates import JPEG
@@ -97,7 +97,7 @@ class Page:
             "planes": charts.planes(),
             "distributions": charts.distributions(),
             "failures": failures,
-            "reasons": [{**row, "meaning": meaning_of(row["reason"])} for row in failures["reasons"]],
+            "reasons": [{**row, "meaning": MEANING.get(row["reason"], "")} for row in failures["reasons"]],
             "failed_rows": self.reduction.failures,
             "recipe": self._recipe(),
             "recipe_json": json.dumps(self.summary["recipe"], indent=2, ensure_ascii=False),

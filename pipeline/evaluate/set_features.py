@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from driftrec.errors import DriftRecError
+from driftrec.errors import DriftRecError, one_line
 from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
@@ -189,7 +189,7 @@ def _read(store: Store, shard: str, group: str) -> list[SetRow]:
             if statistics.min == group:
                 return rows_in(file.read_row_group(number), SetRow)
     except (pa.ArrowException, ValueError) as error:
-        told = f"{store.where(_name(shard))} cannot be read: {' '.join(str(error).split())[:200]}"
+        told = f"{store.where(_name(shard))} cannot be read: {one_line(error)}"
         raise DriftRecError(f"{told}; remove it and the ledger's part of that name, and run again") from None
     return []
 

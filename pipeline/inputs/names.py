@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
@@ -122,12 +123,12 @@ def name_digest(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def name_digests(names: Iterable[str]) -> np.ndarray:
+def name_digests(names: Iterable[str]) -> NDArray[np.uint64]:
     """The `name_digest` of each."""
     return np.fromiter(map(name_digest, names), np.uint64)
 
 
-def place_among(digests: np.ndarray, digest: int) -> int | None:
+def place_among(digests: NDArray[np.uint64], digest: int) -> int | None:
     """Where one stands among sorted digests; None if it is not there."""
     at = int(np.searchsorted(digests, np.uint64(digest)))
     return at if at < len(digests) and digests[at] == digest else None

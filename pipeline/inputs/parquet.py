@@ -7,7 +7,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import BadImage, InvalidInput, Reason
+from driftrec.errors import BadImage, InvalidInput, Reason, one_line
 from pipeline.inputs.names import strip_suffix
 from pipeline.inputs.shards import Incoming, Plan, Shard, shard_id, too_large
 from pipeline.storage.base import Store
@@ -146,7 +146,7 @@ def _texts(values: "pa.ChunkedArray[Any]") -> list[str | None]:
 
 
 def _broken(group: int, error: Exception) -> str:
-    return f"row group {group} cannot be read: {' '.join(str(error).split())[:200]}"
+    return f"row group {group} cannot be read: {one_line(error)}"
 
 
 def parquet_rows(

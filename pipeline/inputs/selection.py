@@ -12,7 +12,7 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import InvalidInput
+from driftrec.errors import InvalidInput, one_line
 from pipeline.inputs.names import folders_of, glob_regex, printable, strip_suffix, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, redact
@@ -153,7 +153,7 @@ def read_keys(url: str) -> list[str]:
     except StorageError as error:
         raise InvalidInput(f"--only-listed {error}") from None
     except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise InvalidInput(f"--only-listed {shown} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise InvalidInput(f"--only-listed {shown} cannot be read: {one_line(error)}") from None
     if not keys:
         raise InvalidInput(f"--only-listed {shown} holds no key; write one per line")
     return keys

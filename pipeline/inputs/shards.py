@@ -146,7 +146,7 @@ def checked(shard: Shard, rows: Iterable[Incoming], output_name: OutputName | No
         elif repeated and not row.reason:
             detail = f"an earlier image has the output name of {key}, or one needs a folder where the other is a file"
             row = Incoming(key, b"", Reason.duplicate_name, detail)
-        numbered = repeated and row.reason == Reason.duplicate_name.value and shard.numbers_repeated
+        numbered = repeated and row.reason == Reason.duplicate_name and shard.numbers_repeated
         if key in keys or elsewhere or numbered:
             row = row._replace(key=_own_key(shard, key, place, keys))
         keys.add(row.key)
@@ -163,17 +163,17 @@ def _own_key(shard: Shard, key: str, place: int, keys: Collection[str]) -> str:
 
 def _is_nameless(shard: Shard, row: Incoming) -> bool:
     """Whether no output will ever be named after this row."""
-    return row.reason == Reason.unsafe_name.value or tells_of_container(shard.name, row.key, row.reason)
+    return row.reason == Reason.unsafe_name or tells_of_container(shard.name, row.key, row.reason)
 
 
 def tells_of_container(name: str, key: str, reason: str | None) -> bool:
     """Whether a row tells of the tar or Parquet file `name`, and of no image that it names."""
-    return reason == Reason.shard_incomplete.value and (key == printable(name) or key.startswith(f"{printable(name)}#"))
+    return reason == Reason.shard_incomplete and (key == printable(name) or key.startswith(f"{printable(name)}#"))
 
 
 def _is_meant(shard: Shard, place: int, row: Incoming) -> bool:
     """Whether the choice takes this row of the shard; what tells of a cut container always stays."""
-    if row.reason == Reason.shard_incomplete.value and row.key == shard.name:
+    if row.reason == Reason.shard_incomplete and row.key == shard.name:
         return True
     return shard.choice.takes(row.key) if shard.kept is None else place in shard.kept
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from driftrec.errors import DriftRecError, meaning_of
+from driftrec.errors import MEANING, DriftRecError
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.selection import choice_of
 from pipeline.inputs.shards import Shard
@@ -161,7 +161,7 @@ def _outcomes(summary: Summary) -> list[Part]:
         {
             "status": status,
             "reason": reason,
-            "meaning": "Restored and written." if status == OK else meaning_of(reason),
+            "meaning": "Restored and written." if status == OK else MEANING.get(reason, ""),
             "images": images,
             "share": images / summary.count(),
         }

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftrec.errors import DriftRecError, Failed
+from driftrec.errors import DriftRecError, Failed, one_line
 from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
@@ -348,7 +348,7 @@ def rows_of_any(data: bytes, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(data), columns=columns).replace_schema_metadata(None)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BrokenPart(f"it cannot be read: {' '.join(str(error).split())[:100]}") from None
+        raise BrokenPart(f"it cannot be read: {one_line(error, 100)}") from None
 
 
 def _noted(data: bytes) -> re.Match[bytes] | None:

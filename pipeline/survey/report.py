@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from driftrec import __version__
-from driftrec.errors import BadImage, meaning_of
+from driftrec.errors import MEANING, BadImage
 from driftrec.image import decode
 from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
 from pipeline.runs.documents import Result, RunDocument
@@ -78,7 +78,7 @@ def _contents(
         "files": survey.files,
         "cost": _cost(summary["cost"]),
         "reasons": [
-            {"reason": reason, "files": files, "share": files / survey.files, "meaning": meaning_of(reason)}
+            {"reason": reason, "files": files, "share": files / survey.files, "meaning": MEANING.get(reason, "")}
             for reason, files in damaged.most_common()
         ],
         "damaged": damaged.total(),

@@ -22,7 +22,7 @@ from typing import Any
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged
+from driftrec.errors import DriftRecError, InvalidInput, StorageFull, TrainingDiverged, one_line
 from pipeline.cluster import connection
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.listing import Listing, list_input
@@ -155,7 +155,7 @@ def initial_state(settings: TrainSettings) -> Initial | None:
     except StorageError as error:
         raise InvalidInput(f"init_from: {error}") from None
     except InvalidInput as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:500]
+        cause = one_line(error.__cause__ or error, 500)
         raise InvalidInput(f"init_from {shown} is no training state of this network: {cause}") from None
     if learner.step_count >= steps:
         raise InvalidInput(

@@ -18,7 +18,7 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - likewise
 from tensorboardX.record_writer import masked_crc32c
 
-from driftrec.errors import InvalidInput
+from driftrec.errors import InvalidInput, one_line
 from pipeline.settings import Values
 from pipeline.storage.base import Store
 from pipeline.train.metrics_log import Line, scalars
@@ -143,7 +143,7 @@ class Cautious:
         try:
             return action(*arguments)
         except Exception as error:
-            self.failure = f"{self._name}: {' '.join(str(error).split())[:300]}"
+            self.failure = f"{self._name}: {one_line(error, 300)}"
             log.warning("told nothing more: %s", self.failure)
             self._listener = None
             return None

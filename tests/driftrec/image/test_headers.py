@@ -9,7 +9,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage
 from driftrec.image import MAX_PIXELS, Picture, decode
-from driftrec.image.probe import HEAD, header_of, read_header
+from driftrec.image.probe import HEAD, Header, read_header
 from driftrec.jpeg.codec import SUBSAMPLINGS, encode_jpeg
 from tests.corpus.made import ICC, XMP, Odd
 from tests.corpus.make import odd_files
@@ -20,6 +20,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 # Damage that only decoding shows: inside the pixels, in compressed texts, in a mode that no header's field names.
 UNSEEN = {"bit-flip.png", "hollow-deep.png", "wiped.webp", "text-bomb.png", "profile-bomb.png", "lab.tif"}
 TURNED_BY_DECODER = re.compile(r"turned-[5-8].*\.tif|turned\.heic")  # Pillow gives only upright pixels of these
+
+
+def header_of(data: bytes, max_pixels: int) -> Header:
+    return read_header(io.BytesIO(data), len(data), max_pixels)
 
 
 def header(odd: Odd):

@@ -15,9 +15,10 @@ from driftrec.diffusion.denoiser import Denoiser, Form, check
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, decode
+from driftrec.image.picture import ROWS
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.models.checkpoint import load
-from driftrec.restoration.guard import implausible
+from driftrec.restoration.guard import Change
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 
@@ -53,6 +54,15 @@ GARBAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # pixels in [0, 1] t
     "another": lambda a: np.resize(PHOTOS["coffee"][::-1], a.shape) / 255,
     "noise": lambda a: np.random.default_rng(1).random(a.shape),
 }
+
+
+def implausible(before: np.ndarray, after: np.ndarray, quality: int | None = None) -> str | None:
+    """Why `after`, in unsigned integers or floats in [0, 1], is no restoration of `before`; None if it may be one."""
+    peak = np.iinfo(after.dtype).max if after.dtype.kind == "u" else 1
+    change = Change(quality)
+    for top in range(0, len(before), ROWS):
+        change.add(before[top : top + ROWS], after[top : top + ROWS].astype(np.float32) / np.float32(peak))
+    return change.fault
 
 
 def jpeg(clean: np.ndarray, quality: int, subsampling: str = "4:2:0") -> np.ndarray:
