@@ -199,9 +199,9 @@ def columns(kind: type) -> str:
 
 def reasons_page() -> str:
     """Why an image has no output."""
-    from driftrec.errors import Reason
+    from driftrec.errors import MEANING
 
-    rows = ((f"`{reason}`", reason.meaning) for reason in Reason)
+    rows = ((f"`{reason}`", meaning) for reason, meaning in MEANING.items())
     return f"""# Reasons
 
 Why an image has no output, or was left as it is: the column `reason` of the [ledger](ledger.md). `detail` says more.
