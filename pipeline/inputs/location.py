@@ -58,7 +58,7 @@ def _single(store: Store, url: str, shown: str) -> Input:
     usable = suffix(_path(name)) in CONTAINERS or is_image(_path(name))
     if store.local and not store.exists(""):
         raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")
-    if (store.local and not usable) or suffix(name) in PACKED:
+    if not usable and (store.local or suffix(name) in PACKED):
         raise InvalidInput(f"INPUT {shown} is no image, .tar or .parquet file; unpack it, or give its folder")
     if not usable:
         return Input(store, shown)
