@@ -199,9 +199,9 @@ def columns(kind: type) -> str:
 
 def reasons_page() -> str:
     """Why an image has no output."""
-    from driftrec.errors import Reason
+    from driftrec.errors import MEANING, Reason
 
-    rows = ((f"`{reason}`", reason.meaning) for reason in Reason)
+    rows = ((f"`{reason}`", MEANING[reason]) for reason in Reason)
     return f"""# Reasons
 
 Why an image has no output, or was left as it is: the column `reason` of the [ledger](ledger.md). `detail` says more.
