@@ -1,15 +1,20 @@
 """What the driver pays for an archive of many loose files, in seconds, memory and requests; no image is read.
 
     python -m benchmarks.listing [--keys 100000,1000000] [--bytes 60000]
+    python -m benchmarks.listing --requests 256
 
 The store is S3 without a network (`benchmarks.fake_s3`), so that what is measured is the driver's own: the network
 comes on top, page by page. Each number of keys is a process of its own that does in turn what a run's driver does:
 lists INPUT and makes shards, makes Ray's tasks of them, looks what an earlier attempt has finished (all of it), tells
 what a dry run tells, and ends the run: the ledger counted, OUTPUT swept. Memory is the growth of the resident set
 while a step lasts, and its peak.
+
+--requests does a small restore in this process (no network of the model's either), shard after shard as Ray would have
+it done, and counts what the store is asked for.
 """
 
 import argparse
+import io
 import json
 import pickle
 import subprocess
@@ -21,17 +26,21 @@ from pathlib import Path
 from typing import Any
 
 import ray.cloudpickle
+from PIL import Image
 
 from benchmarks.fake_s3 import BUCKETS, REQUESTS, Bucket, Made
 from pipeline.cluster.datasource import ShardSource
+from pipeline.cluster.reading import read_in_trial
 from pipeline.job import finished_shards
-from pipeline.restore.job import list_restore
+from pipeline.restore.job import list_restore, open_restore
 from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import OK
 from pipeline.runs.run import Run, finish, open_run, plan
 
 IN_FOLDER = 1000  # images
 SAMPLE = 1000  # shards that are pickled
+SETTINGS = RestoreSettings(input="fake://b/in", output="fake://b/out", model="identity")
 
 
 def stem(at: int) -> str:
@@ -79,7 +88,7 @@ def write_parts(run: Run) -> None:
 def measure(keys: int, size: int) -> list[dict[str, Any]]:
     """The steps of one driver."""
     BUCKETS["b"] = bucket_of(keys, size)
-    settings = RestoreSettings(input="fake://b/in", output="fake://b/out", model="identity")
+    settings = SETTINGS
     told: list[dict[str, Any]] = []
     with step("listing and shards", told) as row:
         listing = list_restore(settings)
@@ -103,14 +112,35 @@ def measure(keys: int, size: int) -> list[dict[str, Any]]:
     return told
 
 
+def count_requests(images: int) -> list[dict[str, Any]]:
+    """What a restore of so many loose files asks of the store, by what it is doing; the driver's first and last."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (90, 120, 50)).save(file, "JPEG")
+    BUCKETS["b"] = Bucket({f"in/{stem(at)}.jpg": file.getvalue() for at in range(images)})
+    told: list[dict[str, Any]] = []
+    with step("open the run", told):
+        run, weights, settings = open_restore(SETTINGS)
+        stage = RestoreShard(settings, weights, run.store)
+    with step("read the shards", told):
+        blocks = [read_in_trial(shard, run.listing.output_name, run.store) for shard in run.todo]
+    with step("restore and write them", told):
+        assert all(stage(block)["error"][0].as_py() is None for block in blocks)
+    with step("end the run", told):
+        finish(run)
+    for row in told:
+        row |= {"images": images, "shards": len(run.listing.shards)}
+    return told
+
+
 def main(tell: Callable[[str], None] = print) -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("--keys", default="100000,1000000", help="how many images, with commas between")
     told.add_argument("--bytes", type=int, default=60_000, help="of an image, on average")
+    told.add_argument("--requests", type=int, help="count the requests of a restore of so many images")
     told.add_argument("--one", type=int, help=argparse.SUPPRESS)
     asked = told.parse_args()
-    if asked.one:
-        for row in measure(asked.one, asked.bytes):
+    if asked.one or asked.requests:
+        for row in count_requests(asked.requests) if asked.requests else measure(asked.one, asked.bytes):
             tell(json.dumps(row))
         return
     for keys in asked.keys.split(","):
