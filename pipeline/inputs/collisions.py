@@ -65,10 +65,11 @@ class Taken:
 
     def add_files(self, names: Callable[[], Iterator[str]]) -> None:
         """Take the names of all loose files (gone through twice). Raises InvalidInput naming two on one output."""
-        ids = array("Q")
+        ids, folder = array("Q"), ""
         for name in names():
             ids.extend({collision_id(output) for output in names_of(self._output_name, name)})
-            self._folders.update(_folder_ids(name))
+            if folder != (folder := name.rpartition("/")[0]):  # neighbours mostly lie in one
+                self._folders.update(_folder_ids(name))
         files = np.sort(np.frombuffer(ids, np.uint64)) if ids else self._files
         self._files = files
         repeated = set(files[1:][files[1:] == files[:-1]].tolist())

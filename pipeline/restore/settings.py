@@ -58,7 +58,7 @@ class RestoreSettings(Settings):
     layout: Literal["tree", "tar"] = "tree"  # mirror the input tree below images/, or write one tar per shard
     copy_failed: bool = False  # copy files that failed, unchanged, to where their outputs would be
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
-    shard_images: int = Field(64, ge=1)  # most images in a shard of loose files
+    shard_images: int = Field(64, ge=1)  # most images in a shard of loose files, below 40,000 shards
 
     # Free to change between two attempts at one output:
     allow_local: Free[bool] = False  # on a cluster of several nodes: paths are the same folder on all of them
