@@ -2,6 +2,7 @@
 
     python -m benchmarks.listing [--keys 100000,1000000] [--bytes 60000]
     python -m benchmarks.listing --requests 256
+    python -m benchmarks.listing --shards 20000
 
 The store is S3 without a network (`benchmarks.fake_s3`), so that what is measured is the driver's own: the network
 comes on top, page by page. Each number of keys is a process of its own that does in turn what a run's driver does:
@@ -10,7 +11,8 @@ what a dry run tells, and ends the run: the ledger counted, OUTPUT swept. Memory
 while a step lasts, and its peak.
 
 --requests does a small restore in this process (no network of the model's either), shard after shard as Ray would have
-it done, and counts what the store is asked for.
+it done, and counts what the store is asked for. --shards makes so many shards of 64 names and Ray's tasks of them, and
+pickles the tasks as Ray does for each: all that a shard costs the driver before Ray has it.
 """
 
 import argparse
@@ -31,12 +33,15 @@ from PIL import Image
 from benchmarks.fake_s3 import BUCKETS, REQUESTS, Bucket, Made
 from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.reading import read_in_trial
+from pipeline.inputs.loose import loose_files
+from pipeline.inputs.shards import Shard
 from pipeline.job import finished_shards
 from pipeline.restore.job import list_restore, open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import OK
 from pipeline.runs.run import Run, finish, open_run, plan
+from pipeline.storage import open_store
 
 IN_FOLDER = 1000  # images
 SAMPLE = 1000  # shards that are pickled
@@ -132,15 +137,36 @@ def count_requests(images: int) -> list[dict[str, Any]]:
     return told
 
 
+def weigh_shards(count: int) -> list[dict[str, Any]]:
+    """What so many shards cost the driver before Ray has them."""
+    store, told = open_store("fake://b/in"), list[dict[str, Any]]()
+    with step("shards", told):
+        named = ([(f"{stem(64 * at + one)}.jpg", 60_000) for one in range(64)] for at in range(count))
+        shards: list[Shard] = [loose_files(store, files) for files in named]
+    with step("tasks", told):
+        tasks = ShardSource(shards, store).get_read_tasks(1)
+    with step("pickled", told) as row:
+        row["pickled_bytes"] = sum(len(ray.cloudpickle.dumps(task)) for task in tasks) // count
+    return told
+
+
 def main(tell: Callable[[str], None] = print) -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("--keys", default="100000,1000000", help="how many images, with commas between")
     told.add_argument("--bytes", type=int, default=60_000, help="of an image, on average")
     told.add_argument("--requests", type=int, help="count the requests of a restore of so many images")
+    told.add_argument("--shards", type=int, help="weigh so many shards")
     told.add_argument("--one", type=int, help=argparse.SUPPRESS)
     asked = told.parse_args()
-    if asked.one or asked.requests:
-        for row in count_requests(asked.requests) if asked.requests else measure(asked.one, asked.bytes):
+    rows: list[dict[str, Any]] = []
+    if asked.requests:
+        rows = count_requests(asked.requests)
+    elif asked.shards:
+        rows = weigh_shards(asked.shards)
+    elif asked.one:
+        rows = measure(asked.one, asked.bytes)
+    if rows:
+        for row in rows:
             tell(json.dumps(row))
         return
     for keys in asked.keys.split(","):
