@@ -167,7 +167,7 @@ def _resumed(run: Run) -> set[str]:
         log.warning("%s is of no shard of this run: move it away", run.store.where(part_name(shard)))
     no_use = run.ledger.spoilt(ours)
     for folder in run.by_shard:
-        there = {name.rpartition("/")[2] for name, _ in run.store.list(folder)}
+        there = {name.rpartition("/")[2] for name, _ in run.store.found(folder)}
         lone = [shard for shard in ours if f"{shard}.parquet" not in there]
         no_use |= {shard: f"there is no {folder}/{shard}.parquet" for shard in lone}
     for shard, why in sorted(no_use.items()):
@@ -202,7 +202,12 @@ def describe(job: str, listing: Listing, settings: Values, identity: Values) -> 
         "fingerprint": fingerprint_of(identity),
         "identity": identity,
         "settings": dict(settings),
-        "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
+        "input": {
+            "url": listing.source.url,
+            "shards": len(listing.shards),
+            "images": listing.images,
+            "most_shards": listing.most_shards,
+        },
         "versions": package_versions(PACKAGES),
         "cpu": cpu_kind(),
         "latest_input": listing.source.store.latest,
@@ -251,7 +256,7 @@ def check_output(store: Store) -> None:
 
 
 def _refuse_foreign(store: Store) -> None:
-    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
+    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.found(folder)), None)
     if foreign:
         told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
         raise InvalidInput(told) from None
