@@ -6,6 +6,7 @@ The driver holds the list of shards and sums; images never come to it.
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -25,7 +26,7 @@ from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, rows_in
-from pipeline.runs.progress import Progress
+from pipeline.runs.progress import COLUMNS, Known, Progress
 from pipeline.runs.run import Run
 from pipeline.runs.settling import settling
 from pipeline.runs.stage import Counts, Stage
@@ -153,7 +154,8 @@ class Graph:
 
 def work_through(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
-    progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
+    run.working = time.monotonic()
+    progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s, lambda: run.cost)
     try:
         check_shared(run.listing, run.store, run.allow_local, graph.others)
         if graph.pool.actors:
@@ -162,6 +164,8 @@ def work_through(run: Run, graph: Graph, progress_s: float) -> None:
             _work(run, graph, run.todo, progress)
         for disputed in settling(run.ledger, run.listing.shards, run.listing.output_name, run.by_shard):
             log.info("%d shards are done again: several images have one key or output name", len(disputed))
+            again = {shard.id for shard in disputed}
+            run.known = Known.of(run.ledger, {shard.id for shard in run.listing.shards} - again)
             _work(run, graph, disputed, progress)
     except DriftRecError:
         raise
@@ -178,6 +182,10 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress) -> No
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
             run.effort.add(row[OK], row)
+            if row["computed"] or row["shard"] in run.again:
+                run.known.add(row)
+            else:  # whoever wrote the part could not tell us
+                run.known.add_part(run.ledger.read_part(row["shard"], COLUMNS))
             progress.add(row[OK], row[FAILED], row["pixels"], row[SKIPPED])
 
 
