@@ -17,8 +17,8 @@ from pipeline.inputs.location import check_apart
 from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
+from pipeline.runs.reporter import Reporter
 from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
-from pipeline.runs.status import Reporter
 from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 

@@ -1,7 +1,7 @@
 """The life of a run: OUTPUT opened or refused, what is still to do, the final count check, _RESULT.json, the exit code.
 
-Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/ and _RESULT.json below OUTPUT, and nothing
-else.
+Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/, status.json and _RESULT.json below OUTPUT,
+and nothing else.
 """
 
 import json
