@@ -21,21 +21,21 @@ JOBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `driftrec JOB ...`; gives the exit code."""
-    told = Parser(
+    parser = Parser(
         prog="driftrec",
         description="Restores JPEG-damaged image archives with a diffusion model, in bulk, on Ray.",
         epilog="driftrec JOB --help tells the rest. Exit codes: 0 done; 1 the run failed; 2 bad settings or input, "
         "nothing was started; 3 done, but more images failed than --max-failed, or outputs are gone; 130 interrupted, "
         "the same command goes on.",
     )
-    jobs = told.add_subparsers(dest="job", metavar="JOB", required=True)
+    jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     for name, purpose in JOBS.items():
         jobs.add_parser(name, help=purpose, add_help=False)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in JOBS:
         return int(import_module(f"jobs.{arguments[0]}").main(arguments[1:]))
     stdout = sys.stdout
-    return execute(lambda: vars(parsed(told, arguments[:1], stdout)))  # help, or what is wrong
+    return execute(lambda: vars(parsed(parser, arguments[:1], stdout)))  # help, or what is wrong
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def _kind(name: str, field: FieldInfo) -> dict[str, Any]:
     if Literal in kinds:
         given = get_args(field.annotation)
         choices = [text for kind in given for text in get_args(kind) or [kind] if text is not type(None)]
-        told = {"metavar": "|".join(map(str, choices))}
-        return told | {"type": int} if all(isinstance(choice, int) for choice in choices) else told
+        options = {"metavar": "|".join(map(str, choices))}
+        return options | {"type": int} if all(isinstance(choice, int) for choice in choices) else options
     if tuple in kinds and "." not in name:
         return {"metavar": "A,B,..."} if Listed in field.metadata else {"action": "append", "metavar": "TEXT"}
     unit = next((unit for end, unit in UNITS.items() if name.endswith(end) and not name.endswith("_per_s")), None)

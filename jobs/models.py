@@ -10,8 +10,8 @@ from jobs.command import Parser, execute, parsed
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    told = Parser(prog="driftrec models", description=__doc__)
-    actions = told.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser = Parser(prog="driftrec models", description=__doc__)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="the embedded models")
     show = actions.add_parser("show", help="network, process and history of one model")
     show.add_argument("model", metavar="NAME", help="an embedded model, or the path of a .safetensors file")
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "source", metavar="AUTHORS.ckpt", help="a PyTorch Lightning checkpoint; its pickle is not executed"
     )
     taken.add_argument("target", metavar="OUT.safetensors", help="written whole or not at all")
-    return told
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

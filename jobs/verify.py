@@ -12,15 +12,15 @@ from jobs.command import Parser, execute, parsed
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    told = Parser(
+    parser = Parser(
         prog="driftrec verify",
         description=__doc__,
         epilog="Exit codes: 0 all is there; 3 something is not, as `found` tells; 2 OUTPUT is no run's.",
     )
-    told.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
-    told.add_argument("--quick", action="store_true", help="look at names and sizes only, and read no output")
-    told.add_argument("--list", metavar="FILE", help="write all that is found to FILE, one per line: kind, tab, name")
-    return told
+    parser.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
+    parser.add_argument("--quick", action="store_true", help="look at names and sizes only, and read no output")
+    parser.add_argument("--list", metavar="FILE", help="write all that is found to FILE, one per line: kind, tab, name")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

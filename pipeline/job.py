@@ -77,10 +77,10 @@ def finished_shards(output: str, listing: Listing) -> set[str]:
     return Ledger(store).committed() & {shard.id for shard in listing.shards}
 
 
-def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **told: Any) -> Answer:
+def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **extra: Any) -> Answer:
     """What would be done: the input, what of it is done, what else the job tells, its settings."""
     common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
-    return {**common, **plan(listing, done), **told, "settings": settings.public()}
+    return {**common, **plan(listing, done), **extra, "settings": settings.public()}
 
 
 def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:

@@ -38,17 +38,17 @@ def run_split(settings: SplitSettings) -> Answer:
     Raises InvalidInput for an unusable input, for keys that are no lines of text, or if OUTPUT holds another split.
     """
     lists = split_keys(_keys(list_input(settings.input), settings.limit), settings.seed)
-    told = _told(settings, lists)
+    recipe = _recipe(settings, lists)
     store = open_store(settings.output)
     texts = {f"{name}.txt": "".join(f"{key}\n" for key in found) for name, found in lists.items()}
-    texts[RECIPE] = json.dumps(told, indent=2)
+    texts[RECIPE] = json.dumps(recipe, indent=2)
     try:
         for name, text in texts.items():  # the recipe last: it stands for a whole split
             if not store.create(name, text.encode()) and store.read(name) != text.encode():
                 raise InvalidInput(f"{store.where(name)} is of another split; choose another OUTPUT")
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
-    return {**told, "state": "done", "exit_code": 0, "output": store.url}
+    return {**recipe, "state": "done", "exit_code": 0, "output": store.url}
 
 
 def plan_split(settings: SplitSettings) -> Answer:
@@ -57,10 +57,10 @@ def plan_split(settings: SplitSettings) -> Answer:
     if why := store.unwritable():
         raise InvalidInput(f"OUTPUT {store.url}: {why}")
     lists = split_keys(_keys(list_input(settings.input), settings.limit), settings.seed)
-    return {**_told(settings, lists), "state": "dry run", "exit_code": 0}
+    return {**_recipe(settings, lists), "state": "dry run", "exit_code": 0}
 
 
-def _told(settings: SplitSettings, lists: dict[str, list[str]]) -> Answer:
+def _recipe(settings: SplitSettings, lists: dict[str, list[str]]) -> Answer:
     return {
         "job": "split",
         "input": redact(settings.input),

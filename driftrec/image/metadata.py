@@ -82,10 +82,10 @@ def _exif_block(image: Image.Image) -> bytes | None:
 
 def _dpi(image: Image.Image, block: bytes | None) -> tuple[float, float] | None:
     """Resolution in dots an inch, None where the file tells none or a senseless one."""
-    told = image.info.get("jfif_unit") or exif.has_tag(block, exif.X_RESOLUTION)
+    stated = image.info.get("jfif_unit") or exif.has_tag(block, exif.X_RESOLUTION)
     if isinstance(image, TiffImageFile):
-        told = exif.X_RESOLUTION in image.tag_v2
-    if isinstance(image, (JpegImageFile, TiffImageFile)) and not told:
+        stated = exif.X_RESOLUTION in image.tag_v2
+    if isinstance(image, (JpegImageFile, TiffImageFile)) and not stated:
         return None  # Pillow makes up 72, or 1
     try:
         x, y = (float(value) for value in image.info["dpi"])

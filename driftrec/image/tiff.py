@@ -91,8 +91,8 @@ def depth(image: TiffImageFile) -> int:
 
 def orientation(image: TiffImageFile) -> int:
     """1 to 8, of an image that is not loaded yet: loading turns it and takes the tag away."""
-    told = cast(Any, image.tag_v2.get(exif.ORIENTATION))  # whatever the file holds
-    return told if isinstance(told, int) and 1 <= told <= 8 else 1
+    stated = cast(Any, image.tag_v2.get(exif.ORIENTATION))  # whatever the file holds
+    return stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
 
 
 def inverted(image: TiffImageFile) -> bool:

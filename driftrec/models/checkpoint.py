@@ -109,8 +109,8 @@ def load(path: str | Path) -> Checkpoint:
         tensors = fitting(path, tensors, expected, LARGEST)
         denoiser = create()
     except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
-        told = one_line(error)
-        raise InvalidInput(f"{path}: the file's description of its model is not valid: {told}") from error
+        problem = one_line(error)
+        raise InvalidInput(f"{path}: the file's description of its model is not valid: {problem}") from error
     denoiser.network.load_state_dict(tensors)
     denoiser.eval().requires_grad_(False)
     _check_output(path, denoiser)

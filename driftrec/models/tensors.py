@@ -35,12 +35,12 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def named(path: Path, content: Any) -> dict[str, Tensor]:
     """What a pickle held, if it is plain tensors by name. Raises InvalidInput."""
-    told = f"{path}: holds more than named tensors of numbers"
+    problem = f"{path}: holds more than named tensors of numbers"
     if not isinstance(content, dict):
-        raise InvalidInput(f"{told}; give the file of the weights alone")
+        raise InvalidInput(f"{problem}; give the file of the weights alone")
     odd = [_shown(name) for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]
     if odd:
-        raise InvalidInput(f"{told}, not a tensor: {', '.join(odd[:3])}; give the file of the weights alone")
+        raise InvalidInput(f"{problem}, not a tensor: {', '.join(odd[:3])}; give the file of the weights alone")
     return content
 
 

@@ -81,14 +81,14 @@ class Candidates:
 
     def identity(self) -> Values:
         """What of them determines the rows: not where files are, but which."""
-        told: Values = {"candidates": list(self.names)}
+        identity: Values = {"candidates": list(self.names)}
         for model in self.models:
             options = "&".join(f"{name}={value}" for name, value in asdict(model.sampling).items())
-            told[f"candidate {model.name}"] = f"weights {model.weights.sha256[:16]} with {options}"
+            identity[f"candidate {model.name}"] = f"weights {model.weights.sha256[:16]} with {options}"
         for one in self.files:
             digests = {slug: partners.digest[:16] for slug, partners in one.partners.items()}
-            told[f"candidate {one.name}"] = f"files {digests}"
-        return told
+            identity[f"candidate {one.name}"] = f"files {digests}"
+        return identity
 
 
 def find_candidates(settings: EvaluateSettings, conditions: Sequence[Condition], references: Input) -> Candidates:
@@ -112,21 +112,21 @@ def find_candidates(settings: EvaluateSettings, conditions: Sequence[Condition],
 
 def _model(text: str, opened: dict[str, Weights]) -> Model:
     """The model behind NAME=SOURCE?field=value&...; of one source in `opened` the weights are taken from there."""
-    told = f"--model {redact(text)}"
+    flag = f"--model {redact(text)}"
     head, _, query = text.partition("?")
     given, equals, rest = head.partition("=")
     name, source = (given, rest) if equals else (_short(head) + f"?{query}" * bool(query), head)
     if not source or not name:
-        raise InvalidInput(f"{told}: give SOURCE or NAME=SOURCE, for example mean=tiny?fidelity=1")
-    values = _values(told, query)
+        raise InvalidInput(f"{flag}: give SOURCE or NAME=SOURCE, for example mean=tiny?fidelity=1")
+    values = _values(flag, query)
     if (source == IDENTITY or source.startswith(FBCNN)) and (others := values.keys() - {"projection"}):
-        raise InvalidInput(f"{told}: this model is not sampled, {', '.join(sorted(others))} means nothing")
+        raise InvalidInput(f"{flag}: this model is not sampled, {', '.join(sorted(others))} means nothing")
     try:
         sampling = TypeAdapter(Sampling).validate_python(values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part} is {problem['input']!r}: " for part in problem["loc"])
-        raise InvalidInput(f"{told}: {where}{problem['msg'].removeprefix('Value error, ')}") from None
+        raise InvalidInput(f"{flag}: {where}{problem['msg'].removeprefix('Value error, ')}") from None
     if source not in opened:
         opened[source] = find(source)
     weights = opened[source]
@@ -139,8 +139,8 @@ def _short(source: str) -> str:
     return kind + redact(source).removeprefix(FBCNN).rpartition("/")[2].removesuffix(".safetensors")
 
 
-def _values(told: str, query: str) -> dict[str, str]:
-    """The settings of a spec, all of them fields of Sampling. Raises InvalidInput, beginning with `told`."""
+def _values(flag: str, query: str) -> dict[str, str]:
+    """The settings of a spec, all of them fields of Sampling. Raises InvalidInput, beginning with `flag`."""
     values: dict[str, str] = {}
     known = [field.name for field in fields(Sampling)]
     for part in filter(None, query.split("&")):
@@ -148,9 +148,9 @@ def _values(told: str, query: str) -> dict[str, str]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise InvalidInput(f"{told}: unknown setting {name if near else '...'!r}; {hint}")
+            raise InvalidInput(f"{flag}: unknown setting {name if near else '...'!r}; {hint}")
         if not equals or name in values:
-            raise InvalidInput(f"{told}: write each setting once, as {name}=value")
+            raise InvalidInput(f"{flag}: write each setting once, as {name}=value")
         values[name] = value
     return values
 

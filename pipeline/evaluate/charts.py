@@ -81,16 +81,16 @@ class Charts:
         score = score_of(self._metric(condition, name, metric))
         if score is None:
             return None
-        told = f"{shown(score, metric)} at quality {condition['quality']}"
-        return Point(condition["quality"] or 0, scale_of(metric)[0] * score, told=told)
+        tooltip = f"{shown(score, metric)} at quality {condition['quality']}"
+        return Point(condition["quality"] or 0, scale_of(metric)[0] * score, tooltip=tooltip)
 
     def _gain(self, condition: Table, name: str, metric: str) -> Point | None:
         gain = self._metric(condition, name, metric).get("gain")
         if gain is None:
             return None
-        told = f"{signed(gain['mean'], metric)} at quality {condition['quality']}"
+        tooltip = f"{signed(gain['mean'], metric)} at quality {condition['quality']}"
         mean, low, high = (scale_of(metric)[0] * gain[part] for part in ("mean", "low", "high"))
-        return Point(condition["quality"] or 0, mean, low, high, told)
+        return Point(condition["quality"] or 0, mean, low, high, tooltip)
 
     def planes(self) -> list[Group]:
         """Distortion against perception: a group a perceptual metric, a chart a kind of compression."""
@@ -117,8 +117,8 @@ class Charts:
             for condition in conditions:
                 x, y = (score_of(self._metric(condition, name, metric)) for metric in (across, up))
                 if x is not None and y is not None:
-                    told = f"{condition['label']}: {shown(x, across)} and {shown(y, up)}"
-                    points.append(Point(x * scale_of(across)[0], y * scale_of(up)[0], told=told))
+                    tooltip = f"{condition['label']}: {shown(x, across)} and {shown(y, up)}"
+                    points.append(Point(x * scale_of(across)[0], y * scale_of(up)[0], tooltip=tooltip))
             joined = conditions[0]["second_quality"] is None
             series += [Series(name, index, points)] if joined else [Series(name, index, [one]) for one in points]
         points = [point for one in series for point in one.points]
@@ -131,12 +131,12 @@ class Charts:
 
     def distributions(self) -> list[Part]:
         """Of each condition, of each metric that images have: a histogram a candidate."""
-        told: list[Part] = []
+        tables: list[Part] = []
         for one in self.conditions:
             graded = [number for number, metric in enumerate(self.plan.pairs) if metric != ACCURACY]  # right or wrong
             metrics = [self._histograms(one["condition"], number) for number in graded]
-            told.append({"label": one["label"], "metrics": [metric for metric in metrics if metric["rows"]]})
-        return told
+            tables.append({"label": one["label"], "metrics": [metric for metric in metrics if metric["rows"]]})
+        return tables
 
     def _histograms(self, condition: str, number: int) -> Part:
         metric = self.plan.pairs[number]

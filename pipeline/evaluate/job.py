@@ -75,8 +75,8 @@ def plan_evaluate(settings: EvaluateSettings) -> Answer:
         "megapixels_to_do": round(megapixels, 2),
         "restoring_seconds_of_one_actor": {name: round(seconds, 1) for name, seconds in restoring.items()},
     }
-    told = {"conditions": [condition.slug for condition in conditions], "candidates": candidates.describe()}
-    return dry_run("evaluate", settings, listing, done, **told, **plan.recipe(), estimate=estimate)
+    extra = {"conditions": [condition.slug for condition in conditions], "candidates": candidates.describe()}
+    return dry_run("evaluate", settings, listing, done, **extra, **plan.recipe(), estimate=estimate)
 
 
 @contextmanager

@@ -138,8 +138,8 @@ class WeightsFile:
         """A path of it on this node. Raises DriftRecError if it is another file than when the run began."""
         with local_copy(*self.remote) if self.remote else nullcontext(Path(self.source)) as path:
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
-                told = f"weights {self.name}={self.source} have changed since the run began, or are others on this node"
-                raise DriftRecError(f"{told}; put the same file everywhere, or give a URL")
+                problem = f"weights {self.name}={self.source} have changed since the run began, or differ on this node"
+                raise DriftRecError(f"{problem}; put the same file everywhere, or give a URL")
             yield path
 
 
@@ -184,26 +184,26 @@ class Plan:
 
     def recipe(self) -> PlanTold:
         """Everything that one must know to compute the same numbers."""
-        told: PlanTold = {
+        description: PlanTold = {
             "metrics": [describe(name) for name in self.names],
             "weights": {
                 name: {"source": file.source, "sha256": file.sha256} for name, file in sorted(self.files.items())
             },
         }
         if ACCURACY in self.names:
-            told["accuracy"] = {
+            description["accuracy"] = {
                 "classifier": self.classifier,
                 "against": "labels" if self.labels is not None else "what the classifier sees in the clean image",
                 "labels_sha256": self.labels_sha256 or None,
             }
         if any(SET_METRICS[name].distance == "kid" for name in self.sets):
-            told["kid"] = {
+            description["kid"] = {
                 "images": self.kid_images,
                 "subsets": self.kid_subsets,
                 "subset_size": self.kid_subset_size,
                 "degree": 3,
             }
-        return told
+        return description
 
     def identity(self) -> Values:
         """What of it determines the rows."""

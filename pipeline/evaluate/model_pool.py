@@ -166,7 +166,7 @@ class RestoringPool:
 
     def _choose(self, key: str) -> int:
         """An actor that is up, and one more call for it; waits until there is one."""
-        first, told = hash(key), time.monotonic()  # processes that begin do not all begin with the same actor
+        first, said_at = hash(key), time.monotonic()  # processes that begin do not all begin with the same actor
         while True:
             with self._lock:
                 self._look()
@@ -175,9 +175,9 @@ class RestoringPool:
                     chosen = min(up, key=lambda i: self._busy[i])
                     self._busy[chosen] += 1
                     return chosen
-            if time.monotonic() - told > TOLD_S:
+            if time.monotonic() - said_at > TOLD_S:
                 log.warning("waiting for one of %d restoring actors to be up", len(self.actors))
-                told = time.monotonic()
+                said_at = time.monotonic()
             time.sleep(LOOK_S)
 
     def _look(self) -> None:
@@ -206,10 +206,10 @@ def _alive(nodes: Sequence[str]) -> list[str]:
 
 def _ended(key: str, error: Exception) -> Failed:
     """Files of which actors die."""
-    told = f"{DEATHS} restoring actors ended while they worked on it"
+    problem = f"{DEATHS} restoring actors ended while they worked on it"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return Failed(key, "restore", Reason.out_of_memory, f"{told}, for want of memory")
-    return Failed(key, "restore", Reason.crashed, f"{told}: a crash, or out of memory")
+        return Failed(key, "restore", Reason.out_of_memory, f"{problem}, for want of memory")
+    return Failed(key, "restore", Reason.crashed, f"{problem}: a crash, or out of memory")
 
 
 def start_pool(models: Sequence[Model], seed: int, max_pixels: int, pool: Pool) -> RestoringPool:

@@ -175,15 +175,15 @@ class Reduction:
     def mean(self, metric: int, cell: int) -> Score:
         """Mean over the images with a finite value, its 95 % bootstrap interval (percentiles), and their number."""
         images = int(self.finite[metric, cell])
-        told: Score = {"mean": None, "low": None, "high": None, "images": images}
+        score: Score = {"mean": None, "low": None, "high": None, "images": images}
         if images:
-            told["mean"] = float(self.total[metric, cell] / images)
+            score["mean"] = float(self.total[metric, cell] / images)
             drawn = self.drawn_finite[:, metric, cell] > 0
             means = self.drawn[drawn, metric, cell] / self.drawn_finite[drawn, metric, cell]
-            told["low"], told["high"] = (float(edge) for edge in np.percentile(means, [2.5, 97.5]))
+            score["low"], score["high"] = (float(edge) for edge in np.percentile(means, [2.5, 97.5]))
         if self.odd[metric, cell]:
-            told["not_finite"] = int(self.odd[metric, cell])
-        return told
+            score["not_finite"] = int(self.odd[metric, cell])
+        return score
 
     def difference(self, metric: int, one: int, other: int) -> Difference | None:
         """Of two cells' means, with its 95 % interval; None where one of them is not known.

@@ -133,11 +133,11 @@ class Page:
         return score_of(self._row(condition, name)["metrics"].get(column_of(metric)))
 
     def _legend(self) -> list[Part]:
-        told: list[Part] = []
+        legend: list[Part] = []
         for number, one in enumerate(self.summary["candidates"]):
             what = {"jpeg": "the damaged image itself", "model": one.get("spec"), "files": one.get("url")}[one["kind"]]
-            told.append({"name": one["name"], "swatch": swatch(number), "what": "" if what == one["name"] else what})
-        return told
+            legend.append({"name": one["name"], "swatch": swatch(number), "what": "" if what == one["name"] else what})
+        return legend
 
     def _glance(self) -> list[Part]:
         """Of each candidate: the mean over conditions of each metric, under how many it is best, and its cost."""
@@ -168,21 +168,21 @@ class Page:
 
     def _costs(self, conditions: Sequence[Table], name: str) -> dict[str, str]:
         """Network evaluations and seconds an image, as means over conditions."""
-        told: dict[str, str] = {}
+        costs: dict[str, str] = {}
         rows = [self._row(condition, name) for condition in conditions]
         means = {"nfe": [row["nfe_mean"] for row in rows], "seconds": [row["seconds_mean"] for row in rows]}
         for cost, values in means.items():
             known = [value for value in values if value is not None]
-            told[cost] = figure(sum(known) / len(known)) if known else "–"
-        return told
+            costs[cost] = figure(sum(known) / len(known)) if known else "–"
+        return costs
 
     def _table(self, condition: Table) -> Part:
         rows: list[Part] = []
         for name in self.names:
             row = self._row(condition, name)
             cells = [_cell(row["metrics"].get(column_of(metric)) or {}, metric) for metric in self.plan.names]
-            told = {"name": name, "swatch": swatch(self.index[name]), "cells": cells, "failed": row["failed"]}
-            rows.append(told | self._costs([condition], name))
+            entry = {"name": name, "swatch": swatch(self.index[name]), "cells": cells, "failed": row["failed"]}
+            rows.append(entry | self._costs([condition], name))
         kilobytes = self._row(condition, self.names[0])["jpeg_bytes_mean"]
         notes = [f"Files of {figure(kilobytes / 1000)} kB on average."] if kilobytes else []
         if condition["second_quality"] is not None:
@@ -217,18 +217,18 @@ class Page:
     def _recipe(self) -> list[tuple[str, str]]:
         recipe, settings = self.summary["recipe"], self.evaluation.settings
         versions = ", ".join(f"{name} {number}" for name, number in recipe["versions"].items() if number)
-        told = [
+        facts = [
             ("Metrics", "; ".join(LABELS[metric] for metric in self.plan.names)),
             ("JPEG encoder", recipe["jpeg"]),
             ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
             ("Seed", str(settings.seed)),
         ]
         if "accuracy" in recipe:
-            told.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
-        told += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
+            facts.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
+        facts += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
         models = [one for one in self.summary["candidates"] if one["kind"] == "model"]
-        told += [(f"Model of {one['name']}", f"{one.get('model')}, {_sha(one.get('sha256', ''))}") for one in models]
-        return [*told, ("Fingerprint", recipe["fingerprint"]), ("Versions", versions)]
+        facts += [(f"Model of {one['name']}", f"{one.get('model')}, {_sha(one.get('sha256', ''))}") for one in models]
+        return [*facts, ("Fingerprint", recipe["fingerprint"]), ("Versions", versions)]
 
 
 def _cell(metric: Score, name: str) -> Part:

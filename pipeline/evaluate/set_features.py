@@ -189,8 +189,8 @@ def _read(store: Store, shard: str, group: str) -> list[SetRow]:
             if statistics.min == group:
                 return rows_in(file.read_row_group(number), SetRow)
     except (pa.ArrowException, ValueError) as error:
-        told = f"{store.where(_name(shard))} cannot be read: {one_line(error)}"
-        raise DriftRecError(f"{told}; remove it and the ledger's part of that name, and run again") from None
+        problem = f"{store.where(_name(shard))} cannot be read: {one_line(error)}"
+        raise DriftRecError(f"{problem}; remove it and the ledger's part of that name, and run again") from None
     return []
 
 

@@ -250,12 +250,12 @@ class ImageScorer:
     ) -> ScoreRow:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (made, reference)]
         if made.shape != reference.shape:
-            told = f"the candidate has {sizes[0]} pixels, the reference {sizes[1]}"
-            return failure(row, Failed(self.key, "score", Reason.size_mismatch, told))
+            detail = f"the candidate has {sizes[0]} pixels, the reference {sizes[1]}"
+            return failure(row, Failed(self.key, "score", Reason.size_mismatch, detail))
         side, metric = self.stage.plan.smallest_side
         if min(made.shape[:2]) < side:
-            told = f"{metric} needs sides of {side} pixels, the image has {sizes[1]}"
-            return failure(row, Failed(self.key, "score", Reason.too_small, told))
+            detail = f"{metric} needs sides of {side} pixels, the image has {sizes[1]}"
+            return failure(row, Failed(self.key, "score", Reason.too_small, detail))
         try:
             values = self.stage.meter.pair(reference, made)
             if self.stage.meter.classifier:

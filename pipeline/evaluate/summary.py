@@ -161,14 +161,14 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
 
 def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -> list[Table]:
     """A table a condition: what each candidate reached."""
-    told: list[Table] = []
+    tables: list[Table] = []
     for condition in evaluation.conditions:
         rows = [
             _candidate(evaluation, reduction, condition.slug, name, sets.get(condition.slug, {}).get(name, {}))
             for name in evaluation.candidates.names
         ]
         _mark_best(evaluation, reduction, condition.slug, rows)
-        told.append(
+        tables.append(
             {
                 "condition": condition.slug,
                 "label": condition.label,
@@ -179,7 +179,7 @@ def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -
                 "candidates": rows,
             }
         )
-    return told
+    return tables
 
 
 def _candidate(
@@ -251,46 +251,46 @@ def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
         for renamed, found in stems.items():
             found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
-    told: list[Unmatched] = []
+    unmatched: list[Unmatched] = []
     for name, slug, found in partners:
         count, first = found.without_key(every[found.renamed])
         if count:
-            told.append({"candidate": name, "condition": slug, "files": count, "first": first})
-    return told
+            unmatched.append({"candidate": name, "condition": slug, "files": count, "first": first})
+    return unmatched
 
 
 def _warnings(reduction: Reduction, sets: SetScores, unmatched: list[Unmatched]) -> list[str]:
     """What a reader must know before trusting the numbers."""
-    told: list[str] = []
+    warnings: list[str] = []
     if reduction.lossy:
-        told.append(
+        warnings.append(
             f"{reduction.lossy} of {reduction.images} references are JPEG files themselves: the reference is lossy. "
             "Their own artefacts count as truth, and FID and KID shift; use references that were never compressed, or "
             "reduce them in size first."
         )
     if reduction.reasons:
-        told.append(
+        warnings.append(
             f"{sum(reduction.reasons.values())} rows have no score and are left out of the means: each candidate's "
             "means are over its own images."
         )
     if reduction.odd.any():
-        told.append(
+        warnings.append(
             f"{int(reduction.odd.sum())} values are infinite, as the PSNR of equal images is; means leave them out."
         )
     if reduction.unlabelled:
-        told.append(f"{reduction.unlabelled} images have no label, and are left out of the accuracy.")
+        warnings.append(f"{reduction.unlabelled} images have no label, and are left out of the accuracy.")
     biased = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["biased"]}
     for metric in sorted(biased):
-        told.append(
+        warnings.append(
             f"{describe(metric)['label']} is biased: fewer images than features, so its values are far too high. "
             "Compare them within this report only."
         )
     few = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["images"] < FEW}
     for metric in sorted(metric for metric in few if SET_METRICS[metric].distance == "kid"):
-        told.append(f"{describe(metric)['label']} of fewer than {FEW} images is mostly noise; it may be below 0.")
+        warnings.append(f"{describe(metric)['label']} of fewer than {FEW} images is mostly noise; it may be below 0.")
     if files := sum(one["files"] for one in unmatched):
-        told.append(f"{files} files of candidates belong to no reference and were not looked at.")
-    return told
+        warnings.append(f"{files} files of candidates belong to no reference and were not looked at.")
+    return warnings
 
 
 def _recipe(evaluation: Evaluation) -> Recipe:

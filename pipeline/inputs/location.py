@@ -72,8 +72,8 @@ def check_apart(source: Input, output: Store) -> None:
     one, other = source.store.place, output.place
     inside = source.name is None and f"{other}/".startswith(f"{one}/")
     if inside or f"{one}/".startswith(f"{other}/images/"):
-        told = f"OUTPUT {output.url} and INPUT {source.url} lie in each other"
-        raise InvalidInput(f"{told}; give OUTPUT a place of its own")
+        problem = f"OUTPUT {output.url} and INPUT {source.url} lie in each other"
+        raise InvalidInput(f"{problem}; give OUTPUT a place of its own")
 
 
 def nothing_found(source: Input, others: int) -> InvalidInput:

@@ -70,15 +70,15 @@ class Partners:
         return count, named
 
 
-def find_partners(url: str, references: Input, told: str) -> Partners:
-    """List what another tool has restored: a folder, tars, or a glob. Raises InvalidInput, beginning with `told`."""
+def find_partners(url: str, references: Input, flag: str) -> Partners:
+    """List what another tool has restored: a folder, tars, or a glob. Raises InvalidInput, beginning with `flag`."""
     try:
         source = open_input(url)
         return replace(_list(source), renamed=_renamed(references, source))
     except StorageError as error:
-        raise InvalidInput(f"{told}: {error}") from None
+        raise InvalidInput(f"{flag}: {error}") from None
     except InvalidInput as error:
-        raise InvalidInput(f"{told}: {str(error).removeprefix('INPUT ')}") from None
+        raise InvalidInput(f"{flag}: {str(error).removeprefix('INPUT ')}") from None
 
 
 def _renamed(references: Input, source: Input) -> Renamed:

@@ -33,7 +33,7 @@ class Point:
     y: float
     low: float | None = None  # of y
     high: float | None = None
-    told: str = ""  # shown where the pointer rests
+    tooltip: str = ""  # shown where the pointer rests
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _line(series: Series, x: Axis, y: Axis) -> Markup:
     for (across, down), point in zip(places, series.points, strict=True):
         parts.append(
             Markup('<path class="mark" transform="translate({} {})" d="{}"><title>{}</title></path>').format(
-                across, down, marker(series.index), f"{series.name}: {point.told}"
+                across, down, marker(series.index), f"{series.name}: {point.tooltip}"
             )
         )
     return Markup("").join(parts) + Markup("</g>")
@@ -212,8 +212,8 @@ def _bars(counts: Counter[int], low: int, merged: int, columns: int, series: int
     path = [f"M0,{ROW_HEIGHT}"]
     for column, images in enumerate(heights):
         path.append(f"V{ROW_HEIGHT * (1 - images / highest):.1f}H{(column + 1) * step:.1f}")
-    told = f"{sum(heights)} images"
+    label = f"{sum(heights)} images"
     return Markup(
         '<svg class="bars c{}" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
         '<path d="{}V{}Z"/></svg>'
-    ).format(series % COLOURS, ROW_WIDTH, ROW_HEIGHT, told, "".join(path), ROW_HEIGHT)
+    ).format(series % COLOURS, ROW_WIDTH, ROW_HEIGHT, label, "".join(path), ROW_HEIGHT)

@@ -142,17 +142,17 @@ def noted(store: Store, name: str) -> Noted:
     return {"bytes": file.seek(0, 2), "sha256": sha256_of(store, name, file.tell())}
 
 
-def fault_of(store: Store, name: str, told: object, quick: bool) -> str:
-    """What is wrong with a file of which a result says `told`, or nothing: MISSING, CHANGED, or "" for nothing."""
-    told = cast(dict[str, Any], told) if isinstance(told, dict) else {}
+def fault_of(store: Store, name: str, recorded: object, quick: bool) -> str:
+    """What is wrong with a file of which a result says `recorded`, or nothing: MISSING, CHANGED, or "" for nothing."""
+    recorded = cast(dict[str, Any], recorded) if isinstance(recorded, dict) else {}
     try:
         size = store.size(name)
         if size is None:
             return MISSING
         store.read(name, 0, 1)
-        same = told.get("bytes") in (None, size)
-        if same and not quick and told.get("sha256") is not None:
-            same = sha256_of(store, name, size) == told["sha256"]
+        same = recorded.get("bytes") in (None, size)
+        if same and not quick and recorded.get("sha256") is not None:
+            same = sha256_of(store, name, size) == recorded["sha256"]
     except StorageError as error:  # gone by now, refused, or no file
         if not is_of_object(store, name, error):
             raise
@@ -177,10 +177,10 @@ def sha256_of(store: Store, name: str, size: int) -> str:
 
 
 def _loose(store: Store, row: AnyRow, size: int | None, quick: bool) -> Fault | None:
-    name, told = row["output"], bytes_of(row)
+    name, recorded = row["output"], bytes_of(row)
     if size is None:
         return Fault(MISSING, name, row["key"])
-    if told is not None and told != size:
+    if recorded is not None and recorded != size:
         return Fault(CHANGED, name, row["key"])
     if quick:
         return None

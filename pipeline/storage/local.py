@@ -169,9 +169,9 @@ class LocalStore(Store):
         if isinstance(error, IsADirectoryError):
             return InTheWay(f"{where} is a folder where a file is wanted; move it away")
         if isinstance(error, NotADirectoryError | FileExistsError):
-            told = f"{where} lies below a file where a folder is wanted; move that away"
+            problem = f"{where} lies below a file where a folder is wanted; move that away"
             among_others = (self.root / name.partition("/")[0]).is_dir()
-            return InTheWay(told) if among_others else StorageError(told)
+            return InTheWay(problem) if among_others else StorageError(problem)
         if error.errno in (errno.ENOTSUP, errno.EMLINK):
             return StorageError(
                 f"{where}: this file system has no hard links; use another disk or its own URL"

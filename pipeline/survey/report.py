@@ -163,14 +163,14 @@ def _lists(summary: WholeSummary, survey: Survey) -> list[Part]:
     sound, jpegs = survey.sound, survey.formats["JPEG"]
     beside = {text: summary["metadata"][name] for name, text in METADATA.items()}
     kinds = {"baseline": jpegs - survey.traits["progressive"], "progressive": survey.traits["progressive"]}
-    told = [
+    tables = [
         ("Format, by content", summary["formats"], sound),
         ("Mode", summary["modes"], sound),
         ("JPEG subsampling", summary["jpeg"]["subsampling"], jpegs),
         ("JPEG kind", kinds, jpegs),
         ("Beside the pixels", beside, sound),
     ]
-    return [{"name": name, "rows": _shares(rows, of)} for name, rows, of in told if of]
+    return [{"name": name, "rows": _shares(rows, of)} for name, rows, of in tables if of]
 
 
 def _shares(counts: Mapping[str, int], of: int) -> list[Part]:

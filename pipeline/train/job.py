@@ -92,12 +92,12 @@ def plan_train(settings: TrainSettings) -> Answer:
     store = _output(settings, data)
     run.check_output(store)
     mark = checkpoints.latest(store)
-    told = {
+    extra = {
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
         "patches": settings.optimizer.steps * settings.batch_size * settings.optimizer.accumulate * settings.workers,
         "steps_done": mark.step if mark else 0,
     }
-    return dry_run(JOB, settings, data.clean, set(), **told)
+    return dry_run(JOB, settings, data.clean, set(), **extra)
 
 
 @dataclass(frozen=True)
@@ -308,22 +308,22 @@ def in_thread(function: Callable[[], Any]) -> Future[Any]:
 
 def follow(training: Future[Any], store: Store, steps: int, wanted: str) -> None:
     """Until the training ends, tell the newest line of its metrics every now and then, or what it may wait for."""
-    told, moved = newest_line(store), time.monotonic()
+    last, moved = newest_line(store), time.monotonic()
     while not training.done():
         with contextlib.suppress(TimeoutError):
             training.exception(timeout=FOLLOW_S)
         if time.monotonic() - moved > SILENT_S and not training.done():
             log.warning("no news of the training for %d s: %s; %s", SILENT_S, wanted, connection.room())
             moved = time.monotonic()
-        if (line := newest_line(store)) and line != told:
-            if told and line["step"] <= told["step"]:
+        if (line := newest_line(store)) and line != last:
+            if last and line["step"] <= last["step"]:
                 log.warning("started anew from the last checkpoint before step %d", line["step"])
             log.info(
                 "step %d of %d, epoch %d: loss %.4f, rate %.2g, %.1f images/s, %.1f %% of the time waiting for data",
                 *(line["step"], steps, line["epoch"], line["loss"], line["lr"]),
                 *(line["images_per_s"], 100 * line["waiting_for_data"]),
             )
-            told, moved = line, time.monotonic()
+            last, moved = line, time.monotonic()
 
 
 def newest_line(store: Store) -> Line | None:

@@ -140,9 +140,9 @@ def render(card: Card, name: str, sampling: Values | None) -> str:
 
 def _duration(card: Card) -> str:
     length = f"{card['steps']:,} steps of {card['batch']} patches ({card['patches']:,} in all)"
-    told = f"{length}, {card['seconds']:,} seconds on {card['device']}."
+    text = f"{length}, {card['seconds']:,} seconds on {card['device']}."
     begun = card["settings"]["init_from"]
-    return f"{told} It went on from {begun}, whose steps are counted and whose seconds are not." if begun else told
+    return f"{text} It went on from {begun}, whose steps are counted and whose seconds are not." if begun else text
 
 
 def _data_rows(data: Data) -> list[tuple[str, Any]]:
@@ -158,14 +158,14 @@ def _data_rows(data: Data) -> list[tuple[str, Any]]:
 
 def _score_table(scores: Values) -> str:
     where = f"the validation set {scores['set']}, {scores['damage']}, at step {scores['step']:,}"
-    told = f"Means over {where}; BEF in squared levels of 255."
+    text = f"Means over {where}; BEF in squared levels of 255."
     names = [name for name, value in scores.items() if isinstance(value, Mapping)]
     rows = [
         [name, f"{v['psnr']:.2f}", f"{v['ssim']:.4f}", f"{v['bef'] * GREY_LEVELS:.1f}"]
         for name in names
         for v in [scores[name]]
     ]
-    return told + "\n\n" + _table(["", "PSNR (dB)", "SSIM", "BEF"], rows)
+    return text + "\n\n" + _table(["", "PSNR (dB)", "SSIM", "BEF"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -65,7 +65,7 @@ def locate(item: int, rank: int, world: int, seed: int, shards: int) -> tuple[in
 
 
 def draw_shard(shard: Shard, epoch: int, item: int, drawing: Drawing, pairing: Pairing | None = None) -> pa.Table:
-    """Patches of all images of a shard: a row an image, at least one row; a row with a reason has no patches.
+    """Patches of all images of a shard: one row per image, at least one; a row with a reason has no patches.
 
     Columns: item, key, reason, detail, clean and damaged (per_image * size * size * 3 bytes each, or null). With
     `pairing` the damaged patches are cut from what it finds.
