@@ -6,7 +6,8 @@ listing and writes nothing. Must know nothing of one job's settings, stages or p
 
 import logging
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,9 @@ from pipeline.inputs.location import check_apart
 from pipeline.runs.documents import Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
+from pipeline.runs.reporter import Reporter
 from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
-from pipeline.settings import Settings
+from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
@@ -26,12 +28,17 @@ PAGE = "report.html"  # that every job's writer writes
 
 
 def carry_out(
-    run: Run, work: Callable[[], Result], needs_ray: bool, holds: Callable[[Result], bool] = lambda _: True
+    run: Run,
+    settings: ShardSettings,
+    work: Callable[[], Result],
+    needs_ray: bool,
+    holds: Callable[[Result], bool] = lambda _: True,
 ) -> Result:
     """The result of `work`, or that of an earlier attempt that has left nothing to do.
 
     Args:
         run: opened.
+        settings: of the job.
         work: does what is left, ends with `runs.run.finish`, and gives its result.
         needs_ray: whether `work` uses the cluster.
         holds: whether an earlier result is still what is asked for.
@@ -42,8 +49,22 @@ def carry_out(
         log.info("finished already: %s", run.store.url)
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
-    stopped = partial(stop, run)
-    return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else None)
+    reporter = Reporter(run, settings)
+
+    def stopped(code: Exit, error: str | None = None) -> Result:
+        why = reporter.limit_reached if code == Exit.INTERRUPTED else ""
+        return reporter.end(stop(run, code, error or why or None))
+
+    if run.todo and reporter.limit_reached:
+        return stopped(Exit.INTERRUPTED)
+    ray = connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else nullcontext()
+    return reporter.end(attempt(work, stopped, _both(reporter, ray)))
+
+
+@contextmanager
+def _both(outer: AbstractContextManager[Any], inner: AbstractContextManager[None]) -> Generator[None]:
+    with outer, inner:
+        yield
 
 
 def finished_shards(output: str, listing: Listing) -> set[str]:
