@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
     Document,
     Lacking,
-    Plan,
     Result,
     RunDocument,
     cpu_kind,
@@ -388,14 +387,3 @@ def _write(
 def cost_told(run: Run) -> Answer:
     """For the result: of this attempt and of those before; nothing where the price is not known."""
     return {} if run.cost is None else {"cost": round(run.cost, 4), "cost_before": round(run.cost_before, 4)}
-
-
-def plan(listing: Listing, done: Collection[str]) -> Plan:
-    """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
-    return {
-        "shards": len(listing.shards),
-        "shards_done": len(done),
-        "images": listing.images,
-        "bytes": sum(shard.size for shard in listing.shards),
-        "ignored_files": dict(listing.ignored),
-    }
