@@ -75,6 +75,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
     common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
     common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
+    common.add_argument("--detach", action="store_true", help="with --submit: do not wait for the job; tell its name")
     add_settings(told, settings)
     return told
 
@@ -86,14 +87,19 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
     def job() -> Mapping[str, Any]:
         flags = vars(parsed(make_parser(name, about, parts), arguments, stdout))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
+        detach = flags.pop("detach")
+        from driftrec.errors import InvalidInput
         from pipeline.settings import load
+
+        if detach and not submit:
+            raise InvalidInput("--detach goes with --submit; without it the job is this process")
 
         settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
         if submit and not dry_run:
             choose_token()
             from pipeline.cluster.submit import submit_job
 
-            return submit_job(submit, name, arguments, settings.output)
+            return submit_job(submit, name, settings, detach)
         return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
 
     return execute(job)
@@ -129,8 +135,9 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def execute(job: Callable[[], Mapping[str, Any]]) -> int:
-    """Run `job`, print its result, give the exit code: `exit_code` of the result, or the one that fits what it raised.
+def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str] = json.dumps) -> int:
+    """Run `job`, print its result in `words`, what went wrong as JSON; give the exit code: `exit_code` of the result,
+    or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
@@ -159,17 +166,20 @@ def execute(job: Callable[[], Mapping[str, Any]]) -> int:
         tell()
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
+            text = words(result)
     except DriftRecError as error:
         refused = isinstance(error, InvalidInput)
         ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
         result = {**(error.result or ended), "error": redact(str(error))}
+        text = json.dumps(result)
     except Interrupted:
-        result = early
+        result, text = early, json.dumps(early)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if "error" in result:
+    code = int(result.get("exit_code", Exit.DONE))
+    if "error" in result and code != Exit.DONE:
         log.error("%s", result["error"])
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
-    return int(result.get("exit_code", Exit.DONE))
+    return code

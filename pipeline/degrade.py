@@ -144,7 +144,7 @@ def run_degrade(settings: DegradeSettings) -> Result:
     rows = len(conditions)
     given = (settings.output, listing, settings.public(), settings.determining(), settings.max_failed)
     run = open_run("degrade", *given, schema=SCHEMA, rows_per_image=rows, repair=settings.repair)
-    return carry_out(run, partial(_attempt, run, settings, conditions), needs_ray=bool(run.todo))
+    return carry_out(run, settings, partial(_attempt, run, settings, conditions), needs_ray=bool(run.todo))
 
 
 def plan_degrade(settings: DegradeSettings) -> Answer:

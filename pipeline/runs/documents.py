@@ -92,6 +92,8 @@ class Result(EffortTold):
     seconds: float  # of this attempt
     images_this_attempt: int
     images_per_second: float
+    cost: NotRequired[float]  # of this attempt, where the price is known, as the next
+    cost_before: NotRequired[float]  # of the attempts before it
     error: NotRequired[str]
     leaves: NotRequired[dict[str, Noted]]  # files beside this one
     found: NotRequired[dict[str, int]]  # see `verify.Told`, as the next
@@ -165,10 +167,15 @@ def most_shards(output: str) -> int | None:
 
 def read_result(store: Store) -> Document:
     """_RESULT.json; nothing if there is none that can be read. Raises StorageError if storage gives nothing at all."""
+    return read_object(store, RESULT)
+
+
+def read_object(store: Store, name: str) -> Document:
+    """Likewise, of any file that holds a JSON object."""
     try:
-        return _object(store.read(RESULT))
+        return _object(store.read(name))
     except StorageError as error:
-        if not is_of_object(store, RESULT, error):
+        if not is_of_object(store, name, error):
             raise
         return {}
 

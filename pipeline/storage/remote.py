@@ -43,6 +43,12 @@ NETWORK_MODULES = (
     "fsspec.exceptions",
 )
 
+# What reads which store: extras of ours, with versions in requirements/.
+PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+}
+
 T = TypeVar("T")
 Listed = tuple[str, int, datetime | None]  # path, bytes, and when it changed where the store tells
 
@@ -66,7 +72,8 @@ class RemoteStore(Store):
         try:
             fs = fsspec.filesystem(protocol, **self._options)
         except ImportError as error:
-            raise InvalidInput(f"{self.url}: {error}; for S3 install driftrec[s3]") from None
+            package = PACKAGES.get(protocol, "the package that fsspec names for it")
+            raise InvalidInput(f"{self.url}: {error}; this needs {package} on this machine and on all nodes") from None
         except ValueError:
             known = "use a path, s3://, gs:// or https://"
             raise InvalidInput(f"{self.url}: no storage is known as {protocol}://; {known}") from None
