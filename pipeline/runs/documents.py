@@ -41,7 +41,7 @@ class RunInput(TypedDict):
     url: str  # without credentials
     shards: int
     images: int | None  # None: tars are unopened
-    most_shards: NotRequired[int | None]  # of loose files, beyond which neighbours are joined; None: no bound
+    most_shards: NotRequired[int]  # of loose files, beyond which neighbours are joined; left out: no bound
 
 
 class Leaves(TypedDict):

@@ -26,6 +26,7 @@ from pipeline.runs.documents import (
     Lacking,
     Result,
     RunDocument,
+    RunInput,
     cpu_kind,
     fingerprint_of,
     package_versions,
@@ -208,18 +209,16 @@ def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
 
 def describe(job: str, listing: Listing, settings: Values, identity: Values) -> RunDocument:
     """What run.json says; the arguments are those of `open_run`."""
+    told: RunInput = {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images}
+    if listing.most_shards:
+        told["most_shards"] = listing.most_shards
     identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
     return {
         "job": job,
         "fingerprint": fingerprint_of(identity),
         "identity": identity,
         "settings": dict(settings),
-        "input": {
-            "url": listing.source.url,
-            "shards": len(listing.shards),
-            "images": listing.images,
-            "most_shards": listing.most_shards,
-        },
+        "input": told,
         "versions": package_versions(PACKAGES),
         "cpu": cpu_kind(),
         "latest_input": listing.source.store.latest,
