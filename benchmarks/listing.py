@@ -35,12 +35,12 @@ from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.reading import read_in_trial
 from pipeline.inputs.loose import loose_files
 from pipeline.inputs.shards import Shard
-from pipeline.job import finished_shards
+from pipeline.job import dry_run, finished_shards
 from pipeline.restore.job import list_restore, open_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard
 from pipeline.runs.ledger import OK
-from pipeline.runs.run import Run, finish, open_run, plan
+from pipeline.runs.run import Run, finish, open_run
 from pipeline.storage import open_store
 
 IN_FOLDER = 1000  # images
@@ -111,7 +111,7 @@ def measure(keys: int, size: int) -> list[dict[str, Any]]:
         run = open_run("restore", settings.output, listing, settings.public(), settings.determining())
     assert not run.todo
     with step("dry run", told):
-        plan(listing, finished_shards(settings.output, listing))
+        dry_run("restore", settings, listing, finished_shards(settings.output, listing))
     with step("final pass and sweep", told):
         assert finish(run)["images"] == keys
     return told
