@@ -11,6 +11,7 @@ JOBS = {
     "evaluate": "damage clean images, restore and score them; tables, curves and pictures as one page",
     "survey": "tell what is in an archive, what is damaged, and what a restore would cost",
     "degrade": "make JPEG copies of clean images, for tests and for other tools",
+    "status": "tell how far a run is, at what speed, and for how long it will still run",
     "verify": "tell whether all that a run has done is still there, as its ledger says",
     "split": "divide an archive into lists for training, validation and test",
     "train": "train a model on clean images, or go on with it",

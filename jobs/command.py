@@ -135,8 +135,9 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def execute(job: Callable[[], Mapping[str, Any]]) -> int:
-    """Run `job`, print its result, give the exit code: `exit_code` of the result, or the one that fits what it raised.
+def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str] = json.dumps) -> int:
+    """Run `job`, print its result in `words`, what went wrong as JSON; give the exit code: `exit_code` of the result,
+    or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
@@ -165,17 +166,20 @@ def execute(job: Callable[[], Mapping[str, Any]]) -> int:
         tell()
         with contextlib.redirect_stdout(sys.stderr):  # Ray tells of dead workers by print
             result = job()
+            text = words(result)
     except DriftRecError as error:
         refused = isinstance(error, InvalidInput)
         ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
         result = {**(error.result or ended), "error": redact(str(error))}
+        text = json.dumps(result)
     except Interrupted:
-        result = early
+        result, text = early, json.dumps(early)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if "error" in result:
+    code = int(result.get("exit_code", Exit.DONE))
+    if "error" in result and code != Exit.DONE:
         log.error("%s", result["error"])
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
-    return int(result.get("exit_code", Exit.DONE))
+    return code

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipeline.settings import Alone, Listed, Settings
+from pipeline.settings import Alone, Listed, Settings, ShardSettings
 
 UNITS = {"_s": "SECONDS", "_bytes": "BYTES", "_pixels": "PIXELS"}  # by the end of a name
 UNIONS = (Union, UnionType)
@@ -29,11 +29,13 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
     for name in model.required():
         parser.add_argument(name, metavar=name.upper(), help=beside[name])
     group = parser.add_argument_group("Settings")
+    groups: dict[str, Any] = {}
     only_set: list[str] = []
     inner: dict[str, type[Settings]] = {}
-    for name, field in model.model_fields.items():
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] in ShardSettings.model_fields):
         if name in headings:
-            group = parser.add_argument_group(headings[name])
+            title = headings[name]
+            groups[title] = group = groups.get(title) or parser.add_argument_group(title)
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
             inner[name] = field.annotation
         elif dict in _kinds(field):

@@ -6,18 +6,20 @@ listing and writes nothing. Must know nothing of one job's settings, stages or p
 
 import logging
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Plan, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
-from pipeline.settings import Settings
+from pipeline.runs.reporter import Reporter
+from pipeline.runs.run import Run, check_output, earlier_result, stop, with_file
+from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
@@ -26,12 +28,17 @@ PAGE = "report.html"  # that every job's writer writes
 
 
 def carry_out(
-    run: Run, work: Callable[[], Result], needs_ray: bool, holds: Callable[[Result], bool] = lambda _: True
+    run: Run,
+    settings: ShardSettings,
+    work: Callable[[], Result],
+    needs_ray: bool,
+    holds: Callable[[Result], bool] = lambda _: True,
 ) -> Result:
     """The result of `work`, or that of an earlier attempt that has left nothing to do.
 
     Args:
         run: opened.
+        settings: of the job.
         work: does what is left, ends with `runs.run.finish`, and gives its result.
         needs_ray: whether `work` uses the cluster.
         holds: whether an earlier result is still what is asked for.
@@ -42,8 +49,22 @@ def carry_out(
         log.info("finished already: %s", run.store.url)
         return result
     log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
-    stopped = partial(stop, run)
-    return attempt(work, stopped, connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else None)
+    reporter = Reporter(run, settings)
+
+    def stopped(code: Exit, error: str | None = None) -> Result:
+        why = reporter.limit_reached if code == Exit.INTERRUPTED else ""
+        return reporter.end(stop(run, code, error or why or None))
+
+    if run.todo and reporter.limit_reached:
+        return stopped(Exit.INTERRUPTED)
+    ray = connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else nullcontext()
+    return reporter.end(attempt(work, stopped, _both(reporter, ray)))
+
+
+@contextmanager
+def _both(outer: AbstractContextManager[Any], inner: AbstractContextManager[None]) -> Generator[None]:
+    with outer, inner:
+        yield
 
 
 def finished_shards(output: str, listing: Listing) -> set[str]:
@@ -57,9 +78,18 @@ def finished_shards(output: str, listing: Listing) -> set[str]:
 
 
 def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **extra: Any) -> Answer:
-    """What would be done: the input, what of it is done, what else the job tells, its settings."""
+    """What would be done: the input, what of it is done, what else the job tells, its settings. `images` is null while
+    tars are unopened.
+    """
+    plan: Plan = {
+        "shards": len(listing.shards),
+        "shards_done": len(done),
+        "images": listing.images,
+        "bytes": sum(shard.size for shard in listing.shards),
+        "ignored_files": dict(listing.ignored),
+    }
     common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
-    return {**common, **plan(listing, done), **extra, "settings": settings.public()}
+    return {**common, **plan, **extra, "settings": settings.public()}
 
 
 def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from yaml.composer import ComposerError
 
 from driftrec.errors import InvalidInput
@@ -76,6 +85,23 @@ class Settings(BaseModel):
             apart: names of others that something else stands for.
         """
         return self.model_dump(mode="json", exclude=self.marked(Mark.free) | self.marked(Mark.place) | set(apart))
+
+
+class ShardSettings(Settings):
+    """What all jobs with shards have."""
+
+    # Free to change between two attempts at one output:
+    allow_local: Free[bool] = False  # on a cluster of several nodes: paths are the same folder on all of them
+    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
+    status_s: Free[float] = Field(60.0, gt=0)  # time between two writes of status.json in OUTPUT
+    price_per_hour: Free[float | None] = Field(None, gt=0)  # money that the whole cluster costs per hour
+    max_cost: Free[float | None] = Field(None, gt=0)  # money at which the run stops, all its attempts together
+
+    @model_validator(mode="after")
+    def _check_price(self) -> "ShardSettings":
+        if self.max_cost is not None and self.price_per_hour is None:
+            raise ValueError("max_cost needs price_per_hour, what the whole cluster costs per hour")
+        return self
 
 
 def _public(place: Any) -> Any:

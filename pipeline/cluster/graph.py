@@ -6,6 +6,7 @@ The driver holds the list of shards and sums; images never come to it.
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -21,11 +22,12 @@ from ray.data import ActorPoolStrategy, DataContext
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from pipeline.cluster import connection
 from pipeline.cluster.datasource import ShardSource
+from pipeline.cluster.metrics import Metrics
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, rows_in
-from pipeline.runs.progress import Progress
+from pipeline.runs.progress import COLUMNS, Known, Progress
 from pipeline.runs.run import Run
 from pipeline.runs.settling import settling
 from pipeline.runs.stage import Counts, Stage
@@ -153,16 +155,19 @@ class Graph:
 
 def work_through(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
-    progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s)
+    run.working, metrics = time.monotonic(), Metrics(run)
+    progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s, lambda: run.cost)
     try:
         check_shared(run.listing, run.store, run.allow_local, graph.others)
         if graph.pool.actors:
             log.info("asking for %s", graph.pool)
         with connection.waiting(graph.pool.cpus, graph.pool.gpus):
-            _work(run, graph, run.todo, progress)
+            _work(run, graph, run.todo, progress, metrics)
         for disputed in settling(run.ledger, run.listing.shards, run.listing.output_name, run.by_shard):
             log.info("%d shards are done again: several images have one key or output name", len(disputed))
-            _work(run, graph, disputed, progress)
+            again = {shard.id for shard in disputed}
+            run.known = Known.of(run.ledger, {shard.id for shard in run.listing.shards} - again)
+            _work(run, graph, disputed, progress, metrics)
     except DriftRecError:
         raise
     except Exception as error:
@@ -171,13 +176,18 @@ def work_through(run: Run, graph: Graph, progress_s: float) -> None:
         progress.close()
 
 
-def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress) -> None:
+def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metrics: Metrics) -> None:
     with closing(graph.rows(shards, run.store)) as rows:
         for row in rows:
             if row["error"]:
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
             run.effort.add(row[OK], row)
+            if row["computed"] or row["shard"] in run.again:
+                run.known.add(row)
+            else:  # whoever wrote the part could not tell us
+                run.known.add_part(run.ledger.read_part(row["shard"], COLUMNS))
+            metrics.add(row)
             progress.add(row[OK], row[FAILED], row["pixels"], row[SKIPPED])
 
 

@@ -6,13 +6,13 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
-from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, Values
+from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, ShardSettings, Values
 
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
-class DamageSettings(Settings):
+class DamageSettings(ShardSettings):
     """How clean images are damaged: all combinations of these."""
 
     # How images are damaged:
@@ -74,7 +74,6 @@ class EvaluateSettings(DamageSettings):
     shard_images: int = Field(16, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
-    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
     max_failed: Free[Allowance] = "0"  # images that may have a failed row: a number, or a share such as 5%
     actors: Free[int | None] = Field(None, ge=1)  # processes that restore; None: one per GPU, or else one per CPU
     scorers: Free[int | None] = Field(None, ge=1)  # that score; None: one per CPU, half of them beside CPU models
@@ -84,7 +83,6 @@ class EvaluateSettings(DamageSettings):
     gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # GPUs of each scorer; worth it for lpips, fid and the like
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each actor; None: what leaves room for the others
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     def public(self) -> Values:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""
@@ -111,12 +109,10 @@ class DegradeSettings(DamageSettings):
     shard_images: int = Field(64, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
-    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
     max_failed: Free[Allowance] = "0"  # images that may have a failed row: a number, or a share such as 5%
     repair: Free[bool] = False  # do images again of which an output is missing or was changed
     actors: Free[int | None] = Field(None, ge=1)  # processes; None: one per CPU
     threads: Free[int] = Field(2, ge=1)  # images that an actor has in work at once
-    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
 
 class SplitSettings(Settings):

@@ -15,7 +15,7 @@ from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Result, most_shards
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
@@ -39,7 +39,7 @@ def run_restore(settings: RestoreSettings) -> Result:
             result = write_page(run, result, REPORT, settings.input, settings.output, run.listing.shards, result)
         return result
 
-    return carry_out(run, work, needs_ray=bool(run.todo))
+    return carry_out(run, settings, work, needs_ray=bool(run.todo))
 
 
 def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettings]:
@@ -83,6 +83,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
         _output_name(settings),
         choice,
         cut_tars=True,
+        most_shards=most_shards(settings.output),
     ).bounded(settings.max_file_bytes)
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from driftrec.errors import Reason
-from pipeline.settings import MIB, Allowance, Alone, Free, Place, Settings
+from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
 AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as YAML reads the default's own name
 
 
-class RestoreSettings(Settings):
+class RestoreSettings(ShardSettings):
     """Settings of `driftrec restore`, named as the flags; the two groups say what a change does to an output."""
 
     input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
@@ -61,7 +61,6 @@ class RestoreSettings(Settings):
     shard_images: int = Field(64, ge=1)  # most images in a shard of loose files
 
     # Free to change between two attempts at one output:
-    allow_local: Free[bool] = False  # on a cluster of several nodes: paths are the same folder on all of them
     max_failed: Free[Allowance] = "0"  # images that may fail: a number, or a share such as 5%
     # Free, for it changes only rows that say failed; and a second try gives the bytes that the first would have given.
     retry_failed: Free[Annotated[str | None, Alone("all")]] = None  # do again what failed, for this reason or any
@@ -75,7 +74,6 @@ class RestoreSettings(Settings):
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for the reading tasks
     codec_threads: Free[int] = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

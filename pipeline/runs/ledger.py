@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +29,7 @@ from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 NOTE = "driftrec"  # name of the note in the file's footer
 BLANK = b"0" * 32  # stands where the seal will be
 NOTED = re.compile(rb'\{"run": "([0-9a-f]*)", "shard": "([0-9a-f]*)", "seal": "([0-9a-f]{32})"\}')
-RUN, RESULT = "run.json", "_RESULT.json"
+RUN, RESULT, STATUS = "run.json", "_RESULT.json", "status.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
 MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
 TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.runs.crashes`)
@@ -150,21 +150,28 @@ class Ledger:
 
     def committed(self) -> set[str]:
         """Ids of all shards with a part, by its name: see `spoilt`."""
-        names = (name.rpartition("/")[2] for name, _ in self.store.list(FOLDER))
+        names = (name.rpartition("/")[2] for name, _ in self.store.found(FOLDER))
         return {name.partition(".")[0] for name in names if PART.fullmatch(name)}
 
-    def spoilt(self, shard_ids: Iterable[str]) -> dict[str, str]:
-        """Of these shards, which have parts, those whose part is broken or of another run, and why."""
+    def spoilt(self, shard_ids: Iterable[str], look: Callable[[pa.Table], None]) -> dict[str, str]:
+        """Of these shards, which have parts, those whose part is broken or of another run, and why. `look` is given the
+        rows of the others, part after part.
+        """
+        spoilt: dict[str, str] = {}
 
-        def why(shard_id: str) -> tuple[str, str]:
+        def part_of(shard_id: str) -> tuple[str, pa.Table | str]:
             try:
-                self._unpack(shard_id)
+                return shard_id, self._unpack(shard_id)
             except (BrokenPart, ForeignPart) as error:
                 return shard_id, str(error)
-            return shard_id, ""
 
         with ThreadPoolExecutor(READERS) as pool:
-            return {shard_id: reason for shard_id, reason in pooled(pool, why, shard_ids, 2 * READERS) if reason}
+            for shard_id, part in pooled(pool, part_of, shard_ids, 2 * READERS):
+                if isinstance(part, str):
+                    spoilt[shard_id] = part
+                else:
+                    look(part)
+        return spoilt
 
     def read_part(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one shard. Raises NotFound if it is not done, BrokenPart or ForeignPart if that is no use."""
@@ -271,7 +278,7 @@ def sweep(
     removed = 0
     for folder in folders:
         kept = folder == IMAGES and not strangers
-        leftovers = (name for name, _ in store.list(folder) if _is_leftover(store, folder, name, outputs, kept))
+        leftovers = (name for name, _ in store.found(folder) if _is_leftover(store, folder, name, outputs, kept))
         for name in leftovers:
             store.remove(name)
             removed += 1

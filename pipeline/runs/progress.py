@@ -3,12 +3,18 @@
 import json
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TextIO, TypedDict
 
+import pyarrow as pa
+
+from pipeline.runs.ledger import Ledger, statuses_of, texts
 from pipeline.runs.stage import Counts
 
 LIVE_S = 0.2  # seconds between two redraws of the live line
+COLUMNS = ("key", "status", "reason")  # of a ledger part, that are counted
 
 
 class Progress:
@@ -19,15 +25,22 @@ class Progress:
         done: of these, finished by an earlier attempt.
         images: of the input; None while tars are unopened.
         interval_s: seconds between two JSON lines.
+        cost: of the attempt so far; None where nobody knows the price.
         stream: stderr unless a test says otherwise.
     """
 
     def __init__(
-        self, shards: int, done: int, images: int | None, interval_s: float, stream: TextIO | None = None
+        self,
+        shards: int,
+        done: int,
+        images: int | None,
+        interval_s: float,
+        cost: Callable[[], float | None] = lambda: None,
+        stream: TextIO | None = None,
     ) -> None:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._interval_s = LIVE_S if self._live else interval_s
+        self._interval_s, self._cost = LIVE_S if self._live else interval_s, cost
         self._shards, self._done, self._listed = shards, done, images
         self._images = self._failed = self._skipped = self._pixels = 0
         self._shards_now = 0
@@ -59,14 +72,15 @@ class Progress:
         self._said = time.monotonic()
         seconds = self._said - self._begun
         rate = self._images / seconds if seconds else 0.0
-        left = (self._shards - self._done) * seconds / self._shards_now if self._shards_now else None
+        left, cost = seconds_left(self._shards - self._done, self._shards_now, seconds), self._cost()
         if self._live:
-            eta = "" if left is None else f", {_clock(left)} left"
+            eta = "" if left is None else f", {clock(left)} left"
             skipped = f"{self._skipped} skipped, " if self._skipped else ""
             text = (
                 f"{self._done}/{self._shards} shards, {self._images} images, {self._failed} failed, "
                 f"{skipped}{rate:.1f} images/s{eta}"
             )
+            text += "" if cost is None else f", cost {cost:.2f}"
             self._stream.write(f"\r\x1b[K{text}")
         else:
             told = {
@@ -80,15 +94,63 @@ class Progress:
                 "seconds": round(seconds, 1),
                 "seconds_left": None if left is None else round(left),
             }
+            told |= {} if cost is None else {"cost": round(cost, 4)}
             self._stream.write(json.dumps({"progress": told}) + "\n")
         self._stream.flush()
 
 
-def _clock(seconds: float) -> str:
+def seconds_left(left: int, done: int, seconds: float) -> float | None:
+    """For so many shards, by those that were done in this time; None while there are none."""
+    return left * seconds / done if done else None
+
+
+def clock(seconds: float) -> str:
     """3725 -> "1:02:05"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass
+class Known:
+    """Sums over the shards that are done, whichever attempt did them, as far as the driver knows: what another driver
+    does at the same time it does not know.
+    """
+
+    shards: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)  # of images
+    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+
+    def add(self, row: Counts) -> None:
+        """Count one more shard."""
+        self.shards += 1
+        for outcome in row["outcomes"]:
+            self.statuses[outcome["status"]] += outcome["images"]
+            if outcome["reason"]:
+                self.reasons[outcome["reason"]] += outcome["rows"]
+
+    def add_part(self, part: pa.Table) -> None:
+        """Count a shard by its ledger part; of one without the columns that all have no image is known."""
+        self.shards += 1
+        if set(COLUMNS) <= set(part.column_names):
+            self.statuses.update(statuses_of(texts(part, "key"), texts(part, "status")))
+            self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
+
+    def leave_out(self, part: pa.Table, keys: Collection[str]) -> None:
+        """Take out a shard of which these images are to be done again."""
+        again = Known()
+        again.add_part(part.filter(pa.array([key in keys for key in texts(part, "key")], pa.bool_())))
+        self.shards -= again.shards
+        self.statuses.subtract(again.statuses)
+        self.reasons.subtract(again.reasons)
+
+    @classmethod
+    def of(cls, ledger: Ledger, shard_ids: Iterable[str]) -> "Known":
+        """Of these shards, whose parts are read."""
+        known = cls()
+        for part in ledger.read_parts(shard_ids, COLUMNS):
+            known.add_part(part)
+        return known
 
 
 @dataclass
@@ -113,6 +175,7 @@ class EffortTold(TypedDict):
 class Effort:
     """Sums over the rows of `runs.stage.SUMMARY`; memory goes by the workers."""
 
+    shards: int = 0
     restored: int = 0  # images that are ok
     pixels: int = 0
     nfe: int = 0  # evaluations of the network
@@ -120,6 +183,7 @@ class Effort:
 
     def add(self, restored: int, row: Counts) -> None:
         """Count one shard."""
+        self.shards += 1
         self.restored += restored
         self.pixels += row["pixels"]
         self.nfe += row["nfe"]
@@ -131,8 +195,9 @@ class Effort:
     @property
     def idle_share(self) -> float | None:
         """Share of the workers' lives in which they waited for data; None if none has lived."""
-        lives_s = sum(span.ended - span.begun for span in self.spans.values())
-        busy_s = sum(span.busy_s for span in self.spans.values())
+        spans = list(self.spans.values())  # at once: another thread may add to them
+        lives_s = sum(span.ended - span.begun for span in spans)
+        busy_s = sum(span.busy_s for span in spans)
         return max(0.0, 1 - busy_s / lives_s) if lives_s > 0 else None
 
     @property

@@ -1,14 +1,14 @@
 """The life of a run: OUTPUT opened or refused, what is still to do, the final count check, _RESULT.json, the exit code.
 
-Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/ and _RESULT.json below OUTPUT, and nothing
-else.
+Knows no Ray and no pixels. A run owns run.json, images/, shards/, ledger/, status.json and _RESULT.json below OUTPUT,
+and nothing else.
 """
 
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
     Document,
     Lacking,
-    Plan,
     Result,
     RunDocument,
     cpu_kind,
@@ -53,7 +52,7 @@ from pipeline.runs.ledger import (
     part_name,
     sweep,
 )
-from pipeline.runs.progress import Effort
+from pipeline.runs.progress import COLUMNS, Effort, Known
 from pipeline.runs.redo import keys_again
 from pipeline.runs.settling import settle
 from pipeline.runs.threads import pooled
@@ -89,7 +88,16 @@ class Run:
     at_end: Sequence[str] = ()  # files that it leaves beside _RESULT.json
     by_shard: Sequence[str] = ()  # folders in which it leaves a file beside each ledger part
     repair: bool = False  # outputs that lack, or were changed, are done again
+    known: Known = field(default_factory=Known)  # of all attempts
+    price_per_hour: float | None = None  # of the whole cluster
+    cost_before: float = 0.0  # of earlier attempts
     started: float = field(default_factory=time.monotonic)
+    working: float | None = None  # since when shards are in work; as `started` by the monotonic clock
+
+    @property
+    def cost(self) -> float | None:
+        """Of this attempt so far; None where the price is not known."""
+        return self.price_per_hour and self.price_per_hour * (time.monotonic() - self.started) / 3600
 
     @property
     def todo(self) -> list[Shard]:
@@ -141,6 +149,7 @@ def open_run(
         given = (job, store, Ledger(store, schema), listing, max_failed, document["fingerprint"])
         run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, by_shard=by_shard)
         run.allow_local, run.repair = bool(settings.get("allow_local")), repair
+        run.price_per_hour = settings.get("price_per_hour")
         _look_at_earlier(run, retry)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
@@ -165,11 +174,11 @@ def _resumed(run: Run) -> set[str]:
     ours = committed & {shard.id for shard in run.listing.shards}
     for shard in sorted(committed - ours):
         log.warning("%s is of no shard of this run: move it away", run.store.where(part_name(shard)))
-    no_use = run.ledger.spoilt(ours)
+    lone: dict[str, str] = {}
     for folder in run.by_shard:
-        there = {name.rpartition("/")[2] for name, _ in run.store.list(folder)}
-        lone = [shard for shard in ours if f"{shard}.parquet" not in there]
-        no_use |= {shard: f"there is no {folder}/{shard}.parquet" for shard in lone}
+        there = {name.rpartition("/")[2] for name, _ in run.store.found(folder)}
+        lone |= {shard: f"there is no {folder}/{shard}.parquet" for shard in ours if f"{shard}.parquet" not in there}
+    no_use = run.ledger.spoilt(ours - lone.keys(), run.known.add_part) | lone
     for shard, why in sorted(no_use.items()):
         log.warning("%s is no use: %s; its shard is done again", run.store.where(part_name(shard)), why)
         run.ledger.remove(shard)
@@ -183,11 +192,14 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     if len(finished) == len(run.listing.shards) and _finished_result(run) is None:
         disputed = settle(run.ledger, finished, run.listing.output_name, run.by_shard)
         again = {shard.id: shard for shard in disputed}
+        run.known = Known.of(run.ledger, run.resumed - again.keys())
     left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
-        again |= {shard.id: shard.narrowed(keys) for shard, keys in zip(left, keys_of, strict=True) if keys}
-    return again
+        narrowed = [(shard.id, shard.narrowed(keys), keys) for shard, keys in zip(left, keys_of, strict=True) if keys]
+    for shard_id, _, keys in narrowed:
+        run.known.leave_out(run.ledger.read_part(shard_id, COLUMNS), keys)
+    return again | {shard_id: shard for shard_id, shard, _ in narrowed}
 
 
 def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
@@ -202,7 +214,12 @@ def describe(job: str, listing: Listing, settings: Values, identity: Values) -> 
         "fingerprint": fingerprint_of(identity),
         "identity": identity,
         "settings": dict(settings),
-        "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
+        "input": {
+            "url": listing.source.url,
+            "shards": len(listing.shards),
+            "images": listing.images,
+            "most_shards": listing.most_shards,
+        },
         "versions": package_versions(PACKAGES),
         "cpu": cpu_kind(),
         "latest_input": listing.source.store.latest,
@@ -251,7 +268,7 @@ def check_output(store: Store) -> None:
 
 
 def _refuse_foreign(store: Store) -> None:
-    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
+    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.found(folder)), None)
     if foreign:
         told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
         raise InvalidInput(told) from None
@@ -299,6 +316,7 @@ def finish(run: Run, told: Answer | None = None) -> Result:
     """
     tally = run.ledger.tally((shard.id for shard in run.listing.shards), run.rows_per_image)
     _check_count(run, tally)
+    run.known = Known(len(run.listing.shards), tally.statuses, tally.reasons)
     swept = sweep(run.store, tally.outputs(), run.folders, strangers=not run.repair)
     if swept:
         log.info("removed %d leftovers of earlier attempts", swept)
@@ -361,16 +379,11 @@ def _write(
         "images_this_attempt": images,
         "images_per_second": round(images / seconds, 3) if seconds else 0.0,
         **run.effort.told(seconds),
+        **cost_told(run),
     }
     return cast(Result, put_result(run.store, run.job, code, {**common, **told}, error))
 
 
-def plan(listing: Listing, done: Collection[str]) -> Plan:
-    """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
-    return {
-        "shards": len(listing.shards),
-        "shards_done": len(done),
-        "images": listing.images,
-        "bytes": sum(shard.size for shard in listing.shards),
-        "ignored_files": dict(listing.ignored),
-    }
+def cost_told(run: Run) -> Answer:
+    """For the result: of this attempt and of those before; nothing where the price is not known."""
+    return {} if run.cost is None else {"cost": round(run.cost, 4), "cost_before": round(run.cost_before, 4)}

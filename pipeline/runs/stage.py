@@ -26,6 +26,18 @@ WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this proces
 Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
 
 
+class Outcome(TypedDict):
+    """How some images of a shard ended."""
+
+    status: str
+    reason: str  # "" for none
+    images: int
+    rows: int  # of the ledger
+
+
+OUTCOME = pa.struct([("status", pa.string()), ("reason", pa.string()), ("images", pa.int64()), ("rows", pa.int64())])
+
+
 class Counts(TypedDict):
     """What the driver is told of a shard."""
 
@@ -34,6 +46,7 @@ class Counts(TypedDict):
     ok: Annotated[int, pa.int64()]  # images
     failed: Annotated[int, pa.int64()]  # images with a row that failed
     skipped: Annotated[int, pa.int64()]  # images left as they are
+    outcomes: Annotated[list[Outcome], pa.list_(OUTCOME)]  # of the same images
     pixels: Annotated[int, pa.int64()]  # of the images that are ok
     nfe: Annotated[int, pa.int64()]  # evaluations of the network for these
     worker: Annotated[str, pa.string()]  # the process that did it
@@ -48,8 +61,17 @@ SUMMARY = schema_of(Counts)
 
 def _nothing_done(shard: str) -> Counts:
     """Of a shard that nobody has worked on."""
-    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "pixels": 0, "nfe": 0}
+    none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "outcomes": [], "pixels": 0, "nfe": 0}
     return {**none, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
+
+
+def outcomes_of(rows: Sequence[AnyRow]) -> list[Outcome]:
+    """How the images of these rows ended, one with a row that failed as that row did; and how many rows say so."""
+    failures_last = sorted(rows, key=lambda row: row["status"] == FAILED)
+    images = Counter({row["key"]: (row["status"], row.get("reason") or "") for row in failures_last}.values())
+    told = Counter((row["status"], row.get("reason") or "") for row in rows)
+    known = sorted(images.keys() | told.keys())
+    return [{"status": how[0], "reason": how[1], "images": images[how], "rows": told[how]} for how in known]
 
 
 class Stage(Generic[Work]):
@@ -140,13 +162,14 @@ class Stage(Generic[Work]):
             self.ledger.replace(shard, renewed(older, rows, again))
         else:
             self.ledger.commit(shard, rows)
-        failures_last = sorted(rows, key=lambda row: row["status"] == FAILED)
-        statuses = Counter({row["key"]: row["status"] for row in failures_last}.values())
+        outcomes, statuses = outcomes_of(rows), Counter[str]()
+        for outcome in outcomes:
+            statuses[outcome["status"]] += outcome["images"]
         done = [row for row in rows if row["status"] == OK]
         pixels = sum((row.get("width") or 0) * (row.get("height") or 0) for row in done)
         nfe = sum(row.get("nfe") or 0 for row in done)
         counts = {**counts, OK: statuses[OK], FAILED: statuses[FAILED], SKIPPED: statuses[SKIPPED]}
-        return {**counts, "computed": True, "pixels": pixels, "nfe": nfe}
+        return {**counts, "computed": True, "outcomes": outcomes, "pixels": pixels, "nfe": nfe}
 
     def _rows(self, shard: str, work: Work, again: Collection[str]) -> list[Row]:
         """The rows of a shard, whose worker may die; on the next attempt its images go one by one."""

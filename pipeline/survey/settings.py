@@ -4,13 +4,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import MIB, Allowance, Free, Place, Settings
+from pipeline.settings import MIB, Allowance, Free, Place, ShardSettings
 
 ENOUGH, LEAST_SHARE = 500, 0.01  # files that "auto" decodes, about; of large archives this share
 USUAL_BYTES = 200_000  # of a file, to guess how many a tar holds
 
 
-class SurveySettings(Settings):
+class SurveySettings(ShardSettings):
     """Settings of `driftrec survey`, named as the flags; the two groups say what a change does to the ledger."""
 
     input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
@@ -31,10 +31,10 @@ class SurveySettings(Settings):
     fidelity: Free[float | None] = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
     calibration_s: Free[float] = Field(10.0, ge=0)  # time for which it is measured; 0: not at all
     gpu_megapixels_per_s: Free[float | None] = Field(None, gt=0)  # speed of one GPU, if you know it
-    allow_local: Free[bool] = False  # paths are the same folder on all nodes of the cluster
+
+    # Free to change between two attempts at one output:
     max_failed: Free[Allowance] = "0"  # damaged images that are allowed: a number, or a share such as 5%
     report: Free[bool] = True  # write report.html at the end
-    progress_s: Free[float] = Field(10.0, gt=0)  # time between two progress lines where stderr is no terminal
 
     @field_validator("pixels", mode="before")
     @classmethod
