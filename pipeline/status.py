@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import RUN_DIGITS, printable
 from pipeline.runs.documents import Document, read_object, read_result, read_run
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, STATUS, Ledger
@@ -61,7 +61,7 @@ def _shards(store: Store, document: Document, all_done: bool = False) -> dict[st
 
 def screen(told: Answer) -> str:
     """One screen for people."""
-    lines = [f"{told['job']} in {told['output']} (run {told['fingerprint'][:8]}): {_text(told.get('state'))}"]
+    lines = [f"{told['job']} in {told['output']} (run {told['fingerprint'][:RUN_DIGITS]}): {_text(told.get('state'))}"]
     lines += [f"{name:<9} {words}" for name, words in _lines(told)]
     return "\n".join(printable(line) for line in lines)
 
