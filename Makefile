@@ -63,7 +63,11 @@ $(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
 	$(BIN)/pip install --quiet -r requirements/docs.lock
 	touch $@
 
-lock: $(VENV)/.test $(VENV)/.docs
+$(VENV)/.clouds: $(VENV)/.runtime requirements/clouds.lock
+	$(BIN)/pip install --quiet -r requirements/clouds.lock
+	touch $@
+
+lock: $(VENV)/.test $(VENV)/.docs $(VENV)/.clouds
 	$(BIN)/python requirements/lock.py
 
 clean:

@@ -75,6 +75,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
     common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
     common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
+    common.add_argument("--detach", action="store_true", help="with --submit: do not wait for the job; tell its name")
     add_settings(told, settings)
     return told
 
@@ -86,14 +87,19 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
     def job() -> Mapping[str, Any]:
         flags = vars(parsed(make_parser(name, about, parts), arguments, stdout))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
+        detach = flags.pop("detach")
+        from driftrec.errors import InvalidInput
         from pipeline.settings import load
+
+        if detach and not submit:
+            raise InvalidInput("--detach goes with --submit; without it the job is this process")
 
         settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
         if submit and not dry_run:
             choose_token()
             from pipeline.cluster.submit import submit_job
 
-            return submit_job(submit, name, arguments, settings.output)
+            return submit_job(submit, name, settings, detach)
         return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
 
     return execute(job)

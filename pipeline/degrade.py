@@ -21,7 +21,7 @@ from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.job import carry_out, dry_run, finished_shards
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Result, most_shards
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import IMAGES, OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
 from pipeline.runs.run import Run, finish, open_run
@@ -158,7 +158,8 @@ def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:
     if settings.quality == (NONE,):
         raise InvalidInput("--quality none damages nothing; give qualities such as 10,30")
     conditions, name = conditions_of(settings), partial(output_name, wanted="jpeg")
-    listing = list_input(settings.input, settings.shard_bytes, settings.shard_images, settings.limit, name)
+    sizes, bound = (settings.shard_bytes, settings.shard_images, settings.limit), most_shards(settings.output)
+    listing = list_input(settings.input, *sizes, name, most_shards=bound)
     return conditions, listing.bounded(settings.max_file_bytes)
 
 

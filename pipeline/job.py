@@ -15,11 +15,11 @@ from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import where
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Plan, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.reporter import Reporter
-from pipeline.runs.run import Run, check_output, earlier_result, plan, stop, with_file
+from pipeline.runs.run import Run, check_output, earlier_result, stop, with_file
 from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 
@@ -80,9 +80,18 @@ def finished_shards(output: str, listing: Listing) -> set[str]:
 
 
 def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **extra: Any) -> Answer:
-    """What would be done: the input, what of it is done, what else the job tells, its settings."""
+    """What would be done: the input, what of it is done, what else the job tells, its settings. `images` is null while
+    tars are unopened.
+    """
+    plan: Plan = {
+        "shards": len(listing.shards),
+        "shards_done": len(done),
+        "images": listing.images,
+        "bytes": sum(shard.size for shard in listing.shards),
+        "ignored_files": dict(listing.ignored),
+    }
     common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
-    return {**common, **plan(listing, done), **extra, "settings": settings.public()}
+    return {**common, **plan, **extra, "settings": settings.public()}
 
 
 def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:

@@ -1,4 +1,4 @@
-"""Writes runtime.lock, test.lock and docs.lock: all that DriftRec needs, in the exact versions installed here.
+"""Writes runtime.lock, clouds.lock, test.lock and docs.lock: all that DriftRec needs, in the versions installed here.
 
 `make lock` runs it in .venv: first upgrade there what should move, then run the tests, then lock what passed.
 Only names and versions are written: whoever installs from a lock uses the registry their pip is set up for.
@@ -41,13 +41,17 @@ def lock_text(what: str, versions: dict[str, str], before: str = "") -> str:
 
 
 def main() -> None:
-    """The test and docs locks hold what these extras add to the runtime."""
+    """The other locks hold what their extras add to the runtime."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     runtime = closure([BUILD, *project["dependencies"], *extras["s3"]])
     own = [line for line in extras["test"] if not line.startswith("driftrec")] + extras["heif"]
     (HERE / "runtime.lock").write_text(lock_text("What DriftRec runs on, S3 included", runtime))
-    added_by = {"test": ("its tests and lint add", own), "docs": ("its documentation adds", extras["docs"])}
+    added_by = {
+        "clouds": ("Google's and Azure's stores add", extras["gs"] + extras["azure"]),
+        "test": ("its tests and lint add", own),
+        "docs": ("its documentation adds", extras["docs"]),
+    }
     for lock, (what, needs) in added_by.items():
         added = {name: version for name, version in closure(needs).items() if name not in runtime}
         (HERE / f"{lock}.lock").write_text(lock_text(f"What {what}", added, "-r runtime.lock\n"))

@@ -19,6 +19,7 @@ from ray._private.state import state as ray_state
 
 from driftrec.errors import DriftRecError, one_line
 from pipeline.cluster.watch import End, watched
+from pipeline.cpus import usable_cpus
 from pipeline.runs.ends import Interrupted
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def connect(num_cpus: int | None = None) -> None:
     """Connect this process, unless it is already. RAY_ADDRESS, which `ray job submit` sets, names the cluster.
 
     Args:
-        num_cpus: of a local cluster; None for all of this machine.
+        num_cpus: of a local cluster; None for all that this process may use.
     """
     if ray.is_initialized():
         return
@@ -57,7 +58,7 @@ def _init(num_cpus: int | None) -> None:
     with _held_back_stderr(), _forking_into_own_groups(), contextlib.chdir(code_folder()):
         ray.init(
             address="local",
-            num_cpus=num_cpus,
+            num_cpus=num_cpus or usable_cpus(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,

@@ -1,7 +1,9 @@
 """Shards as a Ray Datasource: one read task, and so one block of one row, a shard."""
 
 from collections.abc import Sequence
+from functools import partial
 
+import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -31,6 +33,10 @@ class ShardSource(Datasource):
         return [self._task(shard) for shard in self._shards]
 
     def _task(self, shard: Shard) -> ReadTask:
-        output, output_name = self._output, self._output_name
         metadata = BlockMetadata(num_rows=1, size_bytes=shard.size, exec_stats=None, input_files=None)
-        return ReadTask(lambda: [as_one_row(read_in_trial(shard, output_name, output))], metadata, schema=ONE_ROW)
+        return ReadTask(partial(_read, shard, self._output_name, self._output), metadata, schema=ONE_ROW)
+
+
+def _read(shard: Shard, output_name: OutputName | None, output: Store) -> list[pa.Table]:
+    """A shard's blocks. A task names this function; a closure would travel whole with each of them."""
+    return [as_one_row(read_in_trial(shard, output_name, output))]

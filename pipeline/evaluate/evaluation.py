@@ -14,6 +14,7 @@ from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import output_name
 from pipeline.reports.table import SUMMARY, TABLE
+from pipeline.runs.documents import most_shards
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, open_run
 from pipeline.settings import Values
@@ -70,9 +71,10 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
 
 def list_references(settings: EvaluateSettings) -> Listing:
     """The shards of the references; two of them on one name but for the suffix are refused."""
-    name = partial(output_name, wanted="jpeg")
+    name, bound = partial(output_name, wanted="jpeg"), most_shards(settings.output)
+    sizes = settings.shard_bytes, settings.shard_images, settings.limit
     try:
-        listing = list_input(settings.reference, settings.shard_bytes, settings.shard_images, settings.limit, name)
+        listing = list_input(settings.reference, *sizes, name, most_shards=bound)
         return listing.bounded(settings.max_file_bytes)
     except InvalidInput as error:
         raise InvalidInput(str(error).replace("INPUT ", "REFERENCE ", 1)) from None

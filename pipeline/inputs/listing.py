@@ -7,7 +7,6 @@ turn; a row group of a Parquet file is one shard.
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from driftrec.errors import InvalidInput
@@ -15,10 +14,11 @@ from pipeline.inputs.collisions import OutputName, Taken
 from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.loose import grouped
-from pipeline.inputs.names import is_image, suffix
+from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
 from pipeline.inputs.shards import Plan, Shard, checked, shard_id
 from pipeline.storage.base import NO_FILE, StorageError
+from pipeline.storage.packed import PackedNames
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Listing:
     ignored: Counter[str]  # files that are no images, by suffix
     left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
     output_name: OutputName | None = None  # by which outputs are named, where there are any
+    most_shards: int | None = None  # of loose files, beyond which neighbours were joined
 
     def bounded(self, max_bytes: int) -> "Listing":
         """The same listing, of whose files none larger than this is read."""
@@ -71,8 +72,9 @@ def list_input(
     output_name: OutputName | None = None,
     choice: Choice = EVERYTHING,
     cut_tars: bool = False,
+    most_shards: int | None = None,
 ) -> Listing:
-    """List an input: deterministic, and linear in memory with about 20 bytes per image.
+    """List an input: deterministic, and linear in memory with some 50 bytes per image.
 
     Args:
         url: folder, tar, Parquet, or a glob; local or any fsspec URL.
@@ -82,6 +84,7 @@ def list_input(
         output_name: of a key; given, two loose files on one output are refused, and rows of Parquet know it.
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
         cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole.
+        most_shards: of loose files, beyond which neighbours are joined; None: however many there are.
 
     What a tar holds on the output name of another shard's image only their ledger parts show (`runs.settling`).
     Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
@@ -89,7 +92,7 @@ def list_input(
     """
     source = open_input(url)
     try:
-        listing = _list(source, target_bytes, max_images, output_name, choice, cut_tars)
+        listing = _list(source, target_bytes, max_images, output_name, choice, cut_tars, most_shards)
         if limit:
             listing = replace(listing, shards=_limited(listing.shards, limit))
     except StorageError as error:
@@ -111,35 +114,34 @@ def _list(
     output_name: OutputName | None,
     choice: Choice,
     cut_tars: bool,
+    most_shards: int | None,
 ) -> Listing:
     ignored: Counter[str] = Counter()
     containers: list[tuple[str, int]] = []
     selection = Selection(choice)
-
-    def loose() -> Iterator[tuple[str, int]]:
-        for name, size in source.entries():
-            if is_image(name) or (size == NO_FILE and suffix(name) in CONTAINERS):
-                if selection.takes(name):
-                    yield name, max(0, size)
-            elif suffix(name) in CONTAINERS:
-                containers.append((name, size))
-            else:
-                ignored[suffix(name)] += 1
-
-    files = list(grouped(source.store, loose(), target_bytes, max_images, MIN_SHARDS))
+    loose = PackedNames()
+    for name, size in source.entries():
+        kind = suffix(name)
+        if kind in IMAGE_SUFFIXES or (size == NO_FILE and kind in CONTAINERS):
+            if selection.takes(name):
+                loose.add(name, max(0, size))
+        elif kind in CONTAINERS:
+            containers.append((name, size))
+        else:
+            ignored[kind] += 1
     taken = Taken(output_name) if output_name else None
     unopened = [(name, size) for name, size in containers if not CONTAINERS[suffix(name)].tells_keys]
     if taken:
-        taken.add_files(lambda: (name for shard in files for name in shard.all_keys()))
+        taken.add_files(lambda: (name for name, _ in loose))
         taken.check_trees([name for name, _ in unopened])
     total = sum(size for _, size in unopened)
     length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
     plan = Plan(selection, taken, length if cut_tars else None)
-    shards: list[Shard] = [*files]
+    shards: list[Shard] = [*grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)]
     for name, size in containers:
         shards += CONTAINERS[suffix(name)].shards(source.store, name, size, plan)
     selection.check_found()
-    return Listing(source, shards, ignored, selection.left_out, output_name)
+    return Listing(source, shards, ignored, selection.left_out, output_name, most_shards)
 
 
 def _limited(shards: list[Shard], limit: int) -> list[Shard]:

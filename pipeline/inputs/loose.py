@@ -1,14 +1,21 @@
-"""Loose files as shards: some names of a folder each, in their order. Knows no Ray."""
+"""Loose files as shards: some names of a folder each, in their order. Knows no Ray.
+
+What a shard costs the driver is paid for each of them, so where they would be very many, neighbours become one.
+"""
 
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 
 from driftrec.errors import Reason
 from pipeline.inputs.names import printable, unsafe
 from pipeline.inputs.shards import Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.packed import PackedNames, packed, unpacked
+
+MOST_SHARDS = 40_000  # of an input's loose files, as far as the next two let neighbours be joined
+JOINED_BYTES = 128 * 2**20  # that joined neighbours have at most: whoever reads a shard holds its files in memory
+JOINED_IMAGES = 1024  # likewise: what a kill costs at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +26,7 @@ class LooseFiles(Shard):
 
     def files(self) -> list[tuple[str, int]]:
         """(name, bytes) of each file."""
-        items = zlib.decompress(self.packed).decode("utf-8", "surrogateescape").split("\0")
-        return [(name, int(size)) for size, _, name in (item.partition(":") for item in items)]
+        return unpacked(zlib.decompress(self.packed))
 
     def stored(self, data: bool = True) -> Iterator[Incoming]:
         return self.store.each(lambda file: _row(self.store, *file, self.max_bytes), self.files())
@@ -40,28 +46,62 @@ class LooseFiles(Shard):
 
 def loose_files(store: Store, files: Sequence[tuple[str, int]]) -> LooseFiles:
     """A shard of these files: (name, bytes) each."""
-    packed = "\0".join(f"{size}:{name}" for name, size in files).encode("utf-8", "surrogateescape")
+    data = packed(files)
     size = sum(size for _, size in files)
-    digest = shard_id("files", packed)
-    return LooseFiles(id=digest, store=store, size=size, images=len(files), packed=zlib.compress(packed, 1))
+    digest = shard_id("files", data)
+    return LooseFiles(id=digest, store=store, size=size, images=len(files), packed=zlib.compress(data, 1))
 
 
 def grouped(
-    store: Store, files: Iterator[tuple[str, int]], target_bytes: int, max_images: int, at_least: int
+    store: Store, files: PackedNames, target_bytes: int, max_images: int, at_least: int, most_shards: int | None
 ) -> Iterator[LooseFiles]:
-    """Loose files, in their order, as shards: at least so many, for which the first files are looked at together."""
-    head = list(islice(files, at_least * max_images))
-    most = max(1, min(max_images, -(-len(head) // at_least)))
+    """Loose files as shards; none is left in `files`.
+
+    Args:
+        store: where they lie.
+        files: in the order of their names.
+        target_bytes: at which a shard is closed.
+        max_images: in a shard.
+        at_least: so many shards, for which the first files are looked at together.
+        most_shards: beyond which neighbours are joined, as many everywhere; None: however many there are.
+    """
+    looked_at = min(len(files), at_least * max_images)
+    most = max(1, min(max_images, -(-looked_at // at_least)))
+    together = 1
+    if most_shards and len(files) > most_shards:
+        together = -(-sum(1 for _ in _cut(files, target_bytes, most)) // most_shards)
+    for group in _joined(_cut(files.emptied(), target_bytes, most), together):
+        yield loose_files(store, group)
+
+
+def _cut(files: Iterable[tuple[str, int]], target_bytes: int, most: int) -> Iterator[list[tuple[str, int]]]:
+    """The files in groups of `target_bytes` or `most` files, whichever comes first."""
     group: list[tuple[str, int]] = []
     size = 0
-    for item in chain(head, files):
+    for item in files:
         group.append(item)
         size += item[1]
         if size >= target_bytes or len(group) >= most:
-            yield loose_files(store, group)
+            yield group
             group, size = [], 0
     if group:
-        yield loose_files(store, group)
+        yield group
+
+
+def _joined(groups: Iterable[list[tuple[str, int]]], together: int) -> Iterator[list[tuple[str, int]]]:
+    """So many neighbours as one, fewer where that would be too many bytes or images."""
+    joined: list[tuple[str, int]] = []
+    count = bytes_ = 0
+    for group in groups:
+        size = sum(size for _, size in group)
+        full = bytes_ + size > JOINED_BYTES or len(joined) + len(group) > JOINED_IMAGES
+        if joined and (count == together or full):
+            yield joined
+            joined, count, bytes_ = [], 0, 0
+        joined += group
+        count, bytes_ = count + 1, bytes_ + size
+    if joined:
+        yield joined
 
 
 def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:

@@ -1,6 +1,5 @@
 """What a restore would cost, without writing anything: some images are looked at, the network is timed on a crop."""
 
-import os
 import time
 from collections.abc import Collection
 
@@ -9,6 +8,7 @@ import numpy as np
 from driftrec.errors import BadImage
 from driftrec.image import Picture, decode
 from driftrec.restoration.options import Sampling
+from pipeline.cpus import usable_cpus
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, read_shard
 from pipeline.job import dry_run, finished_shards
@@ -29,7 +29,7 @@ def estimate_restore(settings: RestoreSettings) -> Answer:
     done = finished_shards(settings.output, listing)
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     seconds = megapixels * seconds_per_megapixel(weights, sampling_of(settings), settings.seed)
-    actors = settings.actors or os.cpu_count() or 1
+    actors = settings.actors or usable_cpus()
     estimate = {
         "images": images,
         "megapixels_to_do": round(megapixels, 2),

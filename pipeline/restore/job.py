@@ -15,7 +15,7 @@ from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, sampling_of
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Result, most_shards
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import Counts
 from pipeline.storage import open_store
@@ -83,6 +83,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
         _output_name(settings),
         choice,
         cut_tars=True,
+        most_shards=most_shards(settings.output),
     ).bounded(settings.max_file_bytes)
 
 

@@ -54,7 +54,7 @@ def write_restore_report(
     summary = _summarize(Ledger(store))
     chosen = summary.chosen()
     if shards is None:
-        shards = _list_again(input_url, run["settings"])
+        shards = _list_again(input_url, run["settings"], run["input"].get("most_shards"))
     pieces = load_pieces({shard.id: shard for shard in shards}, store, chosen)
     contents = _contents(run, store.url, summary, pieces, result or _result(store))
     store.put(REPORT, render("restore.html", contents).encode())
@@ -73,13 +73,13 @@ def _summarize(ledger: Ledger) -> Summary:
     return summary
 
 
-def _list_again(url: str, settings: Values) -> Sequence[Shard]:
+def _list_again(url: str, settings: Values, bound: int | None) -> Sequence[Shard]:
     """The shards as the run listed them. A report without pictures is better than none where the input is gone."""
     try:
         patterns = settings.get("include") or (), settings.get("exclude") or ()
         choice = choice_of(*patterns, settings.get("only_listed"))
         sizes = settings["shard_bytes"], settings["shard_images"], settings["limit"]
-        return list_input(url, *sizes, choice=choice, cut_tars=True).shards
+        return list_input(url, *sizes, choice=choice, cut_tars=True, most_shards=bound).shards
     except DriftRecError as error:
         log.warning("report: %s", error)
         return []

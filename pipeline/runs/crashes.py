@@ -98,7 +98,7 @@ class Trial:
 
 def forget(store: Store) -> None:
     """Remove all notes: another attempt at the run begins anew."""
-    for name, _ in store.list(FOLDER):
+    for name, _ in store.found(FOLDER):
         if name.endswith(TRYING):
             store.remove(name)
 

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from driftrec import __version__
-from driftrec.errors import InvalidInput
+from driftrec.errors import DriftRecError, InvalidInput
+from pipeline.inputs.loose import MOST_SHARDS
 from pipeline.inputs.names import printable
 from pipeline.runs.ends import Answer, Exit
 from pipeline.runs.integrity import Noted
 from pipeline.runs.ledger import RESULT, RUN
 from pipeline.runs.progress import EffortTold
 from pipeline.settings import Values
+from pipeline.storage import open_store
 from pipeline.storage.base import StorageError, Store, is_of_object
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class RunInput(TypedDict):
     url: str  # without credentials
     shards: int
     images: int | None  # None: tars are unopened
+    most_shards: NotRequired[int | None]  # of loose files, beyond which neighbours are joined; None: no bound
 
 
 class Leaves(TypedDict):
@@ -147,6 +150,19 @@ def read_run(store: Store) -> Document:
     if not document or not _is_run(document):
         raise InvalidInput(f"{store.where(RUN)} is not a run's; give the OUTPUT of a run")
     return document
+
+
+def most_shards(output: str) -> int | None:
+    """Beyond how many shards a run on OUTPUT joins neighbours among its loose files: what it began with. None for one
+    that began when there was no bound. What else is wrong with OUTPUT is told when it is opened.
+    """
+    try:
+        document = _object(open_store(output).read(RUN))
+    except DriftRecError:
+        return MOST_SHARDS
+    told: Any = document.get("input")
+    bound = cast(Document, told).get("most_shards") if isinstance(told, dict) else None
+    return bound if isinstance(bound, int) and bound > 0 else None
 
 
 def read_result(store: Store) -> Document:

@@ -150,7 +150,7 @@ class Ledger:
 
     def committed(self) -> set[str]:
         """Ids of all shards with a part, by its name: see `spoilt`."""
-        names = (name.rpartition("/")[2] for name, _ in self.store.list(FOLDER))
+        names = (name.rpartition("/")[2] for name, _ in self.store.found(FOLDER))
         return {name.partition(".")[0] for name in names if PART.fullmatch(name)}
 
     def spoilt(self, shard_ids: Iterable[str], look: Callable[[pa.Table], None]) -> dict[str, str]:
@@ -278,7 +278,7 @@ def sweep(
     removed = 0
     for folder in folders:
         kept = folder == IMAGES and not strangers
-        leftovers = (name for name, _ in store.list(folder) if _is_leftover(store, folder, name, outputs, kept))
+        leftovers = (name for name, _ in store.found(folder) if _is_leftover(store, folder, name, outputs, kept))
         for name in leftovers:
             store.remove(name)
             removed += 1

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
     Document,
     Lacking,
-    Plan,
     Result,
     RunDocument,
     cpu_kind,
@@ -179,7 +178,7 @@ def _resumed(run: Run) -> set[str]:
         log.warning("%s is of no shard of this run: move it away %s", run.store.where(part_name(shard)), about)
     lone: dict[str, str] = {}
     for folder in run.by_shard:
-        there = {name.rpartition("/")[2] for name, _ in run.store.list(folder)}
+        there = {name.rpartition("/")[2] for name, _ in run.store.found(folder)}
         lone |= {shard: f"there is no {folder}/{shard}.parquet" for shard in ours if f"{shard}.parquet" not in there}
     no_use = run.ledger.spoilt(ours - lone.keys(), run.known.add_part) | lone
     for shard, why in sorted(no_use.items()):
@@ -218,7 +217,12 @@ def describe(job: str, listing: Listing, settings: Values, identity: Values) -> 
         "fingerprint": fingerprint_of(identity),
         "identity": identity,
         "settings": dict(settings),
-        "input": {"url": listing.source.url, "shards": len(listing.shards), "images": listing.images},
+        "input": {
+            "url": listing.source.url,
+            "shards": len(listing.shards),
+            "images": listing.images,
+            "most_shards": listing.most_shards,
+        },
         "versions": package_versions(PACKAGES),
         "cpu": cpu_kind(),
         "latest_input": listing.source.store.latest,
@@ -267,7 +271,7 @@ def check_output(store: Store) -> None:
 
 
 def _refuse_foreign(store: Store) -> None:
-    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.list(folder)), None)
+    foreign = next((name for folder in (IMAGES, SHARDS, FOLDER) for name, _ in store.found(folder)), None)
     if foreign:
         told = f"OUTPUT {store.url} holds {foreign} but no {RUN}: not a run's; choose another OUTPUT"
         raise InvalidInput(told) from None
@@ -386,14 +390,3 @@ def _write(
 def cost_told(run: Run) -> Answer:
     """For the result: of this attempt and of those before; nothing where the price is not known."""
     return {} if run.cost is None else {"cost": round(run.cost, 4), "cost_before": round(run.cost_before, 4)}
-
-
-def plan(listing: Listing, done: Collection[str]) -> Plan:
-    """What a dry run tells of an input whose shards `done` are finished. `images` is null while tars are unopened."""
-    return {
-        "shards": len(listing.shards),
-        "shards_done": len(done),
-        "images": listing.images,
-        "bytes": sum(shard.size for shard in listing.shards),
-        "ignored_files": dict(listing.ignored),
-    }

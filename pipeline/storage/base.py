@@ -75,6 +75,10 @@ class Store:
         """(name, bytes) of all that lies below `prefix` (a folder), in the order of the names. Notes `latest`."""
         raise NotImplementedError
 
+    def found(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """All of `list` in whatever order it comes; none of it is held."""
+        return self.list(prefix)
+
     def entries(self, prefix: str = "", patient: bool = False) -> Iterator[tuple[str, int]]:
         """All of `list`, and in their places with NO_FILE bytes the names that are no files, nor folders with files:
         links that lead nowhere or to a folder (none is entered), pipes, sockets, devices.

@@ -17,7 +17,7 @@ from pipeline.inputs.shards import Shard, rows_of
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.model_source import Weights
 from pipeline.reports.table import SUMMARY, TABLE
-from pipeline.runs.documents import Result
+from pipeline.runs.documents import Result, most_shards
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FOLDER
 from pipeline.runs.run import Run, finish, open_run
@@ -64,7 +64,8 @@ def plan_survey(settings: SurveySettings) -> Answer:
 
 
 def _list(settings: SurveySettings) -> Listing:
-    return list_input(settings.input, settings.shard_bytes, settings.shard_images, settings.limit, cut_tars=True)
+    sizes, bound = (settings.shard_bytes, settings.shard_images, settings.limit), most_shards(settings.output)
+    return list_input(settings.input, *sizes, cut_tars=True, most_shards=bound)
 
 
 def _share(settings: SurveySettings, listing: Listing) -> float:

@@ -110,7 +110,7 @@ class TrainSettings(Settings):
     min_workers: Free[int | None] = Field(None, ge=1)  # fewest to go on with where there is no room for all
     gpus_per_worker: Free[int | None] = Field(None, ge=0, le=1)  # GPUs of each; None: 1 where the cluster has GPUs
     cpus_per_worker: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for reading
-    threads: Free[int | None] = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the machine's cores
+    threads: Free[int | None] = Field(None, ge=1)  # of PyTorch in a worker; None: its share of the cores it may use
     checkpoint_every: Free[int] = Field(500, ge=1)  # steps between two checkpoints
     keep: Free[int] = Field(3, ge=1)  # newest checkpoints that are kept
     log_every: Free[int] = Field(50, ge=1)  # steps between two lines of metrics

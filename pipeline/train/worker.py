@@ -29,6 +29,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.models import checkpoint as inference
 from driftrec.networks.ncsnpp import parameter_count
 from driftrec.training.learner import Learner
+from pipeline.cpus import usable_cpus
 from pipeline.inputs.pairing import Pairing
 from pipeline.inputs.shards import Shard
 from pipeline.runs.integrity import Noted
@@ -135,7 +136,7 @@ def train_worker(config: Values) -> Outcome:
     world, mine = context.get_world_size(), ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
     at_once = drawers(ray.cluster_resources().get("CPU", 0.0), mine, world)
     group = Group(context.get_world_rank(), world, ray.train.torch.get_device(), at_once)
-    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(settings.threads or max(1, usable_cpus() // context.get_local_world_size()))
     if group.device.type == "cuda":
         torch.cuda.set_device(group.device)  # which is what objects are gathered through
     os.environ.update(task.environment)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
+from jobs import restore
+from jobs.command import make_parser
 from tests.deploy.locks import locked
 
 ROOT = Path(__file__).parents[2]
 GPU_INSTANCE = re.compile(r"(g[4-9]|gr6|p[2-9])\w*\.")    # EC2 families with NVIDIA GPUs
+MEMORY = {"m6i.xlarge": 16, "m6i.4xlarge": 64, "g5.2xlarge": 32, "g5.48xlarge": 768}    # GiB, as EC2 lists them
+SOFTWARE_GIB = 60    # of disk: two images and PyTorch
+OFF = {"gpu-8-spot"}    # until somebody wants one
 SECRET = re.compile(r"AKIA|aws_secret|secret_access_key|BEGIN [A-Z ]*PRIVATE KEY", re.IGNORECASE)
 
 
@@ -39,7 +45,8 @@ def lint(config: dict[str, Any]) -> list[str]:
     problems = [line for name, node in types.items() for line in lint_node(name, node)]
     problems += [line for name, node in workers.items() for line in lint_worker(name, node)]
     problems += lint_head(types[config["head_node_type"]]) + lint_software(config)
-    if not any("GPU" in node.get("resources", {}) and is_spot(node) for node in workers.values()):
+    on = [node for name, node in workers.items() if name not in OFF]
+    if not any("GPU" in node.get("resources", {}) and is_spot(node) for node in on):
         problems.append("no spot GPU worker type")
     if config["max_workers"] < max((node.get("max_workers", 0) for node in workers.values()), default=0):
         problems.append("max_workers is below that of a node type, which can never be reached")
@@ -59,6 +66,11 @@ def lint_node(name: str, node: dict[str, Any]) -> list[str]:
         problems.append(f"{name}: GPU resources do not fit {instance}")
     if "CPU" not in node.get("resources", {}):
         problems.append(f"{name}: no CPU resource")
+    if instance not in MEMORY:
+        return [*problems, f"{name}: {instance} is no such machine as is known here"]
+    disk = sum(each["Ebs"]["VolumeSize"] for each in node["node_config"].get("BlockDeviceMappings", []))
+    if disk and disk < SOFTWARE_GIB + MEMORY[instance]:
+        problems.append(f"{name}: a disk of {disk} GiB is too small to spill {MEMORY[instance]} GiB to")
     missing = {"ImageId", "IamInstanceProfile", "BlockDeviceMappings"} - set(node["node_config"])
     return problems + [f"{name}: no {field}" for field in sorted(missing)]
 
@@ -67,7 +79,7 @@ def lint_worker(name: str, node: dict[str, Any]) -> list[str]:
     problems = []
     if node.get("min_workers") != 0:
         problems.append(f"{name}: min_workers must be 0, an idle cluster costs nothing but its head")
-    if node.get("max_workers", 0) < 1:
+    if node.get("max_workers", 0) < 1 and name not in OFF:
         problems.append(f"{name}: max_workers must be at least 1")
     if node.get("resources", {}).get("CPU", 0) < 1:
         problems.append(f"{name}: no CPUs")
@@ -155,6 +167,8 @@ def test_no_lint(config):
         ("available_node_types.cpu-spot.resources.GPU", 1, "GPU resources do not fit"),
         ("available_node_types.gpu-spot.node_config", {}, "no InstanceType"),
         ("available_node_types.gpu-spot.node_config.InstanceMarketOptions", {}, "no spot GPU worker"),
+        ("available_node_types.gpu-8-spot.node_config.InstanceType", "g5.2xlarge2", "no such machine"),
+        ("available_node_types.head.node_config.BlockDeviceMappings", [{"Ebs": {"VolumeSize": 70}}], "too small"),
         ("available_node_types.gpu-spot.min_workers", 1, "min_workers must be 0"),
         ("available_node_types.gpu-spot.max_workers", 0, "at least 1"),
         ("available_node_types.gpu-spot.max_workers", 99, "can never be reached"),
@@ -176,3 +190,23 @@ def test_lint_finds(config, path, value, complaint):
         place = place[name]
     place[last] = value
     assert any(complaint in problem for problem in lint(config))
+
+
+def header(config_text: str) -> list[str]:
+    """The commands that its first comment gives."""
+    lines = config_text.partition("\n\ncluster_name")[0].splitlines()
+    return [line[4:].partition("  #")[0].strip() for line in lines if line.startswith("#   ")]
+
+
+def test_the_commands_of_the_header_are_ours():
+    """What they install has a name that an index knows as ours or the lock pins; the job asks for GPUs."""
+    commands = header((ROOT / "cluster.yaml").read_text())
+    assert not [command for command in commands if "install" in command and "driftrec" in command]
+    (job,) = [shlex.split(command) for command in commands if command.startswith("driftrec ")]
+    flags = vars(make_parser("restore", "", restore.PARTS).parse_args(job[2:]))
+    assert flags["gpus_per_actor"] == "1"
+    assert flags["submit"] == "http://localhost:8265"
+
+
+def test_both_kinds_of_gpu_machines(config):
+    assert {node["resources"].get("GPU") for node in config["available_node_types"].values()} == {None, 1, 8}

@@ -36,7 +36,7 @@ def lint(text: str, context: str) -> list[str]:
     if re.search(r"(?i)(secret|password|token|access_key)\s*=", text):
         problems.append("a secret in the image")
     installs = [rest for word, rest in steps if word == "RUN" and "pip install" in rest]
-    if not all("-r /requirements/runtime.lock" in rest or "--no-deps" in rest for rest in installs):
+    if not all("-r /requirements/${LOCK}.lock" in rest or "--no-deps" in rest for rest in installs):
         problems.append("pip installs versions that are not locked")
     return problems
 
@@ -60,7 +60,7 @@ def test_python_is_the_one_that_is_locked():
         ("USER 1000", "USER driftrec", "USER"),
         ("USER 1000\n", "", "USER"),
         ("ENV RAY_USAGE_STATS_ENABLED=0", "ENV AWS_SECRET=x", "secret"),
-        ("pip install -r /requirements/runtime.lock", "pip install torch", "not locked"),
+        ("pip install -r /requirements/${LOCK}.lock", "pip install torch", "not locked"),
     ],
 )
 def test_lint_finds(before, after, complaint):

@@ -33,8 +33,13 @@ def test_docs_extra_is_locked():
     assert unmet(PROJECT["optional-dependencies"]["docs"], locked() | locked("docs")) == []
 
 
+def test_clouds_are_locked():
+    extras = PROJECT["optional-dependencies"]
+    assert unmet(extras["gs"] + extras["azure"], locked() | locked("clouds")) == []
+
+
 def test_locks_do_not_overlap():
-    assert not locked().keys() & (locked("test") | locked("docs")).keys()
+    assert not locked().keys() & (locked("test") | locked("docs") | locked("clouds")).keys()
 
 
 def test_tests_and_docs_fit_into_one_environment():

@@ -1,6 +1,8 @@
 """deploy/rayjob.yaml: only fields that KubeRay knows, settings that fit the image, the lock and our parser."""
 
+import os
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tests.deploy.locks import locked
 ROOT = Path(__file__).parents[2]
 # The fields in use, each looked up in KubeRay's own definition of a RayJob (ray.io/v1).
 FIELDS = {
-    "spec": {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
+    "spec": {"entrypoint", "backoffLimit", "runtimeEnvYAML", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
              "rayClusterSpec"},
     "rayClusterSpec": {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
                        "workerGroupSpecs"},
@@ -34,7 +36,8 @@ POD = f"{GROUP}.template.spec"
 
 @pytest.fixture
 def job() -> dict[str, Any]:
-    return unshare(yaml.safe_load((ROOT / "deploy" / "rayjob.yaml").read_text()))
+    _, job = yaml.safe_load_all((ROOT / "deploy" / "rayjob.yaml").read_text())
+    return unshare(job)
 
 
 def unshare(node: Any) -> Any:
@@ -67,8 +70,13 @@ def lint(job: dict[str, Any]) -> list[str]:
         problems.append("head: must offer no CPU")
     if not spec.get("shutdownAfterJobFinishes"):
         problems.append("the cluster outlives the job, and its bill")
-    if spec.get("backoffLimit", 0) < 1:
-        problems.append("no retry, although a retry resumes")
+    if spec.get("backoffLimit", 0) > 0:
+        problems.append("KubeRay repeats refused input")
+    stop = yaml.safe_load(spec.get("runtimeEnvYAML", "{}")).get("env_vars", {})
+    if int(stop.get("RAY_JOB_STOP_WAIT_TIME_S", 3)) < 30:
+        problems.append("a stopped job has no time to say how far it is")
+    if not head["template"]["spec"].get("priorityClassName"):
+        problems.append("head: may be preempted")
     return problems
 
 
@@ -82,6 +90,11 @@ def lint_pod(pod: dict[str, Any]) -> list[str]:
         resources = container["resources"]
         if resources["requests"] != resources["limits"]:
             problems.append("requests differ from limits")
+        volumes = {volume["name"]: volume["emptyDir"]["sizeLimit"] for volume in pod.get("volumes", [])}
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        spilled = volumes.get(mounts["/tmp/ray"])
+        if not spilled or int(spilled[:-2]) >= int(resources["limits"].get("ephemeral-storage", "0Gi")[:-2]):
+            problems.append("no room for what Ray spills and logs")
         if any("value" in variable for variable in container.get("env", [])):
             problems.append("a plain value in env: credentials come from a secret")
     return problems
@@ -121,7 +134,10 @@ def test_user_and_image_are_those_of_the_dockerfile(job):
     ("path", "value", "complaint"),
     [
         ("spec.backofLimit", 3, "unknown field backofLimit"),
-        ("spec.backoffLimit", 0, "no retry"),
+        ("spec.backoffLimit", 3, "repeats refused input"),
+        ("spec.runtimeEnvYAML", "{}", "no time"),
+        (f"{RAY}.headGroupSpec.template.spec.priorityClassName", "", "preempted"),
+        (f"{POD}.volumes", [], "no room"),
         ("spec.shutdownAfterJobFinishes", False, "outlives"),
         (f"{RAY}.rayVersion", "2.9.0", "not the locked"),
         (f"{RAY}.enableInTreeAutoscaling", False, "autoscaler"),
@@ -147,7 +163,8 @@ def test_lint_finds(job, path, value, complaint):
 
 def settings_of(entrypoint: str) -> RestoreSettings:
     """The settings that the command line of the job gives; SystemExit or InvalidInput where it is wrong."""
-    python, dash_m, module, *arguments = shlex.split(entrypoint)
+    retry, more, python, dash_m, module, *arguments = shlex.split(entrypoint)
+    assert (retry, int(more) > 0) == ("retry", True)
     assert (python, dash_m, module) == ("python", "-m", "jobs.restore")
     flags = vars(make_parser("restore", "", restore.PARTS).parse_args(arguments))
     return load(RestoreSettings, flags={name: flags[name] for name in RestoreSettings.model_fields if name in flags})
@@ -162,6 +179,36 @@ def test_our_parser_takes_the_entrypoint(job):
     assert settings.gpus_per_actor == 1
     assert settings.actors is not None
     assert settings.actors <= group["maxReplicas"]
+
+
+def test_the_priority_class_is_there(job):
+    made, _ = yaml.safe_load_all((ROOT / "deploy" / "rayjob.yaml").read_text())
+    assert (made["apiVersion"], made["kind"]) == ("scheduling.k8s.io/v1", "PriorityClass")
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert head["priorityClassName"] == made["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "runs"),
+    [
+        ([0], 0, 1), ([1, 0], 0, 2), ([1, 1, 1, 1, 0], 1, 4),
+        ([2, 0], 2, 1), ([3, 0], 3, 1), ([130, 0], 130, 1), ([1, 2, 0], 2, 2),
+    ],
+)
+def test_only_a_failed_run_is_run_again(job, ends, code, runs, tmp_path):
+    """The entrypoint as a shell starts it, with a command in Python's place that ends as it is told."""
+    (tmp_path / "retry").symlink_to(ROOT / "deploy" / "retry.sh")
+    (tmp_path / "ends").write_text("".join(f"{end}\n" for end in ends))
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/runs\n'
+        f'code=$(sed -n "$(wc -l < {tmp_path}/runs)p" {tmp_path}/ends)\nexit "$code"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    where = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RETRY_WAIT_S": "0"}
+    assert subprocess.run(job["spec"]["entrypoint"], shell=True, env=where, timeout=60).returncode == code
+    begun = (tmp_path / "runs").read_text().splitlines()
+    assert len(begun) == runs
+    assert set(begun) == {shlex.join(shlex.split(job["spec"]["entrypoint"])[3:])}
 
 
 @pytest.mark.parametrize("extra", ["--no-such-flag", "--max-failed many", "--actors 0"])

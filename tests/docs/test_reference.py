@@ -78,7 +78,7 @@ def test_a_printed_command_is_understood(command, monkeypatch):
     flags = vars(parser_of(job).parse_args(arguments))
     module = import_module(f"jobs.{job}")
     if hasattr(module, "PARTS"):
-        config, assignments, _, _ = (flags.pop(name) for name in ("config", "set", "submit", "dry_run"))
+        config, assignments, *_ = (flags.pop(name) for name in ("config", "set", "submit", "detach", "dry_run"))
         load(pkgutil.resolve_name(module.PARTS.settings), config, assignments, flags)
 
 
