@@ -98,7 +98,7 @@ def _speed(told: Answer) -> Iterator[tuple[str, str]]:
         return
     yield "speed", f"{images:,.2f} images/s, {pixels:,.2f} megapixels/s in this attempt"
     last = [_number(told, "last_interval", name) for name in ("seconds", "images_per_second", "megapixels_per_second")]
-    if told.get("state") == RUNNING and None not in last:
+    if told.get("state") == RUNNING and None not in last and (last[0] or 0) >= 1:  # less is no speed
         yield "", "{1:,.2f} images/s, {2:,.2f} megapixels/s in its last {0:,.0f} s".format(*last)
     workers, idle = _number(told, "workers"), _number(told, "idle_share")
     if workers:
