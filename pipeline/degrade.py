@@ -84,7 +84,7 @@ class DegradeShard(ShardStage):
         try:
             picture = decode(data, key, self.settings.max_pixels)
         except Exception as error:
-            failed = Failed(key, "decode", *explain(error))
+            failed = Failed(key, "decode", *explain(error, key))
             return [failure(row, failed) for row in rows]
         return [self._write(row, picture, one) for row, one in zip(rows, self.conditions, strict=True)]
 
@@ -114,7 +114,7 @@ class DegradeShard(ShardStage):
         except DriftRecError:
             raise
         except Exception as error:
-            return failure(row, Failed(key, "degrade", *explain(error)))
+            return failure(row, Failed(key, "degrade", *explain(error, key)))
         return {
             **row,
             "status": OK,

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
+from pipeline.inputs.names import where
 from pipeline.runs.documents import Plan, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
@@ -46,9 +47,10 @@ def carry_out(
     Raises DriftRecError where the run cannot get through; _RESULT.json tells of it.
     """
     if (result := earlier_result(run)) and holds(result):
-        log.info("finished already: %s", run.store.url)
+        log.info("finished already: %s %s", run.store.url, where(run=run.fingerprint))
         return result
-    log.info("%d shards, %d of them done by an earlier attempt", len(run.listing.shards), len(run.resumed))
+    told = "%d shards, %d of them done by an earlier attempt %s"
+    log.info(told, len(run.listing.shards), len(run.resumed), where(run=run.fingerprint))
     reporter = Reporter(run, settings)
 
     def stopped(code: Exit, error: str | None = None) -> Result:
@@ -100,5 +102,6 @@ def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:
         pkgutil.resolve_name(writer)(*given)
         return with_file(run, result, PAGE)
     except Exception as error:
-        log.warning("report.html was not written: %s: %s", type(error).__name__, error)
+        about = where(run=run.fingerprint)
+        log.warning("report.html was not written: %s: %s %s", type(error).__name__, error, about)
         return result

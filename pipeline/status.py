@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from pipeline.inputs.names import printable
+from pipeline.inputs.names import RUN_DIGITS, printable
 from pipeline.runs.documents import Document, read_object, read_result, read_run
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, STATUS, Ledger
@@ -61,7 +61,7 @@ def _shards(store: Store, document: Document, all_done: bool = False) -> dict[st
 
 def screen(told: Answer) -> str:
     """One screen for people."""
-    lines = [f"{told['job']} in {told['output']} (run {told['fingerprint'][:8]}): {_text(told.get('state'))}"]
+    lines = [f"{told['job']} in {told['output']} (run {told['fingerprint'][:RUN_DIGITS]}): {_text(told.get('state'))}"]
     lines += [f"{name:<9} {words}" for name, words in _lines(told)]
     return "\n".join(printable(line) for line in lines)
 
@@ -98,7 +98,7 @@ def _speed(told: Answer) -> Iterator[tuple[str, str]]:
         return
     yield "speed", f"{images:,.2f} images/s, {pixels:,.2f} megapixels/s in this attempt"
     last = [_number(told, "last_interval", name) for name in ("seconds", "images_per_second", "megapixels_per_second")]
-    if told.get("state") == RUNNING and None not in last:
+    if told.get("state") == RUNNING and None not in last and (last[0] or 0) >= 1:  # less is no speed
         yield "", "{1:,.2f} images/s, {2:,.2f} megapixels/s in its last {0:,.0f} s".format(*last)
     workers, idle = _number(told, "workers"), _number(told, "idle_share")
     if workers:

@@ -16,6 +16,7 @@ import ray
 import yaml
 from ray._private import workers as ray_workers
 from ray._private.state import state as ray_state
+from ray.exceptions import AuthenticationError
 
 from driftrec.errors import DriftRecError, one_line
 from pipeline.cluster.watch import End, watched
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 BOOTSTRAP = "ray_bootstrap_config.yaml"  # in the home folder of a head that `ray up` has started
+TOKEN = (
+    "is the address right? If the head wants a token, set RAY_AUTH_MODE=token and give the head's own (there: ray "
+    "get-auth-token) by RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+)
 FIRST_WORD_S, WORD_S = 1.0, 60.0  # until it is said what a run waits for, and between two such words
 
 
@@ -44,8 +49,10 @@ def connect(num_cpus: int | None = None) -> None:
     except SystemExit:  # how Ray's own handler, while it starts, answers SIGTERM
         raise Interrupted from None
     except Exception as error:  # a node that is slow to start gives a bare one
-        where = os.environ.get("RAY_ADDRESS") or "a local cluster"
-        raise DriftRecError(f"Ray ({where}) did not start: {one_line(error, 500)}") from error
+        address = os.environ.get("RAY_ADDRESS")
+        remedy = f"; {TOKEN}" if address and isinstance(error, ConnectionError | AuthenticationError) else ""
+        where = address or "a local cluster"
+        raise DriftRecError(f"Ray ({where}) did not start: {one_line(error, 500)}{remedy}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there, which ends the process

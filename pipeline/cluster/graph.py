@@ -25,6 +25,7 @@ from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.metrics import Metrics
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.collisions import OutputName
+from pipeline.inputs.names import where
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, rows_in
 from pipeline.runs.progress import COLUMNS, Known, Progress
@@ -155,16 +156,17 @@ class Graph:
 
 def work_through(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
-    run.working, metrics = time.monotonic(), Metrics(run)
+    run.working, metrics, about = time.monotonic(), Metrics(run), where(run=run.fingerprint)
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s, lambda: run.cost)
     try:
         check_shared(run.listing, run.store, run.allow_local, graph.others)
         if graph.pool.actors:
-            log.info("asking for %s", graph.pool)
+            log.info("asking for %s %s", graph.pool, about)
         with connection.waiting(graph.pool.cpus, graph.pool.gpus):
             _work(run, graph, run.todo, progress, metrics)
         for disputed in settling(run.ledger, run.listing.shards, run.listing.output_name, run.by_shard):
-            log.info("%d shards are done again: several images have one key or output name", len(disputed))
+            told = "%d shards are done again: several images have one key or output name %s"
+            log.info(told, len(disputed), about)
             again = {shard.id for shard in disputed}
             run.known = Known.of(run.ledger, {shard.id for shard in run.listing.shards} - again)
             _work(run, graph, disputed, progress, metrics)
@@ -180,6 +182,7 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metri
     with closing(graph.rows(shards, run.store)) as rows:
         for row in rows:
             if row["error"]:
+                log.error("a shard ends the run %s", where(run=run.fingerprint, shard=row["shard"]))
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
             run.effort.add(row[OK], row)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import ray
 from ray.util.metrics import Counter, Gauge, Metric
 
+from pipeline.inputs.names import RUN_DIGITS
 from pipeline.runs.reporter import time_left
 from pipeline.runs.run import Run
 from pipeline.runs.stage import Counts
@@ -16,7 +17,6 @@ from pipeline.runs.stage import Counts
 log = logging.getLogger(__name__)
 
 RUN_TAGS = ("job", "run")  # run: the first digits of its fingerprint
-DIGITS = 8
 COUNTERS = {  # what each counts, and its tags besides
     "driftrec_images_total": ("images done, by how they ended and why", ("status", "reason")),
     "driftrec_megapixels_total": ("megapixels of the images that are ok", ()),
@@ -52,7 +52,7 @@ class Metrics:
             self._on = False
 
     def _make(self) -> None:
-        tags = {"job": self._run.job, "run": self._run.fingerprint[:DIGITS]}
+        tags = {"job": self._run.job, "run": self._run.fingerprint[:RUN_DIGITS]}
         for name, (about, more) in COUNTERS.items():
             self._metrics[name] = Counter(name, about, (*RUN_TAGS, *more)).set_default_tags(tags)
         for name, (about, _) in GAUGES.items():

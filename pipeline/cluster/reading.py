@@ -4,6 +4,7 @@ As for images in `pipeline.runs.crashes`: the first attempt reads the shard as a
 one by one, each noted before, and one that ends its reader time and again is not read any more. Must not decode.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,9 +13,12 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError
 from pipeline.inputs.blocks import problem_block, read_block
 from pipeline.inputs.collisions import OutputName
+from pipeline.inputs.names import where
 from pipeline.inputs.shards import Incoming, Shard
 from pipeline.runs.crashes import Trial
 from pipeline.storage.base import Store
+
+log = logging.getLogger(__name__)
 
 READING = "-read"  # of the name of a note
 
@@ -34,6 +38,7 @@ def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Incoming]:
     """The rows of a shard, whose readers have died. Raises BadImage for a container that is not to be read again."""
     for name, piece in shard.pieces():
         if verdict := trial.verdict(name):
+            log.warning("a file is not read again: %s %s", verdict[0], where(shard=shard.id, key=name))
             if piece is shard:
                 raise BadImage(*verdict)
             yield Incoming(name, b"", *verdict)

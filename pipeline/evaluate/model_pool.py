@@ -74,7 +74,7 @@ class Restoring:
         except Exception as error:
             if len(files) > 1:
                 return [output for file in files for output in self.restore(model, [file], key)]
-            return [Failed(key, "restore", *explain(error))]
+            return [Failed(key, "restore", *explain(error, key))]
 
     def _together(self, model: Model, files: Sequence[bytes], key: str) -> Outputs:
         begun = time.perf_counter()

@@ -139,7 +139,7 @@ class ScoreShard(ShardStage):
             known = {**known, "reference_format": picture.source_format, "detail": _note(picture)}
             known["reference_quality"] = inspect(data).quality if picture.source_format == "JPEG" else None
         except Exception as error:
-            return self._lost(known, Failed(key, "decode", *explain(error)))
+            return self._lost(known, Failed(key, "decode", *explain(error, key)))
         pixels, models = picture.width * picture.height, len(self.candidates.models)
         together = max(1, min(self.settings.batch_size, PIXELS // (2 * max(1, models) * pixels)))
         with self.gate.holding(pixels * (3 + models * together)):
@@ -182,7 +182,7 @@ class ImageScorer:
                 reference = reference_of(self.picture, self.key, condition, self.seed)
                 self._reference_features(condition, reference)
             except Exception as error:
-                reference = Failed(self.key, "degrade", *explain(error))
+                reference = Failed(self.key, "degrade", *explain(error, self.key))
             for name in self.stage.candidates.names:
                 row = row_of(known, condition, name, crop_of(self.key, condition, self.seed))
                 yield self._pair(row, condition, name, reference, jpeg, restored)
@@ -191,7 +191,7 @@ class ImageScorer:
         try:
             return damage(self.picture, self.key, condition, self.seed)
         except Exception as error:
-            return Failed(self.key, "degrade", *explain(error))
+            return Failed(self.key, "degrade", *explain(error, self.key))
 
     def _restore(self, model: str, damaged: dict[Condition, bytes | Failed]) -> dict[Condition, Output | Failed]:
         """What a model makes of the conditions' files; the noise is that of the file that `degrade` writes."""
@@ -263,7 +263,7 @@ class ImageScorer:
             if features := self.stage.meter.features(made):
                 self.features[condition.slug, name] = features
         except Exception as error:
-            return failure(row, Failed(self.key, "score", *explain(error)))
+            return failure(row, Failed(self.key, "score", *explain(error, self.key)))
         return cast(ScoreRow, {**row, "status": OK, **values})
 
     def _accuracy(

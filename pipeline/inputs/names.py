@@ -1,6 +1,7 @@
 """Names: which are images, which are safe, and what an output is called. Pure functions; no storage, no Ray."""
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ IMAGE_SUFFIXES = frozenset(EXTENSIONS)
 SUFFIX_OF_FORMAT = {kind: suffix for suffix, kind in reversed(FORMATS.items())}  # of several the first, as in FORMATS
 MAX_COMPONENT_BYTES = 255  # of Linux file systems
 MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
+RUN_DIGITS = 8  # of a fingerprint, by which people know a run
+PLAIN = re.compile(r'[^\s"=]+')  # needs no quotes in a log line
 TOO_LONG = f"is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
 
 _UNSAFE = re.compile(f"[{CONTROL}\\\\]")
@@ -111,6 +114,20 @@ def is_too_long(name: str) -> bool:
 def printable(name: str) -> str:
     """The name with every unsafe character escaped, for the ledger and messages. Safe names are unchanged."""
     return _UNSAFE.sub(escaped, name)
+
+
+def where(**names: str | None) -> str:
+    """For a log line, what it is about: `run=0a1b2c3d shard=... key="a b.jpg"`. What is not known is left out; of a
+    run's fingerprint the first digits are enough.
+    """
+    known = {name: printable(value) for name, value in names.items() if value}
+    known |= {"run": known["run"][:RUN_DIGITS]} if "run" in known else {}
+    return " ".join(f"{name}={value if PLAIN.fullmatch(value) else quoted(value)}" for name, value in known.items())
+
+
+def quoted(text: str) -> str:
+    """In double quotes, as JSON has it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def collision_id(name: str) -> int:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
+from pipeline.inputs.names import where
 from pipeline.inputs.shards import Shard, read_shard
 from pipeline.runs.ledger import RestoreRow
 from pipeline.runs.outputs import read_output
@@ -50,16 +51,17 @@ def load_pieces(
     inputs = _inputs(shards, rows)
     share = PAGE_BYTES // max(1, len(rows))
     pieces: list[tuple[RestoreRow, Piece]] = []
-    for _, row in rows:
+    for shard, row in rows:
+        about = where(shard=shard, key=row["key"])
         if row["key"] not in inputs:
-            log.info("report: no before and after for %s: the input is gone or has changed", row["key"])
+            log.info("report: no before and after: the input is gone or has changed %s", about)
             continue
         try:
             most = (row["width"] or 0) * (row["height"] or 0)  # as it was restored: none is larger
             before = decode(inputs[row["key"]], row["key"], most).rgb8
             after = decode(read_output(output, row["output"] or ""), max_pixels=most).rgb8
         except (BadImage, DriftRecError) as error:
-            log.info("report: no before and after for %s: %s", row["key"], error)
+            log.info("report: no before and after: %s %s", error, about)
             continue
         if before.shape == after.shape:
             pieces.append((row, cut(before, after, share)))

@@ -56,7 +56,7 @@ class Item:
 
     def fail(self, stage: str, error: Exception) -> "Item":
         """The same image as a row with a reason."""
-        reason, detail = explain(error)
+        reason, detail = explain(error, self.key)
         return replace(self, picture=None, skipped=False, failed=Failed(self.key, stage, reason, detail))
 
     def give_way(self, error: InTheWay) -> "Item":

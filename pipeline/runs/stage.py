@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import images_of, unreadable
+from pipeline.inputs.names import where
 from pipeline.runs.crashes import Trial, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
 WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this process
+AT: dict[str, str] = {}  # the run and shard that this process, all its threads, is at: for its log
 Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
 
 
@@ -148,6 +150,7 @@ class Stage(Generic[Work]):
         if self.broken:
             raise self.broken
         shard = counts["shard"]
+        AT.update(run=self.ledger.run[0], shard=shard)
         older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
@@ -179,6 +182,7 @@ class Stage(Generic[Work]):
             if trial.first:
                 rows = list(self.rows(shard, work))
             else:
+                log.warning("a worker has died here: the images go one by one %s", where(**AT))
                 rows = [row for key, image in self.singly(work) for row in self._alone(shard, key, image, trial)]
         self.end()
         trial.end()
@@ -187,6 +191,7 @@ class Stage(Generic[Work]):
     def _alone(self, shard: str, key: str, image: Work, trial: Trial) -> Sequence[Row]:
         """The rows of one image; without trying if it has ended workers before."""
         if verdict := trial.verdict(key):
+            log.warning("an image is not tried again: %s %s", verdict[0], where(**AT, key=key))
             return self.rows(shard, self.condemned(image, *verdict))
         trial.begin(key)
         rows = self.rows(shard, image)
@@ -219,12 +224,12 @@ class ShardStage(Stage[pa.Table]):
         return only(work, older, again)
 
 
-def explain(error: Exception) -> tuple[Reason, str]:
+def explain(error: Exception, key: str) -> tuple[Reason, str]:
     """(reason, one line) of what went wrong with one image."""
     if isinstance(error, BadImage):
         return error.reason, error.detail
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text:
         return Reason.out_of_memory, text
-    log.error("an image failed with %s", text, exc_info=error)
+    log.error("an image failed with %s %s", text, where(**AT, key=key), exc_info=error)
     return Reason.internal, text

@@ -157,7 +157,7 @@ class SurveyShard(Stage[Shard | Look]):
         except DriftRecError:
             raise
         except Exception as error:
-            return failure(row, Failed(key, "decode", *explain(error)))
+            return failure(row, Failed(key, "decode", *explain(error, key)))
 
     def _is_chosen(self, key: str) -> bool:
         """Whether its pixels are looked at: a function of the key and the seed."""

@@ -122,7 +122,7 @@ class TrainSettings(Settings):
     validation_images: Free[int] = Field(16, ge=1)  # how many images, the first ones; of each the middle
     validation_quality: Free[int] = Field(10, ge=0, le=100)  # of their JPEGs, which are 4:2:0
     validate_every: Free[int] = Field(1000, ge=1)  # steps between two validations
-    track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs driftrec[track]
+    track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs wandb or mlflow-skinny
     weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # dtype of model.safetensors
     recommend: Free[Values | None] = None  # steps, fidelity, start that a restore takes unless told otherwise
     data_licence: Free[str | None] = None  # licence of the data, for the model card

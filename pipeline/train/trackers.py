@@ -153,7 +153,8 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise InvalidInput if a tracker cannot work: its package or its address is missing."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise InvalidInput(f"track: {name} is not installed; install driftrec[track], or leave it out of track")
+            remedy = "pip install wandb mlflow-skinny, or leave it out of track"
+            raise InvalidInput(f"track: {name} is not installed; {remedy}")
     if "wandb" in names and os.environ.get("WANDB_MODE") == "offline" and not os.environ.get("WANDB_DIR"):
         raise InvalidInput("track: wandb has nowhere to put its files when it is offline; set WANDB_DIR")
     if "mlflow" in names and not os.environ.get("MLFLOW_TRACKING_URI"):

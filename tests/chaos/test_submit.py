@@ -56,6 +56,7 @@ class Head:
     """A Ray head on loopback, of its own."""
 
     url: str  # of its dashboard
+    address: str  # for RAY_ADDRESS
     folder: Path  # where its session and all its logs lie
 
 
@@ -84,7 +85,7 @@ def started_head(environment: Mapping[str, str]) -> Iterator[Head]:
                 break  # it answers, if only that it wants the token
             except OSError:
                 time.sleep(0.5)
-        yield Head(url, folder)
+        yield Head(url, f"127.0.0.1:{port}", folder)
     finally:
         process.terminate()
         process.wait(60)
@@ -242,6 +243,17 @@ def test_a_head_that_wants_another_token(token: str, words: str, locked_head: He
     assert words in json.loads(done.stdout)["error"]
     assert "Traceback" not in done.stderr
     assert token == "" or token not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", ["token", "disabled"])
+def test_an_address_that_wants_another_token(mode: str, locked_head: Head, tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 1)
+    command = [sys.executable, "-m", "jobs.restore", source, tmp_path / "out", "--model", "identity"]
+    user = as_user(HOME=str(tmp_path), RAY_ADDRESS=locked_head.address, RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN="1" * 32)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200, env=user)
+    assert done.returncode == 1, done.stderr
+    assert "RAY_AUTH_MODE=token" in json.loads(done.stdout)["error"]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture(scope="module")

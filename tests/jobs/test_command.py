@@ -82,6 +82,13 @@ def test_a_wrong_value(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, result["state"]) == (2, "refused")
 
 
+def test_detach_goes_with_submit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result, _ = answer(capsys, "restore", made.folder(tmp_path / "in", 1), tmp_path / "out", "--detach")
+    assert (code, result["state"]) == (2, "refused")
+    assert "--submit" in result["error"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refusal_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, result, _ = answer(capsys, "restore", tmp_path / "none", tmp_path / "out")
     assert (code, result["exit_code"], result["state"]) == (2, 2, "refused")

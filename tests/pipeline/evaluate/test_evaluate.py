@@ -74,7 +74,8 @@ def test_an_evaluation_from_start_to_end(tmp_path: Path, small_model: Path) -> N
     assert (result["exit_code"], result["images"], result["reasons"]) == (0, 6, {})
     assert result == json.loads((output / "_RESULT.json").read_text())
     names = {path.name for path in output.iterdir()}
-    assert names == {"run.json", "ledger", "_RESULT.json", "report.parquet", "summary.json", "report.html"}
+    beside = {"report.parquet", "summary.json", "report.html"}
+    assert names == {"run.json", "ledger", "status.json", "_RESULT.json"} | beside
 
     rows = score(source, tmp_path / "without-ray", model=models, **TWO)
     assert [row | {"seconds": None} for row in report(output)] == rows

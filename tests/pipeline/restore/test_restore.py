@@ -45,7 +45,7 @@ def test_a_folder_is_restored_once_and_for_all(tmp_path: Path) -> None:
     keys = [str(path.relative_to(source)) for path in source.rglob("*.jpg")]
     assert Counter(row["key"] for row in rows) == Counter(keys)
     assert set(files(output / "images")) == {row["output"][7:] for row in rows if row["output"]}
-    assert {path.name for path in output.iterdir()} == {"run.json", "images", "ledger", "_RESULT.json"}
+    assert {path.name for path in output.iterdir()} == {"run.json", "images", "ledger", "status.json", "_RESULT.json"}
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     assert restore(source, output, max_failed="5%") == result
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before

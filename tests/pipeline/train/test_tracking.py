@@ -30,7 +30,7 @@ def test_what_is_missing_is_named_before_anything_starts(monkeypatch: pytest.Mon
     check_trackers([])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match=r"track: wandb is not installed; install driftrec\[track\]"):
+    with pytest.raises(InvalidInput, match=r"track: wandb is not installed; pip install wandb"):
         check_trackers(["wandb"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(InvalidInput, match="mlflow needs its server's address; set MLFLOW_TRACKING_URI"):
