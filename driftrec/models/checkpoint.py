@@ -51,6 +51,12 @@ class Checkpoint:
     card: dict[str, Any] = field(default_factory=dict[str, Any])  # on what and for how long it was trained
     sha256: str = ""  # of the file
 
+    @property
+    def knows_jpeg(self) -> bool:
+        """Whether it was trained on JPEG damage, and not on that of pairs of the user's own."""
+        data = self.card.get("data")
+        return not (isinstance(data, dict) and "corrupted" in data)
+
 
 def save(
     path: str | Path,

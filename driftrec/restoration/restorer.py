@@ -194,6 +194,8 @@ class Restorer:
         settings = (sampling or Sampling()).resolve(self.recommended)
         if isinstance(model, fbcnn.Weights):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
+        elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
+            settings = replace(settings, adaptive=False)
         plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
         canvases, nfe = [Canvas(*_size(p), p.depth) for p in pictures], [0] * len(pictures)
         for parts in self._batches(pictures, plans):

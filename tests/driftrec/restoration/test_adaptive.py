@@ -16,6 +16,7 @@ from driftrec.diffusion.drift import OUVE, CosVE
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, Pixels
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.models import load
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Plan, Sampling
@@ -132,3 +133,16 @@ def test_a_turned_file_is_restored_as_it_is_stored(small_model: Path, orientatio
     untouched, turned = results
     assert turned.shape[:2] == (untouched.shape[:2] if orientation < 5 else untouched.shape[1::-1])
     assert np.array_equal(stored(turned, orientation), untouched)
+
+
+@pytest.mark.parametrize("knows_jpeg", [True, False])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+def test_only_a_model_of_jpegs_goes_by_a_jpegs_quality(small_model: Path, form: str, knows_jpeg: bool) -> None:
+    """One that was trained on other damage, of pairs, restores whatever it is given."""
+    file = io.BytesIO()
+    Image.fromarray(PHOTO[:48, :64]).save(file, form, quality=100)
+    card = {} if knows_jpeg else {"data": {"set": "clean/", "corrupted": "webp/"}}
+    restorer = Restorer(replace(load(small_model), card=card), "cpu")
+    picture = open_picture(file.getvalue())
+    (result,) = restorer.restore([picture], ["a"], sampling=Sampling(adaptive=True))
+    assert (result.nfe > 0) == (not knows_jpeg)
