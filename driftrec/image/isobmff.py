@@ -42,7 +42,7 @@ def heic(data: io.BytesIO) -> ImageFile.ImageFile:
     try:
         plugin: Callable[[Any], ImageFile.ImageFile] = importlib.import_module("pillow_heif").HeifImageFile
     except ImportError:
-        detail = "HEIC needs the package pillow-heif (pip install 'driftrec[heif]'): install it, or convert to PNG"
+        detail = "HEIC needs a package (pip install pillow-heif): install it, or convert to PNG"
         raise BadImage(Reason.unsupported, detail) from None
     return plugin(data)
 

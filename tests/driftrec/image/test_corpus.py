@@ -21,7 +21,7 @@ TABLE = Path(__file__).parents[3] / "docs/explanation/formats.md"
 DOCUMENTED = re.findall(r"^\| `([a-z0-9-]+)` \|", TABLE.read_text(encoding="utf-8"), re.M)
 FILES = odd_files()
 MISSING = {  # rows whose reader may be absent, and the remedy that is named then
-    **({} if importlib.util.find_spec("pillow_heif") else {"heic": "pip install 'driftrec[heif]'"}),
+    **({} if importlib.util.find_spec("pillow_heif") else {"heic": "pip install pillow-heif"}),
     **({} if features.check("avif") else {"avif": "update it"}),
 }
 

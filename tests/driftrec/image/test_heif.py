@@ -62,6 +62,6 @@ def test_many_boxes_take_no_time():
 def test_a_missing_reader_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(features, "check", lambda feature: False)
-    assert "pip install 'driftrec[heif]'" in refused(ODD["plain.heic"]).detail
+    assert "pip install pillow-heif" in refused(ODD["plain.heic"]).detail
     assert "update it" in refused(ODD["rgb.avif"]).detail
     assert refused(ODD["plain.heic"]).reason == refused(ODD["rgb.avif"]).reason == "unsupported"
