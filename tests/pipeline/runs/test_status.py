@@ -45,8 +45,10 @@ SHARDS, AT = 4, 3  # of the input; and that in which the run ends
 @pytest.fixture(autouse=True)
 def few_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(listing, "MIN_SHARDS", 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of pytest-xdist ignore it
     with no_ray():
         yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
