@@ -77,6 +77,7 @@ def work(endpoint: str, tmp_path: Path) -> None:
         subprocess.run(command, env=os.environ | variables, check=True, capture_output=True, timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.timeout(400)
 def test_storage_may_do_what_a_run_does(

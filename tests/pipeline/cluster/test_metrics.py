@@ -62,6 +62,7 @@ def test_a_scrape_gives_what_the_result_says(tmp_path: Path) -> None:
     assert told["driftrec_seconds_left", "", ""] == 0
 
 
+@pytest.mark.slow
 def test_metrics_that_fail_end_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

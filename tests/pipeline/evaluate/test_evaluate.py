@@ -136,6 +136,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, small_model: Path, mob
     assert verify(str(output))["state"] == "sound"
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_the_number_of_actors(tmp_path: Path, small_model: Path, mobilenet: str) -> None:
     source = clean(tmp_path / "in", 8)
     given = {"model": [str(small_model)], "metrics": "psnr,ssim,fid_mobilenet,kid_mobilenet", "weights": [mobilenet]}
