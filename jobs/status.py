@@ -11,14 +11,14 @@ from jobs.command import Parser, execute, parsed
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    told = Parser(
+    parser = Parser(
         prog="driftrec status",
         description=__doc__,
         epilog="Exit codes: 0 it is told, whatever the run's state; 1 storage does not answer; 2 OUTPUT is no run's.",
     )
-    told.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
-    told.add_argument("--json", action="store_true", help="as JSON, also on a terminal; elsewhere it is JSON anyway")
-    return told
+    parser.add_argument("output", help="folder or URL of a run of restore, degrade, evaluate, survey or train")
+    parser.add_argument("--json", action="store_true", help="as JSON, also on a terminal; elsewhere it is JSON anyway")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

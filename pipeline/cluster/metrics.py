@@ -10,7 +10,7 @@ import ray
 from ray.util.metrics import Counter, Gauge, Metric
 
 from pipeline.inputs.names import RUN_DIGITS
-from pipeline.runs.reporter import time_left
+from pipeline.runs.reporter import shards_left, time_left
 from pipeline.runs.run import Run
 from pipeline.runs.stage import Counts
 
@@ -23,7 +23,7 @@ COUNTERS = {  # what each counts, and its tags besides
     "driftrec_network_evaluations_total": ("evaluations of the network for these", ()),
 }
 GAUGES: Mapping[str, tuple[str, Callable[[Run], float | None]]] = {
-    "driftrec_shards_left": ("shards that are not done", lambda run: len(run.listing.shards) - run.known.shards),
+    "driftrec_shards_left": ("shards that are not done", shards_left),
     "driftrec_idle_share": ("of the workers' lives, waiting for data, 0 to 1", lambda run: run.effort.idle_share),
     "driftrec_seconds_left": ("until all shards are done, as they went so far", time_left),
     "driftrec_cost": ("of this attempt; not there without a price", lambda run: run.cost),

@@ -120,7 +120,7 @@ class Reporter:
             if time.monotonic() >= due:
                 self._write(RUNNING)
                 due = time.monotonic() + self._every_s
-            if self.limit_reached and not self._stopped and _shards_left(self._run):
+            if self.limit_reached and not self._stopped and shards_left(self._run):
                 self._stopped = True
                 _interrupt()
             limit_s = math.inf if self._stopped else max(0.01, self._seconds_to_limit())
@@ -148,7 +148,7 @@ class Reporter:
         self._last, passed = (now, images, pixels), now - then
         known, listed = run.known, len(run.listing.shards)
         statuses = {name: known.statuses[name] for name in (OK, FAILED, SKIPPED)}
-        left = _shards_left(run)
+        left = shards_left(run)
         return {
             "job": run.job,
             "state": state,
@@ -180,14 +180,15 @@ class Reporter:
 
 def time_left(run: Run) -> float | None:
     """Seconds until all shards are done, as those of this attempt went; None before the first of them is done."""
-    if not (left := _shards_left(run)):
+    if not (left := shards_left(run)):
         return 0.0
     since = run.working or run.started
     seconds = seconds_left(left, run.effort.shards, time.monotonic() - since)
     return None if seconds is None else round(seconds, 1)
 
 
-def _shards_left(run: Run) -> int:
+def shards_left(run: Run) -> int:
+    """Shards that are not done."""
     return max(0, len(run.listing.shards) - run.known.shards)
 
 

@@ -144,6 +144,8 @@ class RemoteStore(Store):
     def size(self, name: str) -> int | None:
         if self._is_s3:  # one request; `info` would then list, to see whether a folder has the name
             bucket, _, key = self._path(name).partition("/")
+            if not key:
+                return None  # a bucket is no object
             head = self._call(name, lambda: self._request("head_object", Bucket=bucket, Key=key), missing={})
             return head.get("ContentLength")
         info = self._call(name, lambda: self._fs.info(self._path(name)), missing={})

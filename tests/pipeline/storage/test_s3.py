@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from driftrec.errors import InvalidInput
 from jobs.cli import main
+from pipeline.inputs.listing import list_input
 from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.outputs import read_output
@@ -192,3 +194,14 @@ def test_a_wrong_secret_is_exit_2(
     assert "signature" in told.lower()
     assert "not-to-be-seen" not in out + err
     assert SECRET not in out + err
+
+
+def test_a_bucket_by_its_own_name(bucket: str) -> None:
+    """As INPUT it says that it is empty; then it lists, and each prefix and object of it by their own names too."""
+    assert (list(open_store(bucket).list()), open_store(bucket).exists("")) == ([], False)
+    with pytest.raises(InvalidInput, match="it is empty"):
+        list_input(bucket)
+    open_store(bucket).put("a/x.jpg", b"1")
+    for url, listed in ((bucket, "a/x.jpg"), (f"{bucket}/a", "x.jpg"), (f"{bucket}/a/x.jpg", "")):
+        assert list(open_store(url).list()) == [(listed, 1)]
+    assert list_input(bucket).images == list_input(f"{bucket}/a/x.jpg").images == 1
