@@ -14,8 +14,8 @@ from typing import Any
 from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
-from pipeline.inputs.names import where
-from pipeline.runs.documents import Plan, Result
+from pipeline.inputs.names import log_tags
+from pipeline.runs.documents import InputTold, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.reporter import Reporter
@@ -47,10 +47,10 @@ def carry_out(
     Raises DriftRecError where the run cannot get through; _RESULT.json tells of it.
     """
     if (result := earlier_result(run)) and holds(result):
-        log.info("finished already: %s %s", run.store.url, where(run=run.fingerprint))
+        log.info("finished already: %s %s", run.store.url, log_tags(run=run.fingerprint))
         return result
     told = "%d shards, %d of them done by an earlier attempt %s"
-    log.info(told, len(run.listing.shards), len(run.resumed), where(run=run.fingerprint))
+    log.info(told, len(run.listing.shards), len(run.resumed), log_tags(run=run.fingerprint))
     reporter = Reporter(run, settings)
 
     def stopped(code: Exit, error: str | None = None) -> Result:
@@ -83,7 +83,7 @@ def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **ex
     """What would be done: the input, what of it is done, what else the job tells, its settings. `images` is null while
     tars are unopened.
     """
-    plan: Plan = {
+    told: InputTold = {
         "shards": len(listing.shards),
         "shards_done": len(done),
         "images": listing.images,
@@ -91,7 +91,7 @@ def dry_run(job: str, settings: Settings, listing: Listing, done: set[str], **ex
         "ignored_files": dict(listing.ignored),
     }
     common = {"job": job, "state": "dry run", "exit_code": int(Exit.DONE)}
-    return {**common, **plan, **extra, "settings": settings.public()}
+    return {**common, **told, **extra, "settings": settings.public()}
 
 
 def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:
@@ -102,6 +102,6 @@ def write_page(run: Run, result: Result, writer: str, *given: Any) -> Result:
         pkgutil.resolve_name(writer)(*given)
         return with_file(run, result, PAGE)
     except Exception as error:
-        about = where(run=run.fingerprint)
+        about = log_tags(run=run.fingerprint)
         log.warning("report.html was not written: %s: %s %s", type(error).__name__, error, about)
         return result

@@ -25,7 +25,7 @@ from pipeline.cluster.datasource import ShardSource
 from pipeline.cluster.metrics import Metrics
 from pipeline.cluster.shared_storage import check_shared
 from pipeline.inputs.collisions import OutputName
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.inputs.shards import Shard
 from pipeline.runs.ledger import FAILED, OK, SKIPPED, rows_in
 from pipeline.runs.progress import COLUMNS, Known, Progress
@@ -156,7 +156,7 @@ class Graph:
 
 def work_through(run: Run, graph: Graph, progress_s: float) -> None:
     """Run the graph over what is to do. Raises DriftRecError for whatever ends it."""
-    run.working, metrics, about = time.monotonic(), Metrics(run), where(run=run.fingerprint)
+    run.working, metrics, about = time.monotonic(), Metrics(run), log_tags(run=run.fingerprint)
     progress = Progress(len(run.listing.shards), len(run.resumed), run.listing.images, progress_s, lambda: run.cost)
     try:
         check_shared(run.listing, run.store, run.allow_local, graph.others)
@@ -182,7 +182,7 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metri
     with closing(graph.rows(shards, run.store)) as rows:
         for row in rows:
             if row["error"]:
-                log.error("a shard ends the run %s", where(run=run.fingerprint, shard=row["shard"]))
+                log.error("a shard ends the run %s", log_tags(run=run.fingerprint, shard=row["shard"]))
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
             run.effort.add(row[OK], row)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError
 from pipeline.inputs.blocks import problem_block, read_block
 from pipeline.inputs.collisions import OutputName
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.inputs.shards import Incoming, Shard
 from pipeline.runs.crashes import Trial
 from pipeline.storage.base import Store
@@ -38,7 +38,7 @@ def _one_by_one(trial: Trial, shard: Shard) -> Iterator[Incoming]:
     """The rows of a shard, whose readers have died. Raises BadImage for a container that is not to be read again."""
     for name, piece in shard.pieces():
         if verdict := trial.verdict(name):
-            log.warning("a file is not read again: %s %s", verdict[0], where(shard=shard.id, key=name))
+            log.warning("a file is not read again: %s %s", verdict[0], log_tags(shard=shard.id, key=name))
             if piece is shard:
                 raise BadImage(*verdict)
             yield Incoming(name, b"", *verdict)

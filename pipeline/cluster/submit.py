@@ -21,7 +21,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.errors import DriftRecError, InvalidInput, one_line
 from driftrec.urls import redact
 from pipeline.cluster import connection
 from pipeline.cluster.package import CONFIG, SHOWN, Package
@@ -117,7 +117,7 @@ def _send(job: Job, package: Package, command: list[str], environment: dict[str,
 
 
 def _words(error: BaseException) -> str:
-    return redact(" ".join(str(error).split()))[:300]
+    return redact(one_line(error, 300))
 
 
 def _follow(job: Job) -> str:

@@ -21,7 +21,7 @@ from pipeline.evaluate.model_pool import RestoringPool, start_pool, stop_pool
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.evaluate.stage import ScoreShard
 from pipeline.evaluate.summary import reduce_ledger, summarize
-from pipeline.inputs.names import output_name, where
+from pipeline.inputs.names import log_tags, output_name
 from pipeline.job import carry_out, dry_run, finished_shards, write_page
 from pipeline.restore.estimate import sample_images, seconds_per_megapixel
 from pipeline.runs.documents import Result
@@ -88,7 +88,7 @@ def _restoring(evaluation: Evaluation) -> Generator[tuple[RestoringPool | None, 
         return
     most = run.listing.images or sys.maxsize  # not known while tars are unopened
     size = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, most, SHARE_RESTORING)
-    log.info("restoring: %s %s", size, where(run=run.fingerprint))
+    log.info("restoring: %s %s", size, log_tags(run=run.fingerprint))
     pool = start_pool(models, settings.seed, settings.max_pixels, size)
     try:
         with connection.waiting(size.cpus, size.gpus):

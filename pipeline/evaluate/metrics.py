@@ -47,7 +47,7 @@ def column_of(metric: str) -> str:
     return {"ssim": "ssim7"}.get(metric, metric)
 
 
-class Told(TypedDict):
+class MetricTold(TypedDict):
     """What the recipe says of a metric."""
 
     name: str
@@ -107,13 +107,13 @@ class KidTold(TypedDict):
 class PlanTold(TypedDict):
     """The recipe of the metrics."""
 
-    metrics: list[Told]
+    metrics: list[MetricTold]
     weights: dict[str, FileTold]  # by name
     accuracy: NotRequired[AccuracyTold]
     kid: NotRequired[KidTold]
 
 
-def describe(metric: str) -> Told:
+def describe(metric: str) -> MetricTold:
     """A metric for the recipe: its column, its label for people, its direction."""
     higher = metric in HIGHER_IS_BETTER
     return {"name": metric, "column": column_of(metric), "label": LABELS[metric], "higher_is_better": higher}

@@ -18,7 +18,7 @@ from pipeline.evaluate.model_pool import Restores
 from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.evaluate.stage import metric_in
 from pipeline.evaluate.summary import CandidateRow, Summary, Table
-from pipeline.inputs.names import output_name, where
+from pipeline.inputs.names import log_tags, output_name
 from pipeline.inputs.shards import read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
@@ -262,7 +262,7 @@ def load_pictures(
         try:
             pieces[key, slug] = _piece(evaluation, key, data, slug, restoring, share)
         except (BadImage, DriftRecError) as error:
-            log.info("report: no picture: %s %s", error, where(key=key, condition=slug))
+            log.info("report: no picture: %s %s", error, log_tags(key=key, condition=slug))
 
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pooled(pool, make, _references(evaluation, extremes), THREADS):

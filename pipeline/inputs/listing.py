@@ -16,7 +16,7 @@ from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.loose import grouped
 from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
-from pipeline.inputs.shards import Plan, Shard, checked, shard_id
+from pipeline.inputs.shards import Cutting, Shard, checked, shard_id
 from pipeline.storage.base import NO_FILE, StorageError
 from pipeline.storage.packed import PackedNames
 
@@ -136,10 +136,10 @@ def _list(
         taken.check_trees([name for name, _ in unopened])
     total = sum(size for _, size in unopened)
     length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
-    plan = Plan(selection, taken, length if cut_tars else None)
+    cutting = Cutting(selection, taken, length if cut_tars else None)
     shards: list[Shard] = [*grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)]
     for name, size in containers:
-        shards += CONTAINERS[suffix(name)].shards(source.store, name, size, plan)
+        shards += CONTAINERS[suffix(name)].shards(source.store, name, size, cutting)
     selection.check_found()
     return Listing(source, shards, ignored, selection.left_out, output_name, most_shards)
 

@@ -116,7 +116,7 @@ def printable(name: str) -> str:
     return _UNSAFE.sub(escaped, name)
 
 
-def where(**names: str | None) -> str:
+def log_tags(**names: str | None) -> str:
     """For a log line, what it is about: `run=0a1b2c3d shard=... key="a b.jpg"`. What is not known is left out; of a
     run's fingerprint the first digits are enough.
     """

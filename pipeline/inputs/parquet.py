@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, InvalidInput, Reason, one_line
 from pipeline.inputs.names import strip_suffix
-from pipeline.inputs.shards import Incoming, Plan, Shard, shard_id, too_large
+from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import Store
 from pipeline.storage.file import StoreFile
 
@@ -51,13 +51,13 @@ class BrokenParquet(Shard):
         return iter([Incoming(self.name, b"", Reason.shard_incomplete, detail)])
 
 
-def parquet_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[Shard]:
+def parquet_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iterator[Shard]:
     """One shard per row group; a file whose footer cannot be read is one shard that says so."""
     try:
         file = open_parquet(store, name)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError):
-        plan.selection.takes_all(name)
+        cutting.selection.takes_all(name)
         yield BrokenParquet(id=shard_id("parquet", name, size), store=store, name=name, size=size, images=1)
         return
     parquet_columns(schema, store.where(name))  # a file without images is refused
@@ -74,15 +74,15 @@ def parquet_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[S
             group=group,
         )
         first += info.num_rows
-        if chosen := _chosen(shard, plan, file):
+        if chosen := _chosen(shard, cutting, file):
             yield chosen
 
 
-def _chosen(shard: RowGroup, plan: Plan, file: pq.ParquetFile) -> RowGroup | None:
+def _chosen(shard: RowGroup, cutting: Cutting, file: pq.ParquetFile) -> RowGroup | None:
     """The shard with what is known of its rows: which are meant, and which have a name that is taken. None if the
     choice leaves nothing of it.
     """
-    selection, taken = plan.selection, plan.taken
+    selection, taken = cutting.selection, cutting.taken
     if not selection.choice and not taken:
         return shard
     _, key_column = parquet_columns(file.schema_arrow, shard.name)

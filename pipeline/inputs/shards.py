@@ -32,7 +32,7 @@ class Incoming(NamedTuple):
     detail: str = ""
 
 
-class Plan(NamedTuple):
+class Cutting(NamedTuple):
     """What a container is cut into shards by."""
 
     selection: Selection  # of the images that are meant

@@ -13,7 +13,7 @@ from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
 from pipeline.inputs.names import is_image, strip_suffix
-from pipeline.inputs.shards import Incoming, Plan, Shard, shard_id, too_large
+from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record
@@ -39,12 +39,12 @@ class TarPiece(Shard):
         return tar_rows(file, self.name, self.folder, self.first, self.stop, self.max_bytes if data else 0)
 
 
-def tar_shards(store: Store, name: str, size: int, plan: Plan) -> Iterator[TarPiece]:
-    """A tar as shards of about `plan.piece_bytes`. It is opened only if some of its keys may have been asked for."""
-    selection, choice = plan.selection, plan.selection.choice
+def tar_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iterator[TarPiece]:
+    """A tar as shards of about `cutting.piece_bytes`. It is opened only if some of its keys may have been asked for."""
+    selection, choice = cutting.selection, cutting.selection.choice
     if not selection.may_take_of(name):
         return
-    starts = range(0, max(1, size), plan.piece_bytes or max(1, size))
+    starts = range(0, max(1, size), cutting.piece_bytes or max(1, size))
     for start in starts:
         stop = None if start == starts[-1] else start + starts.step
         parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)

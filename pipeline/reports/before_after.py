@@ -13,7 +13,7 @@ from PIL import Image
 
 from driftrec.errors import BadImage, DriftRecError
 from driftrec.image import decode
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.inputs.shards import Shard, read_shard
 from pipeline.runs.ledger import RestoreRow
 from pipeline.runs.outputs import read_output
@@ -52,7 +52,7 @@ def load_pieces(
     share = PAGE_BYTES // max(1, len(rows))
     pieces: list[tuple[RestoreRow, Piece]] = []
     for shard, row in rows:
-        about = where(shard=shard, key=row["key"])
+        about = log_tags(shard=shard, key=row["key"])
         if row["key"] not in inputs:
             log.info("report: no before and after: the input is gone or has changed %s", about)
             continue

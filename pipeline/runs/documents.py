@@ -109,7 +109,7 @@ class Lacking(TypedDict, total=False):
     first: dict[str, list[str]]
 
 
-class Plan(TypedDict):
+class InputTold(TypedDict):
     """What a dry run tells of its input."""
 
     shards: int

@@ -19,7 +19,7 @@ import pyarrow as pa
 from driftrec import __version__
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.inputs.shards import Shard
 from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
@@ -175,7 +175,7 @@ def _resumed(run: Run) -> set[str]:
     committed = run.ledger.committed()
     ours = committed & {shard.id for shard in run.listing.shards}
     for shard in sorted(committed - ours):
-        about = where(run=run.fingerprint, shard=shard)
+        about = log_tags(run=run.fingerprint, shard=shard)
         log.warning("%s is of no shard of this run: move it away %s", run.store.where(part_name(shard)), about)
     lone: dict[str, str] = {}
     for folder in run.by_shard:
@@ -183,7 +183,7 @@ def _resumed(run: Run) -> set[str]:
         lone |= {shard: f"there is no {folder}/{shard}.parquet" for shard in ours if f"{shard}.parquet" not in there}
     no_use = run.ledger.spoilt(ours - lone.keys(), run.known.add_part) | lone
     for shard, why in sorted(no_use.items()):
-        place, about = run.store.where(part_name(shard)), where(run=run.fingerprint, shard=shard)
+        place, about = run.store.where(part_name(shard)), log_tags(run=run.fingerprint, shard=shard)
         log.warning("%s is no use: %s; its shard is done again %s", place, why, about)
         run.ledger.remove(shard)
     return ours - no_use.keys()

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import images_of, unreadable
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.runs.crashes import Trial, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
@@ -182,7 +182,7 @@ class Stage(Generic[Work]):
             if trial.first:
                 rows = list(self.rows(shard, work))
             else:
-                log.warning("a worker has died here: the images go one by one %s", where(**AT))
+                log.warning("a worker has died here: the images go one by one %s", log_tags(**AT))
                 rows = [row for key, image in self.singly(work) for row in self._alone(shard, key, image, trial)]
         self.end()
         trial.end()
@@ -191,7 +191,7 @@ class Stage(Generic[Work]):
     def _alone(self, shard: str, key: str, image: Work, trial: Trial) -> Sequence[Row]:
         """The rows of one image; without trying if it has ended workers before."""
         if verdict := trial.verdict(key):
-            log.warning("an image is not tried again: %s %s", verdict[0], where(**AT, key=key))
+            log.warning("an image is not tried again: %s %s", verdict[0], log_tags(**AT, key=key))
             return self.rows(shard, self.condemned(image, *verdict))
         trial.begin(key)
         rows = self.rows(shard, image)
@@ -231,5 +231,5 @@ def explain(error: Exception, key: str) -> tuple[Reason, str]:
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text:
         return Reason.out_of_memory, text
-    log.error("an image failed with %s %s", text, where(**AT, key=key), exc_info=error)
+    log.error("an image failed with %s %s", text, log_tags(**AT, key=key), exc_info=error)
     return Reason.internal, text

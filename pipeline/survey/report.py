@@ -15,7 +15,7 @@ from PIL import Image
 from driftrec import __version__
 from driftrec.errors import MEANING, BadImage
 from driftrec.image import decode
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
 from pipeline.runs.documents import Result, RunDocument
 from pipeline.runs.run import RUN, Run
@@ -209,7 +209,7 @@ def _example(row: SurveyRow, data: bytes) -> Part | None:
         width, height = row["width"] or 0, row["height"] or 0
         rgb = decode(data, row["key"], width * height).rgb8
     except BadImage as error:
-        log.info("report: no picture: %s %s", error, where(key=row["key"]))
+        log.info("report: no picture: %s %s", error, log_tags(key=row["key"]))
         return None
     wide, high = min(CROP[0], rgb.shape[1]), min(CROP[1], rgb.shape[0])
     top, left = (rgb.shape[0] - high) // 16 * 8, (rgb.shape[1] - wide) // 16 * 8

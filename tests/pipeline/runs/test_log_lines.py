@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.names import where
+from pipeline.inputs.names import log_tags
 from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
 from tests import made
@@ -17,7 +17,7 @@ from tests.pipeline.offline import ledger, no_ray
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_a_log_line_stays_one_line_of_name_and_value(key: str, other: str) -> None:
-    text = where(run="0123456789", shard=None, key=key, condition=other)
+    text = log_tags(run="0123456789", shard=None, key=key, condition=other)
     assert len(text.splitlines()) == 1
     value = r'(?:[^\s"=]+|"(?:[^"\\]|\\.)*")'
     assert re.fullmatch(rf"run=01234567 key={value} condition={value}", text)
