@@ -2,10 +2,11 @@
 
 DATA is what `python -m recipes.photos` has left. OUT receives model.safetensors (averaged weights in bfloat16, with
 their card), log.jsonl (the learning curve: PSNR on photographs held out, against pixels and seconds) and
-state.safetensors, written every five minutes, whole or not at all. Killed at any moment, the same command goes on from
-there. --minutes counts all attempts together; with more of them a finished run goes on. On a CPU they are what the
-process gets of it: one at low priority takes longer by the clock, and ends with the same weights. --pack trains nothing
-and leaves in OUT what a machine without a network needs: files of at most 60 MB, to be unpacked into one folder there.
+state.safetensors, written every five minutes and at SIGTERM or Ctrl-C, whole or not at all. Killed at any moment, the
+same command goes on from there. --minutes counts all attempts together; with more of them a finished run goes on. On a
+CPU they are what the process gets of it: one at low priority takes longer by the clock, and ends with the same weights.
+--pack trains nothing and leaves in OUT what a machine without a network needs: files of at most 60 MB, to be unpacked
+into one folder there.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import argparse
 import fcntl
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -59,6 +62,7 @@ def main(argv: list[str]) -> int:
         with locked(args.out / "pid"):
             init = checkpoint.load(args.init) if args.init else None
             run = Run(args.out, args.device, args.minutes, init, plan.NETWORK)
+            halt_at_signals(run)
             run.train(read_photographs(args.data), default_workers() if args.workers is None else args.workers)
     except (DriftRecError, OSError, ValueError) as error:
         log.error("%s", error)
@@ -67,6 +71,17 @@ def main(argv: list[str]) -> int:
         return 130
     log.info("%s", args.out / MODEL)
     return 0
+
+
+def halt_at_signals(run: Run) -> None:
+    """SIGTERM and Ctrl-C end the run after its present step; the second one ends it at once."""
+
+    def halt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(number, signal.default_int_handler)
+        run.halted = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, halt)
 
 
 def default_workers() -> int:

@@ -65,6 +65,7 @@ class Run:
         optimisation = plan.optimisation(self.sizes)
         self.learner = Learner(denoiser.to(device), plan.STAGES[0].density, optimisation, blocking=plan.BLOCKING)
         self.spent = Spent()
+        self.halted = False  # asked to end after the present step
         self.init = init.sha256 if init is not None else None
         if (out / STATE).exists():
             extra = self.learner.load(out / STATE)
@@ -77,7 +78,10 @@ class Run:
         return min(1.0, self.spent.seconds / 60 / self.minutes)
 
     def train(self, photographs: Photographs, workers: int) -> None:
-        """To the end of the minutes, and what the model recommends. Raises Diverged; the last whole state is kept."""
+        """To the end of the minutes, and what the model recommends.
+
+        Raises Diverged, the last whole state being kept, and KeyboardInterrupt where it was halted, this one being.
+        """
         batches = Batches(photographs.train, plan.PATCHES, self.sizes.batch).since(self.spent.batches, workers)
         if self.learner.step_count == 0:
             self.score(photographs.held_out, math.nan)
@@ -85,6 +89,8 @@ class Run:
             loss = self.stretch(batches)
             self.score(photographs.held_out, loss)
             self.save()
+            if self.halted:
+                raise KeyboardInterrupt
         tiles = {name: middle(pixels) for name, pixels in photographs.held_out.items()}
         chosen, tried = recommend(self.out / MODEL, self.device, tiles)
         self.save_model(chosen or plan.RECOMMENDED, {"tried": tried})
@@ -92,7 +98,7 @@ class Run:
     def stretch(self, batches: Iterator[Batch]) -> float:
         """Steps until it is time for a state; their mean loss."""
         begun, losses = time.monotonic(), list[float]()
-        while not losses or (time.monotonic() - begun < SAVE_S and self.share < 1):
+        while not losses or (time.monotonic() - begun < SAVE_S and self.share < 1 and not self.halted):
             started = self.clock()
             clean, damaged = next(batches)
             self.learner.objective.density = plan.stage_at(self.share).density

@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import os
+import signal
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +102,31 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(data: Path, tmp_path: Path
     whole, killed = (load_file(tmp_path / name / STATE) for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(runs, "SAVE_S", 1e9)  # no other reason for a state
+    step = Learner.step
+
+    def signalled(learner: Learner, clean: torch.Tensor, damaged: torch.Tensor) -> StepResult:
+        if learner.step_count == 2:
+            os.kill(os.getpid(), number)
+        return step(learner, clean, damaged)
+
+    before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Learner, "step", signalled)
+            assert train(data, tmp_path, 5) == 130
+    finally:
+        for kind, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(kind, handler)
+    assert curve(tmp_path)[-1]["step"] == 3
+    assert train(data, tmp_path, 5) == 0
+    assert curve(tmp_path)[-1]["step"] == 5
 
 
 def test_what_it_leaves_restores_and_says_how_it_was_made(data: Path, tmp_path: Path) -> None:
