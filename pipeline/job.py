@@ -18,14 +18,12 @@ from pipeline.inputs.names import log_tags
 from pipeline.runs.documents import InputTold, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
-from pipeline.runs.reporter import Reporter
+from pipeline.runs.reporter import PAGE, Reporter, Status
 from pipeline.runs.run import Run, check_output, earlier_result, stop, with_file
 from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
-
-PAGE = "report.html"  # that every job's writer writes
 
 
 def carry_out(
@@ -33,6 +31,7 @@ def carry_out(
     settings: ShardSettings,
     work: Callable[[], Result],
     needs_ray: bool,
+    report: bool | None = None,
     holds: Callable[[Result], bool] = lambda _: True,
 ) -> Result:
     """The result of `work`, or that of an earlier attempt that has left nothing to do.
@@ -42,6 +41,8 @@ def carry_out(
         settings: of the job.
         work: does what is left, ends with `runs.run.finish`, and gives its result.
         needs_ray: whether `work` uses the cluster.
+        report: whether OUTPUT gets a page, which tells how far the run is until `work` has written it; None: of no job
+            of this kind.
         holds: whether an earlier result is still what is asked for.
 
     Raises DriftRecError where the run cannot get through; _RESULT.json tells of it.
@@ -51,7 +52,7 @@ def carry_out(
         return result
     told = "%d shards, %d of them done by an earlier attempt %s"
     log.info(told, len(run.listing.shards), len(run.resumed), log_tags(run=run.fingerprint))
-    reporter = Reporter(run, settings)
+    reporter = Reporter(run, settings, _live_page if report else None)
 
     def stopped(code: Exit, error: str | None = None) -> Result:
         why = reporter.limit_reached if code == Exit.INTERRUPTED else ""
@@ -60,7 +61,15 @@ def carry_out(
     if run.todo and reporter.limit_reached:
         return stopped(Exit.INTERRUPTED)
     ray = connection.connected(partial(stopped, Exit.FAILED)) if needs_ray else nullcontext()
-    return reporter.end(attempt(work, stopped, _both(reporter, ray)))
+    result = reporter.end(attempt(work, stopped, _both(reporter, ray)))
+    if report is False and result["state"] == "done":
+        run.store.remove(PAGE)  # of an earlier attempt
+    return result
+
+
+def _live_page(status: Status) -> str:
+    """Of a run that is at work: what templates need is loaded then, and not before."""
+    return pkgutil.resolve_name("pipeline.reports.live:live_page")(status)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def run_evaluate(settings: EvaluateSettings) -> Result:
     evaluation = open_evaluate(settings)
     run = evaluation.run
     pictures = settings.report and bool(evaluation.candidates.models)
-    return carry_out(run, settings, partial(_attempt, evaluation), needs_ray=bool(run.todo) or pictures)
+    return carry_out(run, settings, partial(_attempt, evaluation), bool(run.todo) or pictures, settings.report)
 
 
 def _attempt(evaluation: Evaluation) -> Result:

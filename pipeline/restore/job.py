@@ -39,7 +39,7 @@ def run_restore(settings: RestoreSettings) -> Result:
             result = write_page(run, result, REPORT, settings.input, settings.output, run.listing.shards, result)
         return result
 
-    return carry_out(run, settings, work, needs_ray=bool(run.todo))
+    return carry_out(run, settings, work, bool(run.todo), settings.report)
 
 
 def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettings]:

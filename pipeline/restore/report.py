@@ -18,6 +18,7 @@ from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, t
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
 from pipeline.runs.documents import Result, RunDocument
 from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
+from pipeline.runs.reporter import PAGE
 from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.settings import Values
@@ -26,7 +27,6 @@ from pipeline.storage.base import NotFound, Store
 
 log = logging.getLogger(__name__)
 
-REPORT = "report.html"
 MAX_PAIRS = 24
 MAX_BARS = 26
 COLUMNS = (
@@ -57,7 +57,7 @@ def write_restore_report(
         shards = _list_again(input_url, run["settings"], run["input"].get("most_shards"))
     pieces = load_pieces({shard.id: shard for shard in shards}, store, chosen)
     contents = _contents(run, store.url, summary, pieces, result or _result(store))
-    store.put(REPORT, render("restore.html", contents).encode())
+    store.put(PAGE, render("restore.html", contents).encode())
 
 
 def _summarize(ledger: Ledger) -> Summary:

@@ -1,7 +1,7 @@
-"""status.json: what a run tells of itself while it is at work, and at last how it ended.
+"""status.json: what a run tells of itself while it is at work, and at last how it ended; the same as a page.
 
-A thread of the driver writes it, so that the news is new however long a shard takes; that it cannot be written ends no
-run. The same thread ends a run that has cost what it may. Knows a run and its store; no Ray.
+A thread of the driver writes both, so that the news is new however long a shard takes; that they cannot be written ends
+no run. The same thread ends a run that has cost what it may. Knows a run and its store; no Ray, no templates.
 """
 
 import json
@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict, TypeVar, cast
 
@@ -23,6 +24,7 @@ from pipeline.settings import ShardSettings
 log = logging.getLogger(__name__)
 
 RUNNING = "running"
+PAGE = "report.html"  # that every job's report has
 PATIENCE_S = 10.0  # for a write that is under way when the run ends
 
 A = TypeVar("A", bound=Answer)
@@ -73,10 +75,12 @@ class Reporter:
     Args:
         run: opened.
         settings: how often, and what the run may cost.
+        page: makes the page that stands where the report will, until there is one. None: no page.
     """
 
-    def __init__(self, run: Run, settings: ShardSettings) -> None:
+    def __init__(self, run: Run, settings: ShardSettings, page: Callable[[Status], str] | None = None) -> None:
         self._run, self._every_s, self._max_cost = run, settings.status_s, settings.max_cost
+        self._page = page
         run.cost_before = _cost_before(run)
         self._started = datetime.now(UTC) - timedelta(seconds=time.monotonic() - run.started)
         self._last = (run.started, 0, 0)  # of the last write: when, images, pixels
@@ -136,6 +140,8 @@ class Reporter:
         try:
             told = self._told(state, error)
             self._run.store.put(STATUS, json.dumps(told, indent=2).encode())
+            if self._page and told["shards"]["left"]:  # else the report is there, or soon
+                self._run.store.put(PAGE, self._page(told).encode())
         except Exception as failure:
             if not self._failed:
                 log.warning("%s could not be written: %s", self._run.store.where(STATUS), failure)

@@ -52,6 +52,8 @@ class Measured(TypedDict, total=False):
     images_per_s: float
     hours: float  # for all sound files, and without the JPEGs of good quality
     hours_below_good: float
+    cost: float  # money, likewise; where the price of the cluster is known
+    cost_below_good: float
 
 
 class Stated(TypedDict):
@@ -60,6 +62,8 @@ class Stated(TypedDict):
     gpu_megapixels_per_s: float
     gpu_hours: float
     gpu_hours_below_good: float
+    gpu_cost: NotRequired[float]  # money, where the price of the GPU is known
+    gpu_cost_below_good: NotRequired[float]
 
 
 class Cost(TypedDict):
@@ -107,6 +111,9 @@ def estimate(
     if speed := settings.gpu_megapixels_per_s:
         hours, below_good = _hours(survey, speed)
         cost["stated"] = {"gpu_megapixels_per_s": speed, "gpu_hours": hours, "gpu_hours_below_good": below_good}
+        if price := settings.gpu_price_per_hour:
+            cost["stated"]["gpu_cost"] = price * hours
+            cost["stated"]["gpu_cost_below_good"] = price * below_good
     return cost
 
 
@@ -129,7 +136,7 @@ def _measured(
         return {"pieces": 0}
     speed, sampling = pool.actors * pixels / seconds / 1e6, model[1]
     hours, below_good = _hours(survey, speed)
-    return {
+    measured: Measured = {
         "model": redact(settings.model),
         "steps": sampling.steps,
         "samples": sampling.samples,
@@ -145,6 +152,9 @@ def _measured(
         "hours": hours,
         "hours_below_good": below_good,
     }
+    if price := settings.price_per_hour:
+        measured["cost"], measured["cost_below_good"] = price * hours, price * below_good
+    return measured
 
 
 def _hours(survey: Survey, megapixels_per_s: float) -> tuple[float, float]:

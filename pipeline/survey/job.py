@@ -51,7 +51,7 @@ def run_survey(settings: SurveySettings) -> Result:
     asked = settings.model_dump(mode="json", include=set(COST_FIELDS))
     work = partial(_attempt, run, settings, share, model, asked)
     needs_ray = bool(run.todo) or model is not None
-    return carry_out(run, settings, work, needs_ray, holds=lambda result: result.get("asked") == asked)
+    return carry_out(run, settings, work, needs_ray, settings.report, holds=lambda result: result.get("asked") == asked)
 
 
 def plan_survey(settings: SurveySettings) -> Answer:

@@ -18,6 +18,7 @@ from driftrec.image import decode
 from pipeline.inputs.names import log_tags
 from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
 from pipeline.runs.documents import Result, RunDocument
+from pipeline.runs.reporter import PAGE
 from pipeline.runs.run import RUN, Run
 from pipeline.survey.cost import Cost, WholeSummary
 from pipeline.survey.stage import SurveyRow
@@ -25,7 +26,6 @@ from pipeline.survey.summary import GOOD, BandTold, Survey
 
 log = logging.getLogger(__name__)
 
-PAGE = "report.html"
 CROP = (200, 150)  # pixels of an example, across and down; shown twice as large
 BARS = 30  # of the histogram of sizes
 METADATA = {
@@ -182,25 +182,23 @@ def _shares(counts: Mapping[str, int], of: int) -> list[Part]:
 
 
 def _cost(cost: Cost) -> Part:
+    """Rows of what is to be restored, and in them (hours, money) of each kind of machine that is told."""
     measured, stated = cost.get("measured") or {"pieces": 0}, cost.get("stated")
-    hours, below_good = measured.get("hours"), measured.get("hours_below_good")
-    gpu, gpu_below_good = (stated["gpu_hours"], stated["gpu_hours_below_good"]) if stated else (None, None)
-    rows = [
-        _cost_row("Every sound image", cost["megapixels"], hours, gpu),
-        _cost_row(
-            f"Without JPEGs of quality {GOOD} and more", cost["megapixels_below_good"], below_good, gpu_below_good
-        ),
-    ]
-    return {"rows": rows, "measured": None if hours is None else measured, "stated": stated or {}}
-
-
-def _cost_row(label: str, megapixels: float, hours: float | None, gpu_hours: float | None) -> dict[str, str]:
-    return {
-        "label": label,
-        "megapixels": figure(megapixels),
-        "hours": "–" if hours is None else duration(3600 * hours),
-        "gpu": "–" if gpu_hours is None else figure(gpu_hours),
-    }
+    rows: list[Part] = []
+    for label, below in (("Every sound image", ""), (f"Without JPEGs of quality {GOOD} and more", "_below_good")):
+        here, money = measured.get(f"hours{below}"), measured.get(f"cost{below}")
+        gpu, gpu_money = (stated and stated.get(f"{name}{below}") for name in ("gpu_hours", "gpu_cost"))
+        rows.append(
+            {
+                "label": label,
+                "megapixels": figure(cost[f"megapixels{below}"]),
+                "hours": "–" if here is None else duration(3600 * here),
+                "cost": money and figure(money),
+                "gpu_hours": "–" if gpu is None else figure(gpu),
+                "gpu_cost": gpu_money and figure(gpu_money),
+            }
+        )
+    return {"rows": rows, "measured": measured if "hours" in measured else None, "stated": stated or {}}
 
 
 def _example(row: SurveyRow, data: bytes) -> Part | None:

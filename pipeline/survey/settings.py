@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import MIB, Allowance, Free, Place, ShardSettings
 
@@ -31,6 +31,7 @@ class SurveySettings(ShardSettings):
     fidelity: Free[float | None] = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
     calibration_s: Free[float] = Field(10.0, ge=0)  # time for which it is measured; 0: not at all
     gpu_megapixels_per_s: Free[float | None] = Field(None, gt=0)  # speed of one GPU, if you know it
+    gpu_price_per_hour: Free[float | None] = Field(None, gt=0)  # money that this GPU's machine costs per hour and GPU
 
     # Free to change between two attempts at one output:
     max_failed: Free[Allowance] = "0"  # damaged images that are allowed: a number, or a share such as 5%
@@ -43,6 +44,12 @@ class SurveySettings(ShardSettings):
         if text not in ("auto", "all", "none"):
             _share(text)
         return text
+
+    @model_validator(mode="after")
+    def _check_gpu(self) -> "SurveySettings":
+        if self.gpu_price_per_hour is not None and self.gpu_megapixels_per_s is None:
+            raise ValueError("gpu_price_per_hour needs gpu_megapixels_per_s, the speed of that GPU")
+        return self
 
     def share(self, images: int | None, size: int) -> float:
         """Share of the files that are decoded, of an input of so many images (None: not known) and bytes."""
@@ -63,4 +70,7 @@ def _share(text: str) -> float:
 
 
 # What the cost is asked of.
-COST_FIELDS = ("model", "steps", "samples", "fidelity", "calibration_s", "gpu_megapixels_per_s")
+COST_FIELDS = (
+    *("model", "steps", "samples", "fidelity", "calibration_s"),
+    *("price_per_hour", "gpu_megapixels_per_s", "gpu_price_per_hour"),
+)

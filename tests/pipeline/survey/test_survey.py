@@ -135,6 +135,8 @@ def test_the_sample_is_a_function_of_key_and_seed(tmp_path: Path) -> None:
     assert settings_of(source, tmp_path).share(None, 10**9) == 0.1
     with pytest.raises(InvalidInput, match="give auto, all, none, or a share"):
         settings_of(source, tmp_path, pixels="some")
+    with pytest.raises(InvalidInput, match="gpu_price_per_hour needs gpu_megapixels_per_s"):
+        settings_of(source, tmp_path, gpu_price_per_hour=3)
 
 
 class Counting(LocalStore):
@@ -196,7 +198,8 @@ def test_sums_are_those_of_the_rows(tmp_path: Path) -> None:
 def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) -> None:
     source = made.folder(tmp_path / "in", 3)
     settings = settings_of(
-        source, tmp_path / "out", model=str(small_model), calibration_s=0.01, gpu_megapixels_per_s=2.0
+        *(source, tmp_path / "out"),
+        model=str(small_model), calibration_s=0.01, gpu_megapixels_per_s=2.0, gpu_price_per_hour=3.0,
     )
     rows = looked(source, tmp_path / "out")
     survey = Survey()
@@ -211,6 +214,8 @@ def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) ->
     cost = estimate(settings, None, survey, files)  # nothing measured
     assert "measured" not in cost
     assert cost["stated"]["gpu_hours"] == pytest.approx(survey.pixels / 2e6 / 3600)
+    assert cost["stated"]["gpu_cost"] == pytest.approx(3 * cost["stated"]["gpu_hours"])
+    assert cost["stated"]["gpu_cost_below_good"] == pytest.approx(3 * cost["stated"]["gpu_hours_below_good"])
     with pytest.raises(InvalidInput):
         find_model(settings_of(source, tmp_path, model=str(tmp_path / "none.safetensors")))
 
@@ -220,7 +225,7 @@ def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) ->
 def test_a_survey(tmp_path: Path, small_model: Path) -> None:
     source, output = archive(tmp_path / "in"), tmp_path / "out"
     (source / f"{HOSTILE.replace('/', '')}.jpg").write_bytes(made.jpeg(3))
-    given = {"model": str(small_model), "calibration_s": 0.01, "gpu_megapixels_per_s": 4.0}
+    given = {"model": str(small_model), "calibration_s": 0.01, "gpu_megapixels_per_s": 4.0, "price_per_hour": 7.0}
     result = run_survey(settings_of(source, output, **given))
     assert (result["exit_code"], result["status"]) == (3, {"ok": 14, "failed": 4, "skipped": 0})
     assert result["reasons"] == {"empty": 1, "not_an_image": 1, "truncated": 2}
@@ -232,6 +237,8 @@ def test_a_survey(tmp_path: Path, small_model: Path) -> None:
     assert summary["jpeg"]["quality"]["40"] == 1
     measured = summary["cost"]["measured"]
     assert measured["hours"] == pytest.approx(summary["megapixels"] / measured["megapixels_per_s"] / 3600, rel=0.01)
+    assert measured["cost"] == pytest.approx(7 * measured["hours"])
+    assert measured["cost_below_good"] < measured["cost"]
     rows = pq.read_table(output / "report.parquet").to_pylist()
     assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
     assert len(rows) == 18
@@ -242,6 +249,7 @@ def test_a_survey(tmp_path: Path, small_model: Path) -> None:
     assert [tag for tag, _ in page.elements if tag in ("script", "link", "iframe")] == ["script"]
     assert sum(image["src"].startswith("data:image/webp") for image in page.all("img")) == 12
     assert "truncated" in page.text("span")
+    assert "Money" in page.text("th")
 
     (output / "_RESULT.json").unlink()
     parts = sorted((output / "ledger").iterdir())
