@@ -19,7 +19,8 @@ RUNNING, UNKNOWN = "running", "unknown"
 BAR = 40  # characters
 LATE, SLACK_S = 3, 60.0  # news is old after so many times `status_s`, and this
 OF_RESULT = ("seconds", "images", "status", "reasons", "images_this_attempt", "images_per_second")
-OF_RESULT += ("megapixels_this_attempt", "megapixels_per_second", "workers", "idle_share", "cost", "cost_before")
+OF_RESULT += ("megapixels_this_attempt", "megapixels_per_second", "workers", "images_by_node", "idle_share")
+OF_RESULT += ("cost", "cost_before")
 
 
 def status_of(output: str) -> Answer:

@@ -185,7 +185,7 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metri
                 log.error("a shard ends the run %s", log_tags(run=run.fingerprint, shard=row["shard"]))
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
-            run.effort.add(row[OK], row)
+            run.effort.add(row)
             if row["computed"] or row["shard"] in run.again:
                 run.known.add(row)
             else:  # whoever wrote the part could not tell us

@@ -10,7 +10,7 @@ from typing import TextIO, TypedDict
 
 import pyarrow as pa
 
-from pipeline.runs.ledger import Ledger, statuses_of, texts
+from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger, statuses_of, texts
 from pipeline.runs.stage import Counts
 
 LIVE_S = 0.2  # seconds between two redraws of the live line
@@ -168,25 +168,28 @@ class EffortTold(TypedDict):
     megapixels_this_attempt: float
     megapixels_per_second: float
     workers: int
+    images_by_node: dict[str, int]  # whatever became of them; by the machine's name
     idle_share: float | None  # of the workers' lives, waiting for data, 0 to 1; None: none has lived
 
 
 @dataclass
 class Effort:
-    """Sums over the rows of `runs.stage.SUMMARY`; memory goes by the workers."""
+    """Sums over the rows of `runs.stage.SUMMARY`; memory goes by the workers and nodes."""
 
     shards: int = 0
     restored: int = 0  # images that are ok
     pixels: int = 0
     nfe: int = 0  # evaluations of the network
     spans: dict[str, Span] = field(default_factory=dict)  # by worker
+    images: Counter[str] = field(default_factory=Counter)  # by node
 
-    def add(self, restored: int, row: Counts) -> None:
+    def add(self, row: Counts) -> None:
         """Count one shard."""
         self.shards += 1
-        self.restored += restored
+        self.restored += row[OK]
         self.pixels += row["pixels"]
         self.nfe += row["nfe"]
+        self.images[row["node"]] += row[OK] + row[FAILED] + row[SKIPPED]
         begun, ended = row["begun"], row["begun"] + row["seconds"]
         span = self.spans.setdefault(row["worker"], Span(begun, ended))
         span.begun, span.ended = min(span.begun, begun), max(span.ended, ended)
@@ -212,5 +215,6 @@ class Effort:
             "megapixels_this_attempt": round(self.pixels / 1e6, 3),
             "megapixels_per_second": round(self.pixels / 1e6 / seconds, 4) if seconds else 0.0,
             "workers": len(self.spans),
+            "images_by_node": dict(sorted(self.images.items())),
             "idle_share": None if idle is None else round(idle, 4),
         }

@@ -23,7 +23,8 @@ from pipeline.storage.base import Store
 log = logging.getLogger(__name__)
 
 IMAGE_TIMEOUT_S = 3600.0
-WORKER = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"  # this process
+NODE = socket.gethostname()
+WORKER = f"{NODE}:{os.getpid()}:{time.time_ns()}"  # this process
 AT: dict[str, str] = {}  # the run and shard that this process, all its threads, is at: for its log
 Work = TypeVar("Work")  # what a stage is given of a shard, or of one image of it
 
@@ -51,7 +52,8 @@ class Counts(TypedDict):
     outcomes: Annotated[list[Outcome], pa.list_(OUTCOME)]  # of the same images
     pixels: Annotated[int, pa.int64()]  # of the images that are ok
     nfe: Annotated[int, pa.int64()]  # evaluations of the network for these
-    worker: Annotated[str, pa.string()]  # the process that did it
+    node: Annotated[str, pa.string()]  # the machine that did it, by its name
+    worker: Annotated[str, pa.string()]  # the process on it
     begun: Annotated[float, pa.float64()]  # when, in seconds since the epoch
     seconds: Annotated[float, pa.float64()]
     error: Text  # why the run cannot go on; null if it can. Ray would bury an exception in its own
@@ -64,7 +66,7 @@ SUMMARY = schema_of(Counts)
 def _nothing_done(shard: str) -> Counts:
     """Of a shard that nobody has worked on."""
     none: Counts = {**blank(Counts), OK: 0, FAILED: 0, SKIPPED: 0, "outcomes": [], "pixels": 0, "nfe": 0}
-    return {**none, "shard": shard, "computed": False, "worker": WORKER, "begun": time.time()}
+    return {**none, "shard": shard, "computed": False, "node": NODE, "worker": WORKER, "begun": time.time()}
 
 
 def outcomes_of(rows: Sequence[AnyRow]) -> list[Outcome]:

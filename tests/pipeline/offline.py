@@ -61,7 +61,7 @@ def restore(
             if row["error"]:
                 raise DriftRecError(row["error"])
             run.statuses.update({status: row[status] for status in ("ok", "failed", "skipped")})
-            run.effort.add(row["ok"], row)
+            run.effort.add(row)
 
     work(run.todo)
     for disputed in settling(run.ledger, run.listing.shards, name):

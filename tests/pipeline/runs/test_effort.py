@@ -12,21 +12,23 @@ from tests import made
 from tests.pipeline.offline import restore
 
 
-def shard(worker: str, begun: float, seconds: float, pixels: int = 0, nfe: int = 0) -> dict[str, Any]:
-    return {"worker": worker, "begun": begun, "seconds": seconds, "pixels": pixels, "nfe": nfe}
+def shard(ok: int, worker: str, begun: float, seconds: float, pixels: int = 0, nfe: int = 0) -> dict[str, Any]:
+    counts = {"ok": ok, "failed": 1, "skipped": 2, "pixels": pixels, "nfe": nfe}
+    return {"node": f"node-{worker}", "worker": worker, "begun": begun, "seconds": seconds} | counts
 
 
 def test_sums_and_idle_share() -> None:
     effort = Effort()
     assert effort.told(1)["idle_share"] is None
     assert effort.evaluations_per_image is None
-    effort.add(2, shard("a", 100, 4, pixels=3_000_000, nfe=16))
-    effort.add(1, shard("a", 106, 4, pixels=1_000_000, nfe=2))  # 8 of 10 s
-    effort.add(0, shard("b", 101, 6))
-    effort.add(1, shard("b", 110, 1, pixels=1_000_000, nfe=8))  # 7 of 10 s
+    effort.add(shard(2, "a", 100, 4, pixels=3_000_000, nfe=16))
+    effort.add(shard(1, "a", 106, 4, pixels=1_000_000, nfe=2))  # 8 of 10 s
+    effort.add(shard(0, "b", 101, 6))
+    effort.add(shard(1, "b", 110, 1, pixels=1_000_000, nfe=8))  # 7 of 10 s
     told = effort.told(20)
     assert told["idle_share"] == pytest.approx(0.25)
     assert (told["workers"], told["megapixels_this_attempt"], told["megapixels_per_second"]) == (2, 5.0, 0.25)
+    assert told["images_by_node"] == {"node-a": 3 + 2 * 3, "node-b": 1 + 2 * 3}
     assert effort.evaluations_per_image == 6.5
 
 
@@ -38,6 +40,7 @@ def test_the_result_and_the_page_tell_it(tmp_path: Path, small_model: Path) -> N
     assert result["megapixels_this_attempt"] == pytest.approx(pixels / 1e6, abs=1e-3)
     assert result["megapixels_per_second"] > 0
     assert 0 <= result["idle_share"] < 1
+    assert sum(result["images_by_node"].values()) == 5
     assert result == json.loads((output / "_RESULT.json").read_text())
     write_restore_report(str(source), str(output))
     page = (output / "report.html").read_text()
