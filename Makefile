@@ -10,7 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: help demo test test-chaos lint docs bench lock clean distclean
+IMAGE ?= driftrec:0.1.0
+
+.PHONY: help demo test test-chaos lint docs bench image image-ray-up lock clean distclean
 
 help:
 	@echo "make demo         restore examples/archive through local Ray, write $(DEMO)/report.html"
@@ -19,6 +21,7 @@ help:
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make docs         build the documentation into site/"
 	@echo "make bench        the pipeline against a bare process pool"
+	@echo "make image        build deploy/Dockerfile as IMAGE=$(IMAGE), with Docker; image-ray-up: that of cluster.yaml"
 	@echo "make lock         write the versions in .venv to requirements/*.lock"
 	@echo "make clean        remove outputs and caches; make distclean removes .venv too"
 
@@ -43,6 +46,12 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.throughput
+
+image:
+	docker build -f deploy/Dockerfile -t $(IMAGE) .
+
+image-ray-up:
+	docker build -f deploy/ray-up.Dockerfile -t $(IMAGE) .
 
 # Stamps: written only after a whole install, so a killed one is taken up again.
 $(VENV)/.runtime: requirements/runtime.lock pyproject.toml

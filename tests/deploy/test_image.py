@@ -1,4 +1,4 @@
-"""deploy/Dockerfile: builds from files that exist, from pinned versions, and runs as nobody in particular."""
+"""The Dockerfiles of deploy/: each builds from files that exist, from pinned versions, and runs as nobody in particular."""
 
 import re
 from pathlib import Path
@@ -36,13 +36,21 @@ def lint(text: str, context: str) -> list[str]:
     if re.search(r"(?i)(secret|password|token|access_key)\s*=", text):
         problems.append("a secret in the image")
     installs = [rest for word, rest in steps if word == "RUN" and "pip install" in rest]
-    if not all("-r /requirements/${LOCK}.lock" in rest or "--no-deps" in rest for rest in installs):
+    if not all(re.search(r"-[rc] /requirements/\${LOCK}.lock|--no-deps", rest) for rest in installs):
         problems.append("pip installs versions that are not locked")
     return problems
 
 
-def test_no_lint():
-    assert lint(TEXT, CONTEXT) == []
+@pytest.mark.parametrize("name", ["Dockerfile", "ray-up.Dockerfile"])
+def test_no_lint(name):
+    text, context = ((ROOT / "deploy" / f"{name}{suffix}").read_text() for suffix in ("", ".dockerignore"))
+    assert lint(text, context) == []
+
+
+def test_the_image_of_ray_up_is_the_one_that_cluster_yaml_names():
+    base = re.search(r"^FROM (\S+)", (ROOT / "deploy" / "ray-up.Dockerfile").read_text(), re.MULTILINE)[1]
+    assert f"image: {base}\n" in (ROOT / "cluster.yaml").read_text()
+    assert f"ray=={re.search(r':([0-9.]+)-', base)[1]}\n" in (ROOT / "requirements" / "runtime.lock").read_text()
 
 
 def test_python_is_the_one_that_is_locked():
