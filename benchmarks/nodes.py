@@ -111,8 +111,8 @@ def main() -> int:
     told["equal"] = quiet == disturbed
     told["time_ratio"] = round(told["disturbed"]["seconds"] / told["undisturbed"]["seconds"], 2)
     print(json.dumps(told, indent=2))
-    whole = {row[0] for row in quiet}
-    return 0 if told["equal"] and len(whole) == len(quiet) == args.images else 1
+    exact = told["undisturbed"]["keys"] == args.images and len(set(quiet)) == len(quiet)
+    return 0 if told["equal"] and exact else 1
 
 
 def run(args: argparse.Namespace, root: Path, kind: str) -> dict[str, Any]:
