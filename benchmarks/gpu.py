@@ -4,8 +4,9 @@ python -m benchmarks.gpu [--device cuda|cpu] [--data data/photos] [--small]
 
 Prints a Markdown table, a line as soon as it is known: equality with the CPU (largest difference of the mean, in levels
 of 255), megapixels a second of restore by tile and batch, an evaluation of the paper's network, training steps of
-`recipes.embedded` and, with --data, the share of the time that they do not wait for patches; and what the processor
-does beside it for every megapixel: noise, decoding, encoding. --small is for a CPU: the same, of little pictures.
+`recipes.embedded` and, with --data, the share of the time that they do not wait for patches; and where the work of a
+restore goes beside the network, a megapixel: decoding, noise, to the device and back, finishing (colours, the JPEG's
+constraint), encoding. --small is for a CPU: the same, of little pictures.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ import torch
 from PIL import Image
 
 from driftrec import Restorer
-from driftrec.image import decode, from_pil
+from driftrec.image import encode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import NCSNpp
 from driftrec.noise import gaussian
-from driftrec.restoration.options import Sampling
+from driftrec.restoration.finishing import finish
+from driftrec.restoration.opening import open_picture
+from driftrec.restoration.options import Plan, Sampling
+from driftrec.restoration.tiling import Canvas, tiles
 from driftrec.training.learner import Learner
 from recipes.embedded import plan
 from recipes.embedded.data import Batches, read_photographs
@@ -57,7 +61,7 @@ def main(argv: list[str]) -> int:
         alone, fed = training(device, batch, args.data)
         waiting = f", not waiting for patches {100 * alone / fed:.0f} % of the time" if fed else ""
         tell(f"training, {batch} x {plan.PATCHES.size}x{plan.PATCHES.size}", f"{1 / alone:.2f} steps/s{waiting}")
-    for what, seconds in beside(256 if small else 1024).items():
+    for what, seconds in beside(device, 256 if small else 1024).items():
         tell(f"{what}, one core", f"{seconds:.3f} s/megapixel")
     return 0
 
@@ -117,32 +121,38 @@ def training(device: torch.device, batch: int, data: Path | None) -> tuple[float
     return alone, mean_seconds(lambda: learner.step(*next(drawn)), device)
 
 
-def beside(side: int) -> dict[str, float]:
-    """CPU seconds a megapixel of what goes along with every picture."""
+def beside(device: torch.device, side: int) -> dict[str, float]:
+    """CPU seconds a megapixel of what goes along with every evaluation (noise) or picture (the others)."""
     pixels = scene(side)
-    data, picture = encode_jpeg(pixels, 10, "4:2:0"), Image.fromarray(pixels)
-    cpu, megapixels = torch.device("cpu"), side**2 / 1e6
+    encoded = encode_jpeg(pixels, 10, "4:2:0")
+    picture = open_picture(encoded)
+    plan = Plan(Sampling().resolve({}), 1.0, 10)
+    canvas, (tile,) = Canvas(side, side), tiles(side, side, None)
+    canvas.add(tile, picture.rgb.astype(np.float32) / 255)
+    image = torch.from_numpy(pixels.astype(np.float32))
     tasks: dict[str, Callable[[], object]] = {
+        "decoding a JPEG": lambda: open_picture(encoded),
         "noise": lambda: gaussian(side, side, key="scene", seed=0, step=0, sample=0, top=0, left=0),
-        "decoding a JPEG": lambda: decode(data),
-        "encoding a PNG": lambda: picture.save(io.BytesIO(), "PNG"),
+        "to the device and back": lambda: image.to(device, copy=True).cpu().numpy(),
+        "finishing": lambda: finish(picture, canvas, plan, nfe=1),
+        "encoding a PNG": lambda: encode(picture, "png"),
     }
-    return {name: mean_seconds(task, cpu) / megapixels for name, task in tasks.items()}
+    return {name: mean_seconds(task, device) / (side**2 / 1e6) for name, task in tasks.items()}
 
 
 def mean_seconds(task: Callable[[], object], device: torch.device) -> float:
     """Mean seconds of a call, over SECONDS, after one that warms up."""
     task()
-    finish(device)
+    wait_for(device)
     begun, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - begun < SECONDS:
         task()
         calls += 1
-    finish(device)
+    wait_for(device)
     return (time.perf_counter() - begun) / calls
 
 
-def finish(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
