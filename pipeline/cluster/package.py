@@ -9,8 +9,10 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from driftrec.errors import InvalidInput
+from driftrec.restoration.options import REAL, SWITCHES, WHOLE, WORDS
 from driftrec.urls import redact
 from pipeline.settings import MIB, Mark, Settings, Values
 
@@ -18,6 +20,7 @@ CODE = ("driftrec", "pipeline", "jobs")  # the packages of a checkout
 CONFIG = "settings.json"  # what the job is told, beside the code
 FILES = "files"  # folder of what is sent along
 SENT = ("model", "weights", "only_listed", "labels", "init_from")  # settings that name such a file
+SETTINGS = {*WHOLE, *REAL, *SWITCHES, *WORDS}  # that may stand behind a model's ?
 LIMIT = 99 * MIB  # of files; Ray's dashboard takes no request above 100 MiB (DASHBOARD_CLIENT_MAX_SIZE, Ray 2.60)
 NAMED = 5  # entries that a refusal names
 SHOWN = "what a job is given stands in Ray's logs and on its dashboard"
@@ -112,7 +115,13 @@ def _keep_secrets(values: Values) -> None:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, dict):
                 _keep_secrets(text)
-            elif isinstance(text, str) and redact(_parts(name, text, isinstance(value, list))[1]) not in text:
+            elif isinstance(text, str) and _is_signed(*_parts(name, text, isinstance(value, list))[1:]):
                 raise InvalidInput(
                     f"--submit with {redact(text)}: {SHOWN}, a signed URL too; put the file where the cluster may read"
                 )
+
+
+def _is_signed(path: str, after: str) -> bool:
+    """Whether a path or URL holds a secret, or what stands behind a URL's ? is no setting of a restoration."""
+    behind = {name for name, _ in parse_qsl(after.removeprefix("?"), keep_blank_values=True)}
+    return redact(path) != path or ("://" in path and not behind <= SETTINGS)

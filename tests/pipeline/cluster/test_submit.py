@@ -5,6 +5,7 @@ import pkgutil
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,8 @@ def test_no_secret_is_sent(secret: str) -> None:
             RestoreSettings(input="a", output="b", only_listed=signed),
             TrainSettings(data="a", output="b", init_from=signed),
             EvaluateSettings(reference="a", output=signed, model=("https://host/m?steps=3",)),
+            EvaluateSettings(reference="a", output="b", model=(f"mine={signed}",)),
+            EvaluateSettings(reference="a", output="b", model=(f"https://host/m?steps=3&sig={quote(secret)}",)),
         ):
             with pytest.raises(InvalidInput, match="where the cluster may read") as refused:
                 submit.submit_job(URL, "restore", signed_one)
