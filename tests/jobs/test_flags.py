@@ -20,6 +20,8 @@ OTHER = {  # a value that is not the default, for those that no rule below finds
     "network.fir_kernel": "[1, 1]", "patches.size": "48", "optimizer.decay_steps": "5", "network.width": "132",
     "network.stem": "2", "grid": "lambda", "patches.crop": "resized",
 }  # fmt: skip
+# What a setting cannot do without.
+NEEDED = {"max_cost": {"price_per_hour": "2"}, "gpu_price_per_hour": {"gpu_megapixels_per_s": "2"}}
 
 
 def name_of(job: ModuleType) -> str:
@@ -75,7 +77,7 @@ def test_a_flag_says_what_set_says(job: ModuleType) -> None:
         if name in given or name in ("process", "recommend", "validation"):
             continue
         text = another(name, field)
-        base |= {"price_per_hour": "2"} if name == "max_cost" else {}  # which it needs
+        base |= NEEDED.get(name, {})
         words = [f"{flag_of(name)}={text}"]
         if text in ("true", "false"):
             words = [flag_of(name) if text == "true" else flag_of(name).replace("--", "--no-", 1)]
