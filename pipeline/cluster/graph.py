@@ -184,6 +184,8 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metri
             if row["error"]:
                 log.error("a shard ends the run %s", log_tags(run=run.fingerprint, shard=row["shard"]))
                 raise (StorageFull if row["full"] else DriftRecError)(row["error"])
+            if not run.effort.shards:  # the start of workers tells nothing of how long the rest will take
+                run.working = progress.working = _since(row["begun"], at_least=progress.working)
             run.statuses.update({status: row[status] for status in (OK, FAILED, SKIPPED)})
             run.effort.add(row)
             if row["computed"] or row["shard"] in run.again:
@@ -192,6 +194,11 @@ def _work(run: Run, graph: Graph, shards: list[Shard], progress: Progress, metri
                 run.known.add_part(run.ledger.read_part(row["shard"], COLUMNS))
             metrics.add(row)
             progress.add(row[OK], row[FAILED], row["pixels"], row[SKIPPED])
+
+
+def _since(epoch_s: float, at_least: float) -> float:
+    """A moment that another machine tells, on this one's monotonic clock."""
+    return min(time.monotonic(), max(at_least, time.monotonic() - (time.time() - epoch_s)))
 
 
 def _plain(error: Exception) -> DriftRecError:

@@ -44,7 +44,7 @@ class Progress:
         self._shards, self._done, self._listed = shards, done, images
         self._images = self._failed = self._skipped = self._pixels = 0
         self._shards_now = 0
-        self._begun = self._said = time.monotonic()
+        self._begun = self._said = self.working = time.monotonic()  # since when shards are worked on
 
     def add(self, ok: int, failed: int, pixels: int, skipped: int = 0) -> None:
         """One more shard is finished, with so many images and pixels."""
@@ -72,7 +72,8 @@ class Progress:
         self._said = time.monotonic()
         seconds = self._said - self._begun
         rate = self._images / seconds if seconds else 0.0
-        left, cost = seconds_left(self._shards - self._done, self._shards_now, seconds), self._cost()
+        left = seconds_left(self._shards - self._done, self._shards_now, self._said - self.working)
+        cost = self._cost()
         if self._live:
             eta = "" if left is None else f", {clock(left)} left"
             skipped = f"{self._skipped} skipped, " if self._skipped else ""

@@ -2,7 +2,11 @@
 
 import io
 import json
+import time
 
+import pytest
+
+from pipeline.cluster.graph import _since
 from pipeline.runs.progress import Progress
 
 
@@ -21,6 +25,21 @@ def test_json_lines() -> None:
     assert [line["shards_done"] for line in lines] == [2, 3, 3]
     assert (lines[-1]["images"], lines[-1]["failed"]) == (20, 1)
     assert lines[-1]["seconds_left"] is not None
+
+
+def test_what_is_left_is_told_by_the_time_of_work() -> None:
+    stream = io.StringIO()
+    progress = Progress(shards=11, done=0, images=None, interval_s=3600, stream=stream)
+    progress.working = time.monotonic() - 2  # however long the start of workers took
+    progress.add(1, 0, 1)
+    progress.close()
+    assert json.loads(stream.getvalue())["progress"]["seconds_left"] == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize(("ago_s", "expected_s"), [(3, 3), (1000, 10), (-1000, 0)])
+def test_the_clock_of_another_machine_may_be_wrong(ago_s: float, expected_s: float) -> None:
+    now = time.monotonic()
+    assert now - _since(time.time() - ago_s, at_least=now - 10) == pytest.approx(expected_s, abs=0.1)
 
 
 def test_skipped_images_are_counted_apart() -> None:
