@@ -18,6 +18,8 @@ from driftrec.random import generator_for
 Pixels = NDArray[np.uint8]
 
 MARGIN = 8  # pixels: room for the shift of the first grid of a double compression
+GAMMA = 0.4  # of recoloured patches: the largest logarithm, up and down
+CONTRAST = (0.6, 1.2)  # of recoloured patches
 TRIES = 10  # of a resized crop, before the largest square in the middle is taken
 
 
@@ -30,8 +32,10 @@ class PatchConfig:
     crop: Literal["native", "resized"] = "native"  # squares of `size` as they are (or reduced), or resampled to it
     share_reduced: float = 0.0  # of native crops: by a whole factor from 2 to largest_reduction, as far as it fits
     largest_reduction: int = 4  # the largest such factor
+    share_scaled: float = 0.0  # of native crops that are not reduced: by any factor from 1 to 2, as far as it fits
     smallest_scale: float = 0.2  # of resized crops: share of the photograph's area, up to 1
     turn: bool = True  # each crop in one of its eight orientations
+    share_recoloured: float = 0.0  # channels in another order, contrast and gamma changed: against few photographs
     small: Literal["skip", "reflect"] = "skip"  # a photograph smaller than a patch: left out, or mirrored at its edges
     quality_min: int = 5  # smallest JPEG quality factor, from 0
     quality_max: int = 95  # largest JPEG quality factor, to 100
@@ -51,7 +55,7 @@ class PatchConfig:
                 "need 0 <= quality_min <= quality_max <= 100 and quality_power > 0, "
                 f"got {self.quality_min}, {self.quality_max} and {self.quality_power}"
             )
-        for name in ("share_reduced", "share_444", "share_grey", "share_double"):
+        for name in ("share_reduced", "share_scaled", "share_recoloured", "share_444", "share_grey", "share_double"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         if not 0 < self.smallest_scale <= 1:
@@ -102,6 +106,8 @@ def _draw_pair(image: Pixels, config: PatchConfig, rng: np.random.Generator) -> 
     doubled = rng.random() < config.share_double and min(image.shape[:2]) >= config.size + MARGIN
     margin = MARGIN if doubled else 0
     clean = _crop(image, config.size + margin, config, rng)
+    if config.share_recoloured and rng.random() < config.share_recoloured:
+        clean = _recoloured(clean, rng)
     if rng.random() < config.share_grey:
         luma = clean @ np.array(LUMA)
         clean = np.repeat(luma.round().astype(np.uint8)[..., None], 3, axis=2)
@@ -122,10 +128,22 @@ def _crop(image: Pixels, size: int, config: PatchConfig, rng: np.random.Generato
     factor = 1
     if config.share_reduced and rng.random() < config.share_reduced:
         factor = min(int(rng.integers(2, config.largest_reduction + 1)), min(image.shape[:2]) // size)
+    elif config.share_scaled and rng.random() < config.share_scaled:
+        side = int(rng.integers(size, min(2 * size, *image.shape[:2]) + 1))
+        square = Image.fromarray(np.ascontiguousarray(_square(image, side, rng)))
+        return _turn(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)), config, rng)
     square = _square(image, factor * size, rng)
     if factor > 1:
         square = np.asarray(Image.fromarray(np.ascontiguousarray(square)).reduce(factor))
     return _turn(square, config, rng)
+
+
+def _recoloured(patch: Pixels, rng: np.random.Generator) -> Pixels:
+    """Another picture of the same shapes: channels in any order, another gamma, more or less contrast."""
+    values = (patch[..., rng.permutation(3)] / 255) ** np.exp(rng.uniform(-GAMMA, GAMMA))
+    middle = values.mean()
+    values = middle + rng.uniform(*CONTRAST) * (values - middle)
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _resized(image: Pixels, size: int, config: PatchConfig, rng: np.random.Generator) -> Pixels:

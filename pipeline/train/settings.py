@@ -130,8 +130,12 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _check_together(self) -> "TrainSettings":
         patches = self.patches.build()
-        if self.corrupted and (patches.crop != "native" or patches.share_reduced):
-            raise ValueError("corrupted images are cut as they are: set patches.crop=native and share_reduced=0")
+        changed = patches.share_reduced or patches.share_scaled or patches.share_recoloured
+        if self.corrupted and (patches.crop != "native" or changed):
+            raise ValueError(
+                "corrupted images are cut as they are: set patches.crop=native, and share_reduced, share_scaled and "
+                "share_recoloured to 0"
+            )
         check_denoiser(self.build_process(), self.form, self.residual_std)
         if self.blocking and (self.corrupted or self.form == "noise"):
             raise ValueError("blocking needs JPEG's grid and an estimated image: not with corrupted, nor form=noise")

@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 Batch = tuple[Tensor, Tensor]  # clean, damaged: (B, 3, size, size) uint8
 
 HELD_OUT = 8  # tiles that no batch draws from: scores along the way are of these
+SEEN = 16  # tiles that batches draw from, whose scores stand beside those
 AHEAD = 4  # batches that each worker draws in advance
 
 
@@ -34,6 +35,12 @@ class Photographs:
 
     train: dict[str, Pixels]
     held_out: dict[str, Pixels]
+
+    @property
+    def seen(self) -> dict[str, Pixels]:
+        """Some of those trained on, from all over."""
+        names = sorted(self.train)
+        return {name: self.train[name] for name in names[:: max(1, len(names) // SEEN)][:SEEN]}
 
 
 def read_photographs(data: Path) -> Photographs:

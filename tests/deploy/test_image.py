@@ -1,4 +1,4 @@
-"""The Dockerfiles of deploy/: each builds from files that exist, from pinned versions, and runs as nobody in particular."""
+"""The Dockerfiles of deploy/: built from files that exist and pinned versions, and run as nobody in particular."""
 
 import re
 from pathlib import Path

@@ -72,6 +72,7 @@ def test_photographs_held_out_give_no_batch_a_tile(data: Path) -> None:
     assert len(photographs.held_out) == HELD_OUT
     assert len(photographs.train) == 6
     assert not {photograph_of(name) for name in photographs.train} & set(photographs.held_out)
+    assert photographs.seen == photographs.train  # there are few
 
 
 def test_batches_are_the_same_whoever_draws_and_wherever_one_begins(data: Path) -> None:
@@ -142,6 +143,7 @@ def test_what_it_leaves_restores_and_says_how_it_was_made(data: Path, tmp_path: 
         3,
     )
     assert [line["step"] for line in curve(tmp_path)] == [0, 1, 2, 3]
+    assert all(line.keys() >= {"psnr_10", "psnr_40", "seen_10", "seen_40"} for line in curve(tmp_path))
 
 
 def test_what_is_recommended_is_as_rough_as_the_clean_image_and_not_far_below_the_mean(

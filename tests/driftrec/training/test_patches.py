@@ -82,6 +82,40 @@ def test_a_reduction_that_does_not_fit_is_smaller_or_none():
     assert all(places(patch) for patch in clean)
 
 
+@pytest.mark.parametrize("size", [32, 120])  # of which 160 pixels hold more than one, but not two
+def test_the_stated_share_of_crops_is_scaled(size: int):
+    config = replace(PLAIN, size=size, share_scaled=0.5, per_image=80)
+    clean, _ = draw_patches(IMAGE, config, 0, 0, "a")
+    scaled = [patch for patch in clean if not places(patch)]
+    assert clean.shape[1:] == (size, size, 3)
+    assert len(scaled) / len(clean) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_recoloured_patch_has_the_same_shapes_in_other_colours():
+    """Whatever it draws: a rising function of the photograph's channels, in any order."""
+    recoloured = replace(PLAIN, share_recoloured=0.5, per_image=60, quality_min=10, quality_max=10)
+    image = IMAGE[:32, :32]  # one place only
+    clean, damaged = draw_patches(image, recoloured, 0, 0, "a")
+    orders = Counter(tuple(rising_with(patch[..., c], image) for c in range(3)) for patch in clean)
+    assert all(sorted(order) == [0, 1, 2] for order in orders)
+    assert len(orders) == 6
+    assert sum(np.array_equal(patch, image) for patch in clean) == pytest.approx(30, abs=10)
+    assert all(np.array_equal(bad, degrade(good, 10)) for good, bad in zip(clean, damaged, strict=True))
+
+
+def rising_with(channel: np.ndarray, image: np.ndarray) -> int:
+    """The channel of an image of which this one is a rising function."""
+    found = []
+    for c in range(3):
+        before = image[..., c].ravel().astype(int)
+        order = np.argsort(before, kind="stable")
+        rises = np.diff(before[order]) > 0
+        if (np.diff(channel.ravel()[order].astype(int))[rises] >= 0).all():
+            found.append(c)
+    assert len(found) == 1
+    return found[0]
+
+
 def test_a_resized_crop_is_a_square_of_a_uniform_share_of_the_area():
     """On a ramp the step from pixel to pixel tells the side of the square that was taken."""
     side = 250
@@ -160,6 +194,8 @@ def test_pairs_are_cut_at_the_same_place_and_get_no_jpeg():
         {"quality_max": 101},
         {"quality_power": 0.0},
         {"share_reduced": 1.5},
+        {"share_scaled": -0.1},
+        {"share_recoloured": 2.0},
         {"share_double": -0.1},
         {"smallest_scale": 0.0},
     ],
