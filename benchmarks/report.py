@@ -35,10 +35,10 @@ COLUMNS = {  # metric: heading, factor, digits
 }
 QUALITY = "5,10,20,30,40,30/10,10/30,30/30,50/30,30/50"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48)  # of spp
-MODELS = {  # sample: as recommended, the mean, noise at t = 0.15 on it, four steps from there
+MODELS = {  # sample: as recommended, the mean, noise at t = 0.2 on it, one step from there
     "mean": "tiny?fidelity=1",
     "sample": "tiny",
-    "average of 4": "tiny?samples=4&steps=2",
+    "average of 4": "tiny?samples=4",
 }
 METRICS = "psnr,ssim,psnrb,bef,lpips_squeezenet,kid_mobilenet"
 WEIGHTS = {"lpips_squeezenet": "squeezenet1_1.safetensors", "mobilenet": "mobilenet_v2.safetensors"}

@@ -17,6 +17,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -62,8 +64,8 @@ def main(argv: list[str]) -> int:
         with locked(args.out / "pid"):
             init = checkpoint.load(args.init) if args.init else None
             run = Run(args.out, args.device, args.minutes, init, plan.NETWORK)
-            halt_at_signals(run)
-            run.train(read_photographs(args.data), default_workers() if args.workers is None else args.workers)
+            with halted_by_signals(run):
+                run.train(read_photographs(args.data), default_workers() if args.workers is None else args.workers)
     except (DriftRecError, OSError, ValueError) as error:
         log.error("%s", error)
         return 1
@@ -73,15 +75,20 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def halt_at_signals(run: Run) -> None:
+@contextmanager
+def halted_by_signals(run: Run) -> Generator[None]:
     """SIGTERM and Ctrl-C end the run after its present step; the second one ends it at once."""
 
     def halt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         signal.signal(number, signal.default_int_handler)
         run.halted = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, halt)
+    before = {number: signal.signal(number, halt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def default_workers() -> int:

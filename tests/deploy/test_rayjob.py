@@ -127,7 +127,7 @@ def test_user_and_image_are_those_of_the_dockerfile(job):
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for pod in (group["template"]["spec"] for group in pods):
         assert f"\nUSER {pod['securityContext']['runAsUser']}\n" in dockerfile
-        assert f"-t {pod['containers'][0]['image']} " in dockerfile
+        assert f"IMAGE={pod['containers'][0]['image']}\n" in dockerfile
 
 
 @pytest.mark.parametrize(

@@ -118,13 +118,10 @@ def test_a_signal_ends_a_run_with_a_state(
         return step(learner, clean, damaged)
 
     before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(Learner, "step", signalled)
-            assert train(data, tmp_path, 5) == 130
-    finally:
-        for kind, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-            signal.signal(kind, handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", signalled)
+        assert train(data, tmp_path, 5) == 130
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before
     assert curve(tmp_path)[-1]["step"] == 3
     assert train(data, tmp_path, 5) == 0
     assert curve(tmp_path)[-1]["step"] == 5

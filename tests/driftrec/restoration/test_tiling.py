@@ -62,7 +62,7 @@ def test_tiled_is_whole(fidelity: float) -> None:
     whole = restorer.restore([picture], ["a"], 0, settings)[0].picture.rgb.astype(int)
     for side in (128, 224, 320):
         tiled = restorer.restore([picture], ["a"], 0, replace(settings, tile=side))[0].picture.rgb.astype(int)
-        assert np.abs(tiled - whole).max() <= 2
+        assert np.abs(tiled - whole).max() <= 4
         assert np.abs(tiled - whole).mean() < 0.1
 
 
