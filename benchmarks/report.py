@@ -35,7 +35,7 @@ COLUMNS = {  # metric: heading, factor, digits
 }
 QUALITY = "5,10,20,30,40,30/10,10/30,30/30,50/30,30/50"
 QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48)  # of spp
-MODELS = {  # sample: as recommended, the mean, noise at t = 0.2 on it, one step from there
+MODELS = {  # sample: as recommended, the mean, noise at t = 0.2 on it, two steps from there
     "mean": "tiny?fidelity=1",
     "sample": "tiny",
     "average of 4": "tiny?samples=4",

@@ -1,7 +1,7 @@
 """Makes docs/images/contact-sheet.jpg: `python -m recipes.contact_sheet [--model tiny]`. Needs data/photos and ffmpeg.
 
 Twelve photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
-model's mean, what it recommends: a sample of 2 evaluations.
+model's mean, what it recommends: a sample of 3 evaluations.
 """
 
 import argparse

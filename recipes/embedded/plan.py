@@ -19,7 +19,7 @@ PATCHES = PatchConfig(
 BLOCKING = 0.05
 SEED = 0
 WARMUP = 0.01  # share of the minutes over which the learning rate rises
-RECOMMENDED = {"start": 0.15, "steps": 4, "fidelity": 0.0}
+RECOMMENDED = {"start": 0.2, "steps": 2, "fidelity": 0.0}  # until the end, which chooses
 
 
 @dataclass(frozen=True)
