@@ -32,7 +32,7 @@ from scipy.fft import dctn, idctn
 
 from driftrec.errors import BadImage
 from driftrec.jpeg.codec import TO_RGB, TO_YCC
-from driftrec.jpeg.double_compression import older_quality
+from driftrec.jpeg.double_compression import older_compression
 from driftrec.jpeg.headers import JpegInfo, info_of, segments
 
 Array = NDArray[np.float32]
@@ -166,8 +166,8 @@ def constraint(data: bytes) -> Constraint | Older | Unconstrained:
     known = Constraint(info.height, info.width, REDUCTION[info.subsampling], steps, planes)
     if planes[0].shape != (info.height, info.width) or not known.agrees():
         return Unconstrained.unclear
-    older = older_quality(planes[0], info.tables[0], info.quality or 1)
-    return Older(older) if older else known
+    older = older_compression(planes[0], info.tables[0], info.quality or 1)
+    return Older(older.certain) if older and older.certain else known
 
 
 def _is_usual(info: JpegInfo) -> bool:

@@ -124,8 +124,8 @@ def earlier_in(data: bytes) -> Earlier | None:
     return earlier((pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.float32), tables[0])
 
 
-def older_quality(stored: NDArray[Any], table: Table, quality: int) -> int | None:
-    """The lower quality at which a picture was compressed before; None where no such is certain.
+def older_compression(stored: NDArray[Any], table: Table, quality: int) -> Earlier | None:
+    """What shows of a compression before, at a lower quality; None where no such is certain.
 
     Args:
         stored: luma (H, W) or RGB (H, W, 3), as its file stores it.
@@ -135,7 +135,7 @@ def older_quality(stored: NDArray[Any], table: Table, quality: int) -> int | Non
     if not suspected(stored, quality):
         return None
     found = earlier(middle_luma(stored), table)
-    return found.certain if found and found.certain and found.certain < quality else None
+    return found if found and found.certain and found.certain < quality else None
 
 
 def earlier(luma: Array, table: Table) -> Earlier | None:

@@ -14,19 +14,20 @@ network's settings are recommended:
 
 A file that was compressed before, at a lower quality, has lost what that took: it goes by that quality, with a full
 start. One that is no JPEG goes by the quality that its pixels still show, and is left as it is where none shows: a
-lossless drawing is not to be smeared. A picture smaller than an MCU is left too: nothing in its file holds it.
+lossless drawing is not to be smeared. Where that JPEG's grid did not begin at its corner, because it was cropped since,
+the network sees it as if it did. A picture smaller than an MCU is left too: nothing in its file holds it.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 from scipy.optimize import brentq
 
 from driftrec.diffusion.process import Process
 from driftrec.image.picture import Picture, to_8_bits
-from driftrec.jpeg.double_compression import older_quality
+from driftrec.jpeg.double_compression import older_compression
 from driftrec.jpeg.headers import damage, standard_tables
 
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
@@ -45,15 +46,24 @@ def strength(quality: int) -> float:
     return min(1.0, max(0.0, (damage(quality) - NOTHING) / (EVERYTHING - NOTHING)))
 
 
-def history(picture: Picture) -> tuple[int | None, bool]:
-    """The lowest quality that a picture has gone through as a JPEG, None where none shows; and whether that was before
-    its file was written.
-    """
+class History(NamedTuple):
+    """What a picture has gone through as a JPEG."""
+
+    quality: int | None  # the lowest; None where none shows
+    older: bool  # whether that was before its file was written
+    offset: tuple[int, int] = (0, 0)  # rows and columns that were cut off its grid since, where the file has no other
+
+
+def history(picture: Picture) -> History:
+    """What its file tells, or its pixels show."""
     quality, older = picture.quality, picture.older
-    if not older and not picture.constraint:  # else that was looked for when its file was opened
-        table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
-        older = older_quality(to_8_bits(picture.stored), table, quality or 100)
-    return (older, True) if older else (quality, False)
+    if older or picture.constraint:  # that was looked for when its file was opened
+        return History(older, True) if older else History(quality, False)
+    table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
+    found = older_compression(to_8_bits(picture.stored), table, quality or 100)
+    if not found:
+        return History(quality, False)
+    return History(found.certain, True, found.offset if found.found == "shifted" and not quality else (0, 0))
 
 
 def start(process: Process, wanted: float, t_eps: float, part: float) -> float:

@@ -49,7 +49,7 @@ def finish(picture: Picture, canvas: Canvas, plan: Plan, nfe: int) -> Restored:
     """The picture with the pixels of its canvas, by rows, so that a large one needs no second copy in floats. A share
     of the change is applied; the whole of it is judged.
     """
-    settings, strength, quality, note = plan
+    settings, strength, quality, note, _ = plan
     if strength == 0:
         return Restored(replace(picture, note=joined(picture.note, note)), nfe, settings, strength)
     change = Change(quality, canvas.finite)

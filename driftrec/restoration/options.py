@@ -141,12 +141,12 @@ class Resolved(Sampling):
         """What suits a picture."""
         if not self.adaptive or not (picture.quality or picture.source_format):  # an array says nothing
             return Plan(self, 1.0, picture.quality if picture.constraint else None)
-        quality, older = adaptive.history(picture)
+        quality, older, offset = adaptive.history(picture)
         if quality is None:
             return Plan(self, 0.0, quality, "no JPEG damage shows: left as it is")
         if min(picture.height, picture.width) < adaptive.SMALLEST:
             return Plan(self, 0.0, quality, f"a side below {adaptive.SMALLEST} pixels: left as it is")
-        plan = Plan(self, adaptive.strength(quality), quality)
+        plan = Plan(self, adaptive.strength(quality), quality, offset=offset)
         if older or self.spacing == "authors":  # whose steps fit a start at 1 alone
             return plan
         part = adaptive.share(quality)
@@ -180,6 +180,7 @@ class Plan(NamedTuple):
     strength: float  # share of the network's change that is applied, 0 to 1
     quality: int | None  # the lowest that the picture has gone through as a JPEG; None where that is not known
     note: str = ""  # what a reader of the ledger should know
+    offset: tuple[int, int] = (0, 0)  # rows and columns that the network sees beside the picture, for its JPEG's grid
 
 
 class Options(TypedDict, total=False):

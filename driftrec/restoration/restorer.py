@@ -197,9 +197,11 @@ class Restorer:
         elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
             settings = replace(settings, adaptive=False)
         plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
-        canvases, nfe = [Canvas(*_size(p), p.depth) for p in pictures], [0] * len(pictures)
-        for parts in self._batches(pictures, plans):
-            y = torch.stack([_as_tensor(pictures[i].stored[tile.place]) for i, tile in parts])
+        shown = [_on_grid(p.stored, plan.offset) for p, plan in zip(pictures, plans, strict=True)]
+        nfe = [0] * len(pictures)
+        canvases = [Canvas(*_size(pixels), p.depth) for p, pixels in zip(pictures, shown, strict=True)]
+        for parts in self._batches([_size(pixels) for pixels in shown], plans):
+            y = torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts])
             y = y.to(self.device).contiguous(memory_format=torch.channels_last)
             places = [(keys[i], tile) for i, tile in parts]
             restored, calls = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
@@ -207,22 +209,22 @@ class Restorer:
                 canvases[i].add(tile, pixels)
                 nfe[i] = max(nfe[i], calls)
         done = zip(pictures, canvases, nfe, plans, strict=True)
-        return [finish(p, canvas, plan, nfe=calls) for p, canvas, calls, plan in done]
+        return [finish(p, canvas.without(*plan.offset), plan, nfe=calls) for p, canvas, calls, plan in done]
 
-    def _batches(self, pictures: Sequence[Picture], plans: Sequence[Plan]) -> list[list[Part]]:
+    def _batches(self, sizes: Sequence[tuple[int, int]], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
         image steps of its own, which only then are counted as its own. Pictures of strength 0 are left out.
         """
         parts: list[Part] = []
         alike: dict[tuple[Resolved, tuple[int, int]], list[Part]] = {}
-        for i, (picture, (sampling, strength, *_)) in enumerate(zip(pictures, plans, strict=True)):
-            for tile in tiles(*_size(picture), sampling.tile) if strength > 0 else []:
+        for i, (size, (sampling, strength, *_)) in enumerate(zip(sizes, plans, strict=True)):
+            for tile in tiles(*size, sampling.tile) if strength > 0 else []:
                 parts.append((i, tile))
                 alike.setdefault((sampling, tile.size), []).append((i, tile))
         if self.device.type == "cpu" or any(plan.sampling.sampler == "ode" for plan in plans):
             return [[part] for part in parts]
-        count = len(pictures)
+        count = len(sizes)
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]
 
 
@@ -288,9 +290,14 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _size(picture: Picture) -> tuple[int, int]:
-    """Height and width as stored."""
-    return picture.stored.shape[0], picture.stored.shape[1]
+def _size(stored: Pixels) -> tuple[int, int]:
+    """Height and width."""
+    return stored.shape[0], stored.shape[1]
+
+
+def _on_grid(stored: Pixels, offset: tuple[int, int]) -> Pixels:
+    """With so many rows and columns mirrored before it, so that its JPEG's grid begins at the corner."""
+    return np.pad(stored, [(offset[0], 0), (offset[1], 0), (0, 0)], mode="symmetric") if any(offset) else stored
 
 
 def _as_tensor(rgb: Pixels) -> Tensor:

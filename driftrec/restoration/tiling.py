@@ -119,6 +119,11 @@ class Canvas:
         """Of each channel: (3,)."""
         return self._sum.mean(axis=(0, 1), dtype=np.float64) / self._scale
 
+    def without(self, rows: int, columns: int) -> Canvas:
+        """The same without so many rows and columns at its beginning."""
+        self._sum = self._sum[rows:, columns:]
+        return self
+
     def rows(self, top: int, bottom: int) -> Pixels:
         """(bottom - top, width, 3)."""
         return np.multiply(self._sum[top:bottom], 1 / self._scale, dtype=np.float32)

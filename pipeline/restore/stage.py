@@ -161,7 +161,7 @@ class RestoreShard(ShardStage):
         limit = self.settings.skip_above
         if limit is None or picture.quality is None or picture.quality < limit:
             return False
-        return not adaptive.history(picture)[1]
+        return not adaptive.history(picture).older
 
     def _restore(self, batch: Sequence[Item]) -> list[Item]:
         """The network's turn. If a batch fails its images go one by one: none can take the others along."""

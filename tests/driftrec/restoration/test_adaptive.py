@@ -52,8 +52,8 @@ def test_what_tells_nothing_of_its_damage_gets_everything() -> None:
 
 def test_what_its_file_told_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [opened(PHOTO, 90), opened(degrade(PHOTO, 10), 90)]
-    monkeypatch.setattr(adaptive, "older_quality", lambda *_: pytest.fail("looked for"))
-    assert [adaptive.history(picture) for picture in pictures] == [(90, False), (10, True)]
+    monkeypatch.setattr(adaptive, "older_compression", lambda *_: pytest.fail("looked for"))
+    assert [adaptive.history(picture) for picture in pictures] == [(90, False, (0, 0)), (10, True, (0, 0))]
 
 
 def test_a_file_without_a_constraint_goes_by_its_own_quality() -> None:
@@ -64,7 +64,8 @@ def test_a_file_without_a_constraint_goes_by_its_own_quality() -> None:
 @pytest.mark.parametrize(("offset", "earlier"), [(0, 30), (4, 30), (0, 50), (4, 85)])
 def test_an_older_quality_that_can_be_told_counts(offset: int, earlier: int) -> None:
     picture = replace(opened(shifted(earlier, offset), 97), constraint=None)
-    quality, older = adaptive.history(picture)
+    quality, older, at = adaptive.history(picture)
+    assert at == (0, 0)  # the file has a grid of its own
     assert older
     assert abs((quality or 0) - earlier) <= 2
     strength = WANTED.adapted(picture, OUVE()).strength
@@ -73,7 +74,7 @@ def test_an_older_quality_that_can_be_told_counts(offset: int, earlier: int) -> 
 
 def test_one_that_cannot_be_told_does_not() -> None:
     picture = replace(opened(shifted(85, 0), 97), constraint=None)  # its steps are fine beside the second's
-    assert adaptive.history(picture) == (97, False)
+    assert adaptive.history(picture) == (97, False, (0, 0))
 
 
 def shifted(quality: int, offset: int) -> Pixels:
