@@ -33,7 +33,7 @@ from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 from driftrec.random import generator_for
 from driftrec.training.loss import Objective, TimeDensity
 from driftrec.training.muon import Muon
-from driftrec.training.patches import PatchConfig, draw_patches
+from driftrec.training.patches import PatchConfig, draw_patches, draw_quality
 
 THRESHOLDS = (12, 30, 60)
 LR, WARMUP = 8e-4, 40  # of AdamW and Muon alike; steps
@@ -172,7 +172,7 @@ def batches(photos: Path, sides: list[int]) -> Iterator[Batch]:
     names = sorted(tiles)
     for step, side in enumerate(sides):
         rng = generator_for("mean arms", step)
-        qualities = [5 + round(90 * rng.random() ** 2) for _ in range(BATCH)]
+        qualities = [draw_quality(PatchConfig(), rng) for _ in range(BATCH)]
         pairs = [
             draw_patches(tiles[name], PatchConfig(side, per_image=1, quality_min=q, quality_max=q), 0, step, name)
             for name, q in zip(rng.choice(names, BATCH, replace=False), qualities, strict=True)

@@ -12,6 +12,7 @@ name of its own, for which Linux wants root. Four nodes on two cores: the times 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 from benchmarks.throughput import make_images
 
 HEAD, CPU, GPU = "head", ("--num-cpus=1",), ("--num-cpus=1", "--num-gpus=1")
-START_S, LIMIT_S = 120, 1800
+START_S, LIMIT_S, END_S = 120, 1800, 30
 
 
 class Nodes:
@@ -76,15 +77,7 @@ class Nodes:
 
     def kill(self, name: str) -> None:
         """As a machine that is gone: no process of it says goodbye."""
-        node = self.alive.pop(name)
-        while members := [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and session_of(pid) == node.pid]:
-            for pid in members:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            node.poll()
-            time.sleep(0.1)
+        kill_session(self.alive.pop(name))
 
     def end(self) -> None:
         """Kill them all, the head last."""
@@ -184,6 +177,19 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def kill_session(leader: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that its session has started. Raises TimeoutError for what does not die."""
+    deadline = time.monotonic() + END_S
+    while members := [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and session_of(pid) == leader.pid]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still there: {members}")
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        leader.poll()
+        time.sleep(0.1)
 
 
 def session_of(pid: str) -> int:

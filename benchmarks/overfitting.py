@@ -34,9 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     photographs = read_photographs(args.photos)
-    names = sorted(photographs.train)
-    seen = names[:: max(1, len(names) // args.tiles)][: args.tiles]
-    sets = {"trained on": {name: photographs.train[name] for name in seen}, "held out": photographs.held_out}
+    sets = {"trained on": photographs.seen(args.tiles), "held out": photographs.held_out}
     print("| model | tiles | " + " | ".join(f"gain at {q}" for q in QUALITIES) + " |\n" + "|---" * 4 + "|", flush=True)
     for model in args.model:
         denoiser = checkpoint.load(model).denoiser.eval().to(memory_format=torch.channels_last)

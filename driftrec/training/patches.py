@@ -114,11 +114,11 @@ def _draw_pair(image: Pixels, config: PatchConfig, rng: np.random.Generator) -> 
     subsampling = "4:4:4" if rng.random() < config.share_444 else "4:2:0"
     damaged = clean
     if doubled:
-        damaged = degrade(damaged, _draw_quality(config, rng), subsampling)
+        damaged = degrade(damaged, draw_quality(config, rng), subsampling)
         top, left = rng.integers(0, margin, size=2)
         inner = np.s_[top : top + config.size, left : left + config.size]
         clean, damaged = clean[inner], np.ascontiguousarray(damaged[inner])
-    return clean, degrade(damaged, _draw_quality(config, rng), subsampling)
+    return clean, degrade(damaged, draw_quality(config, rng), subsampling)
 
 
 def _crop(image: Pixels, size: int, config: PatchConfig, rng: np.random.Generator) -> Pixels:
@@ -178,6 +178,7 @@ def _turn(patch: Pixels, config: PatchConfig, rng: np.random.Generator) -> Pixel
     return np.ascontiguousarray(patch)
 
 
-def _draw_quality(config: PatchConfig, rng: np.random.Generator) -> int:
+def draw_quality(config: PatchConfig, rng: np.random.Generator) -> int:
+    """A JPEG quality factor, as the config spreads them."""
     span = config.quality_max - config.quality_min
     return config.quality_min + round(span * rng.random() ** config.quality_power)

@@ -36,11 +36,10 @@ class Photographs:
     train: dict[str, Pixels]
     held_out: dict[str, Pixels]
 
-    @property
-    def seen(self) -> dict[str, Pixels]:
-        """Some of those trained on, from all over."""
+    def seen(self, count: int = SEEN) -> dict[str, Pixels]:
+        """So many of those trained on, from all over."""
         names = sorted(self.train)
-        return {name: self.train[name] for name in names[:: max(1, len(names) // SEEN)][:SEEN]}
+        return {name: self.train[name] for name in names[:: max(1, len(names) // count)][:count]}
 
 
 def read_photographs(data: Path) -> Photographs:

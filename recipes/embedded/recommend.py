@@ -1,8 +1,8 @@
 """What a finished model recommends: the sample that looks most like a photograph among those near the mean.
 
-Told by photographs held out, quality 10, 4:2:0: of the samples of three evaluations whose PSNR is at most 0.4
-dB below the mean's, and whose flat places deviate as the clean ones do, to a tenth, the one with the best PSNR. Where
-none deviates so, the one that is nearest. No weights of other networks.
+Told by photographs held out, quality 10, 4:2:0: of the samples of three evaluations whose PSNR is at most 0.4 dB below
+the mean's, and whose flat places deviate as the clean ones do, to a tenth, the one with the best PSNR. Where none
+deviates so, the one that is nearest. No weights of other networks.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Run:
         the latter alone rises, photographs are learnt by heart.
         """
         denoiser = self.averaged()
-        tiles = {"psnr": photographs.held_out, "seen": photographs.seen}
+        tiles = {"psnr": photographs.held_out, "seen": photographs.seen()}
         scores = {
             f"{name}_{quality}": round(mean_psnr(denoiser, of, quality), 3)
             for name, of in tiles.items()

@@ -3,7 +3,6 @@
 Ray's own AutoscalingCluster ends by `ray stop`, which ends every Ray of the machine; this one ends its own processes.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.nodes import kill_session
 from pipeline.cluster.connection import BOOTSTRAP
 from tests import made
 
@@ -84,27 +84,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
                 time.sleep(0.2)
             yield folder
         finally:
-            end_group(head)
-
-
-def end_group(head: subprocess.Popen[bytes]) -> None:
-    """End the head and all that its session has started."""
-    deadline = time.monotonic() + 30
-    while members := [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and session_of(pid) == head.pid]:
-        assert time.monotonic() < deadline, members
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        head.poll()
-        time.sleep(0.2)
-
-
-def session_of(pid: str) -> int:
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return -1
-    return -1 if state == "Z" else int(rest[2])
+            kill_session(head)
 
 
 def run(*arguments: object) -> tuple[dict[str, Any], str]:

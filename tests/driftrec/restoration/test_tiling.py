@@ -60,10 +60,10 @@ def test_tiled_is_whole(fidelity: float) -> None:
     picture = Picture((smooth + texture).clip(0, 255).astype(np.uint8))
     settings = Sampling(fidelity=fidelity, steps=2, tile=None)
     whole = restorer.restore([picture], ["a"], 0, settings)[0].picture.rgb.astype(int)
-    for side in (128, 224, 320):
+    for side, most, mean in ((128, 4, 0.3), (224, 2, 0.1), (320, 2, 0.1)):  # the least side shows too little around
         tiled = restorer.restore([picture], ["a"], 0, replace(settings, tile=side))[0].picture.rgb.astype(int)
-        assert np.abs(tiled - whole).max() <= 4
-        assert np.abs(tiled - whole).mean() < 0.3
+        assert np.abs(tiled - whole).max() <= most
+        assert np.abs(tiled - whole).mean() < mean
 
 
 def test_too_small_a_tile_is_refused() -> None:
