@@ -24,7 +24,6 @@ from driftrec.training.patches import PatchConfig, draw_patches
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Batch = tuple[Tensor, Tensor]  # clean, damaged: (B, 3, size, size) uint8
 
-HELD_OUT = 8  # tiles that no batch draws from: scores along the way are of these
 SEEN = 16  # tiles that batches draw from, whose scores stand beside those
 AHEAD = 4  # batches that each worker draws in advance
 
@@ -34,7 +33,7 @@ class Photographs:
     """Tiles by name."""
 
     train: dict[str, Pixels]
-    held_out: dict[str, Pixels]
+    held_out: dict[str, Pixels]  # no batch draws from these: scores along the way are of them
 
     def seen(self, count: int = SEEN) -> dict[str, Pixels]:
         """So many of those trained on, from all over."""
@@ -43,26 +42,15 @@ class Photographs:
 
 
 def read_photographs(data: Path) -> Photographs:
-    """The tiles under DATA/train. Those held out are of photographs whose other tiles are left out too.
+    """The tiles under DATA/train, and those under DATA/held_out, which are of other photographs.
 
-    Raises FileNotFoundError naming the folder where there are too few.
+    Raises FileNotFoundError naming the folder that has none.
     """
-    found = dict(_tiles(data / "train"))
-    photographs = sorted({photograph_of(name) for name in found})
-    aside = [photographs[i] for i in generator_for("held out").permutation(len(photographs))[:HELD_OUT]]
-    held_out = {name: min(n for n in found if photograph_of(n) == name) for name in aside}
-    train = {name: pixels for name, pixels in found.items() if photograph_of(name) not in aside}
-    if not train:
-        raise FileNotFoundError(
-            f"{data}/train: tars of more than {HELD_OUT} photographs are needed, found "
-            f"{len(photographs)}; make them with: python -m recipes.photos {data}"
-        )
-    return Photographs(train, {name: found[tile] for name, tile in sorted(held_out.items())})
-
-
-def photograph_of(tile: str) -> str:
-    """A tile's name without its factor and its place: NAME-2x-0000-0512.png."""
-    return tile.rsplit("-", 3)[0]
+    found = {folder: dict(_tiles(data / folder)) for folder in ("train", "held_out")}
+    for folder, of in found.items():
+        if not of:
+            raise FileNotFoundError(f"{data / folder}: no tiles; make them with: python -m recipes.photos {data}")
+    return Photographs(found["train"], dict(sorted(found["held_out"].items())))
 
 
 def _tiles(folder: Path) -> Iterator[tuple[str, Pixels]]:

@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
@@ -22,17 +23,17 @@ INDEX = "pack.json"
 LARGEST = 60_000_000  # bytes of a file
 QUALITY = 95  # of the tiles, JPEG at 4:4:4: what they were cut from was JPEG, too
 ROOT = Path(__file__).parents[2]
-CODE = ("pyproject.toml", "README.md", "LICENSE", "driftrec/**/*", "recipes/**/*.py", "benchmarks/*.py")
+CODE = ("pyproject.toml", "README.md", "LICENSE", "driftrec/**/*", "recipes/**/*.*", "benchmarks/*.py")
 
 
 def write_pack(data: Path, out: Path, weights: Path | None = None) -> list[Path]:
     """embedded-N.tar under `out`; the weights become init.safetensors. Raises InvalidInput for data without tars."""
-    photos = sorted((data / "train").glob("*.tar"))
-    if not photos:
-        raise InvalidInput(f"{data}/train: no tars; make them with: python -m recipes.photos {data}")
+    photos = [sorted((data / folder).glob("*.tar")) for folder in ("train", "held_out")]
+    if not all(photos):
+        raise InvalidInput(f"{data}: no tars in train/ or held_out/; make them with: python -m recipes.photos {data}")
     files = {name: (ROOT / name).read_bytes() for name in code()}
     files |= {"init.safetensors": weights.read_bytes()} if weights else {}
-    files |= {f"train/{path.name}": as_jpeg(path) for path in photos}
+    files |= {str(path.relative_to(data)): as_jpeg(path) for path in chain(*photos)}
     index = {"version": VERSION, "files": {name: sha256(content) for name, content in files.items()}}
     files = {INDEX: json.dumps(index, indent=1).encode()} | files
     out.mkdir(parents=True, exist_ok=True)

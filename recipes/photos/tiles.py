@@ -16,7 +16,7 @@ TILE = 512  # pixels, largest side of a tile
 SMALLEST = 192  # pixels, smallest side of a tile at the right and lower edges
 MULTIPLE = 16  # a 4:2:0 macroblock: JPEG needs no padding at a tile's edge
 FLATTEST = 8.0  # standard deviation of the luma (0 to 255) below which a tile teaches nothing
-SMALLEST_AT_4X = 384  # pixels, shorter side that a photograph must keep to be used at 4x too
+SMALLEST_AT_HALF = 384  # pixels, shorter side that a photograph must keep to be used at half its size too
 SHARD_BYTES = 8 * 2**20
 
 
@@ -35,14 +35,15 @@ def open_upright(data: bytes) -> Image.Image:
     return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
-def cut(photograph: Image.Image, name: str) -> Iterator[Tile]:
-    """The tiles of an RGB photograph, area-reduced 2x and, if it stays large enough, 4x; no flat ones.
+def cut(photograph: Image.Image, name: str, reduction: int = 2) -> Iterator[Tile]:
+    """The tiles of an RGB photograph, area-reduced by `reduction` and, if it stays large enough, by twice that; no flat
+    ones.
 
-    Reduction first: these files are JPEGs themselves, and 2x averages their own blocking away.
+    Reduction first: most of these files are JPEGs themselves, and 2x averages their own blocking away.
     """
-    for factor in (2, 4):
+    for factor in (reduction, 2 * reduction):
         reduced = photograph.reduce(factor)
-        if factor == 4 and min(reduced.size) < SMALLEST_AT_4X:
+        if factor > reduction and min(reduced.size) < SMALLEST_AT_HALF:
             return
         for left, top, right, bottom in boxes(*reduced.size):
             tile = reduced.crop((left, top, right, bottom))

@@ -3,14 +3,15 @@
 import io
 import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.photos import eet, fetch, tiles
+from recipes.photos import eet, fetch, rcc, tiles
 from recipes.photos.__main__ import main, name_of
-from recipes.photos.catalogue import CATALOGUE, DEBIAN_PACKAGES, PYPI_PACKAGES, Photograph
+from recipes.photos.catalogue import CATALOGUE, DEBIAN_PACKAGES, NPM_PACKAGES, PYPI_PACKAGES, Photograph
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -96,6 +97,14 @@ def test_four_times_smaller_only_where_the_photograph_stays_large_enough():
     assert factors(checks(1536, 1532)) == {"2x"}
 
 
+@pytest.mark.parametrize("reduction", [1, 2, 3])
+def test_a_photograph_is_reduced_by_no_less_than_its_compression_needs(reduction):
+    cut = list(tiles.cut(checks(1600, 1600), "p", reduction))
+    factors = {int(tile.key.split("-")[1].removesuffix("x")) for tile in cut}
+    assert min(factors) == reduction
+    assert factors <= {reduction, 2 * reduction}
+
+
 def checks(width: int, height: int) -> Image.Image:
     rows, columns = np.indices((height, width)) // 32 % 2
     return Image.fromarray(((rows ^ columns) * 255).astype(np.uint8)).convert("RGB")
@@ -160,19 +169,48 @@ def test_the_pixel_hash_ignores_order_and_compressor_and_sees_a_pixel():
 
 def test_the_catalogue_names_each_photograph_once_with_licence_and_author():
     assert len({(entry.package, entry.file) for entry in CATALOGUE}) == len(CATALOGUE)
-    assert {entry.package for entry in CATALOGUE} == {*DEBIAN_PACKAGES, *PYPI_PACKAGES}
+    assert {entry.package for entry in CATALOGUE} == {*DEBIAN_PACKAGES, *PYPI_PACKAGES, *NPM_PACKAGES}
     assert all(entry.licence and entry.author for entry in CATALOGUE)
     assert len({name_of(entry) for entry in CATALOGUE}) == len(CATALOGUE)
+
+
+def resources(files: dict[str, bytes], compressed: bool) -> bytes:
+    """A Qt resource file written by hand: a root, and under it a folder "in" that holds the files."""
+    names, contents = b"", b""
+    places = {}
+    for name in ("in", *files):
+        places[name] = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    tree = struct.pack(">IHIIQ", 0, 2, 1, 1, 0) + struct.pack(">IHIIQ", places["in"], 2, len(files), 2, 0)
+    for name, content in files.items():
+        stored = struct.pack(">I", len(content)) + zlib.compress(content) if compressed else content
+        tree += struct.pack(">IHHHIQ", places[name], int(compressed), 0, 0, len(contents), 0)
+        contents += struct.pack(">I", len(stored)) + stored
+    head = 20
+    places_of = (head, head + len(tree), head + len(tree) + len(contents))
+    return struct.pack(">4s4i", b"qres", 2, *places_of) + tree + contents + names
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_qt_resources_give_every_file(compressed):
+    files = {"a.webp": b"one" * 50, "ü.png": bytes(range(256))}
+    assert dict(rcc.entries(resources(files, compressed))) == {f"in/{name}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("cut", [0, 10, 40, 100, 160])
+def test_a_cut_qt_resource_file_is_an_error(cut):
+    with pytest.raises(ValueError, match="Qt resource file"):
+        dict(rcc.entries(resources({"a.webp": b"one" * 50}, False)[:cut]))
 
 
 def test_development_test_and_examples_are_never_cut_into_tiles(tmp_path, monkeypatch):
     """The whole recipe on four small photographs, with the download left out."""
     file = "usr/share/backgrounds/{}.jpg"
-    uses = {"a": "train", "b": "example", "c": "train"}
+    uses = {"a": "train", "b": "example", "c": "train", "d": "held_out"}
     found = [
         (
             Photograph("pictures", file.format(stem), "CC0-1.0", "A. Nyone", use),
-            jpeg(noise(600, 600, seed), quality=90),
+            jpeg(noise(1600 if use == "held_out" else 600, 600, seed), quality=90),
         )
         for seed, (stem, use) in enumerate(uses.items())
     ]
@@ -186,6 +224,8 @@ def test_development_test_and_examples_are_never_cut_into_tiles(tmp_path, monkey
         assert sorted(archive.getnames()) == [
             f"pictures-backgrounds-{stem}-2x-0000-0000.png" for stem in "ac"
         ]
+    with tarfile.open(tmp_path / "held_out" / "photos-00000.tar") as archive:
+        assert archive.getnames() == ["pictures-backgrounds-d-2x-0000-0000.png"]  # one tile a photograph
     assert [path.name for path in (tmp_path / "devtest").iterdir()] == ["007.png"]
     assert Image.open(tmp_path / "devtest" / "007.png").size == (256, 256)
     assert (tmp_path / "photos.json").exists()
