@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image.metadata import joined
 from driftrec.image.picture import ROWS, STORED, Picture
 from driftrec.jpeg.constraint import project_band
 from driftrec.restoration.guard import Change
-from driftrec.restoration.tiling import Canvas
+from driftrec.restoration.tiling import Canvas, Tile
 
 if TYPE_CHECKING:
     from driftrec.restoration.options import Plan, Resolved
@@ -43,6 +46,47 @@ class Restored:
         if self.fault:
             raise BadImage(Reason.implausible, f"{key}: {self.fault}")
         return self.picture
+
+
+class Arriving:
+    """A batch of the network's results on its way to the CPU; a GPU may still be at work on it."""
+
+    def __init__(self, results: Tensor) -> None:
+        """(B, 3, H, W), about in [0, 1]."""
+        self._pixels = results.permute(0, 2, 3, 1).to("cpu", non_blocking=True)
+        self._sent = torch.cuda.current_stream(results.device).record_event() if results.is_cuda else None
+
+    def wait(self) -> NDArray[np.float32]:
+        """(B, H, W, 3), as soon as it is there."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        return self._pixels.numpy()
+
+
+class Unfinished:
+    """A picture that a network is at work on. To be finished once, on any thread."""
+
+    def __init__(self, picture: Picture, plan: Plan, size: tuple[int, int]) -> None:
+        self._picture, self._plan, self._nfe = picture, plan, 0
+        self._canvas = Canvas(*size, picture.depth)
+        self._coming: list[tuple[Tile, Arriving, int]] = []
+
+    def expect(self, tile: Tile, batch: Arriving, place: int, nfe: int) -> None:
+        """A tile of it will be at this place of a batch. Batches before that one are waited for."""
+        if self._coming and self._coming[-1][1] is not batch:
+            self._take_in()
+        self._coming.append((tile, batch, place))
+        self._nfe = max(self._nfe, nfe)
+
+    def finish(self) -> Restored:
+        """With all that is still to come."""
+        self._take_in()
+        return finish(self._picture, self._canvas.without(*self._plan.offset), self._plan, self._nfe)
+
+    def _take_in(self) -> None:
+        for tile, batch, place in self._coming:
+            self._canvas.add(tile, batch.wait()[place])
+        self._coming = []
 
 
 def finish(picture: Picture, canvas: Canvas, plan: Plan, nfe: int) -> Restored:

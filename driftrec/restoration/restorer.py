@@ -7,7 +7,7 @@ else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,11 +26,11 @@ from driftrec.models import fbcnn
 from driftrec.models.checkpoint import Checkpoint, load
 from driftrec.noise import gaussian
 from driftrec.restoration import opening
+from driftrec.restoration.finishing import Arriving, Unfinished
 from driftrec.restoration.finishing import Restored as Restored
-from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import Array, File, Source
 from driftrec.restoration.options import Options, Plan, Resolved, Sampling, whole
-from driftrec.restoration.tiling import Canvas, Tile, tiles
+from driftrec.restoration.tiling import Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 Place = tuple[str, Tile]  # an image's key, and a part of it
@@ -186,11 +185,19 @@ class Restorer:
         grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN heeds
         nothing of `sampling`, so that its results are the published ones.
         """
+        return [finish() for finish in self.begin(pictures, keys, seed, sampling)]
+
+    def begin(
+        self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
+    ) -> list[Callable[[], Restored]]:
+        """The network's part of `restore`, and of each picture what is left to do, on any thread. A GPU may still be at
+        work on it then, so that one that is given the next pictures meanwhile need not wait for a CPU.
+        """
         if len(pictures) != len(keys):
             raise ValueError(f"{len(pictures)} pictures, but {len(keys)} keys")
         model = self.checkpoint
         if model is None:
-            return [Restored(picture, 0) for picture in pictures]
+            return [partial(Restored, picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
         if isinstance(model, fbcnn.Weights):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
@@ -198,18 +205,17 @@ class Restorer:
             settings = replace(settings, adaptive=False)
         plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
         shown = [_on_grid(p.stored, plan.offset) for p, plan in zip(pictures, plans, strict=True)]
-        nfe = [0] * len(pictures)
-        canvases = [Canvas(*_size(pixels), p.depth) for p, pixels in zip(pictures, shown, strict=True)]
-        for parts in self._batches([_size(pixels) for pixels in shown], plans):
-            y = torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts])
-            y = y.to(self.device).contiguous(memory_format=torch.channels_last)
+        sizes = [_size(pixels) for pixels in shown]
+        unfinished = [Unfinished(*one) for one in zip(pictures, plans, sizes, strict=True)]
+        for parts in self._batches(sizes, plans):
+            y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
+            y = y.contiguous(memory_format=torch.channels_last)
             places = [(keys[i], tile) for i, tile in parts]
-            restored, calls = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
-            for (i, tile), pixels in zip(parts, restored, strict=True):
-                canvases[i].add(tile, pixels)
-                nfe[i] = max(nfe[i], calls)
-        done = zip(pictures, canvases, nfe, plans, strict=True)
-        return [finish(p, canvas.without(*plan.offset), plan, nfe=calls) for p, canvas, calls, plan in done]
+            results, nfe = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
+            batch = Arriving(results)
+            for place, (i, tile) in enumerate(parts):
+                unfinished[i].expect(tile, batch, place, nfe)
+        return [one.finish for one in unfinished]
 
     def _batches(self, sizes: Sequence[tuple[int, int]], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
@@ -231,13 +237,11 @@ class Restorer:
 @torch.inference_mode()
 def _restored(
     model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[NDArray[np.float32], int]:
-    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3), about in [0, 1], and the evaluations each took."""
+) -> tuple[Tensor, int]:
+    """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], and the evaluations each took."""
     if isinstance(model, fbcnn.Weights):
-        result, nfe = model.restore(y), 1
-    else:
-        result, nfe = _sampled(model.denoiser, y, places, seed, settings)
-    return result.permute(0, 2, 3, 1).cpu().numpy(), nfe
+        return model.restore(y), 1
+    return _sampled(model.denoiser, y, places, seed, settings)
 
 
 def _sampled(
@@ -254,7 +258,7 @@ def _sampled(
     def noise(step: int, sample: int) -> Tensor:
         named = partial(gaussian, *y.shape[-2:], seed=seed, step=step, sample=sample)
         drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
-        return torch.stack(drawn).to(y.device)
+        return _sent(torch.stack(drawn), y.device)
 
     mean = torch.zeros_like(y)
     if weight > 0 or settings.start < 1:
@@ -268,6 +272,11 @@ def _sampled(
             drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
             result += (1 - weight) / settings.samples * drawn
     return result, calls
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU fetches it when its turn has come, and nobody waits for that."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _sampling(options: Options) -> Sampling:

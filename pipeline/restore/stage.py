@@ -1,12 +1,14 @@
 """The restore stage: a shard of compressed images in, files and a ledger part out. Plain Python, testable without Ray.
 
-Three things go on at once: threads decode the next images, this thread runs the network, threads encode and write what
-it has finished. The images in flight are bounded in number and in their sum of pixels; a shard's size is not felt.
+Three things go on at once: threads decode the next images, this thread runs the network, threads finish, encode and
+write what it is done with. The images in flight are bounded in number and in their sum of pixels; a shard's size is not
+felt.
 """
 
 import hashlib
+import math
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, BinaryIO, cast
@@ -48,6 +50,7 @@ class Item:
     key: str
     seconds: float = 0.0  # spent on it so far
     picture: Picture | None = None  # decoded, later restored; None if it failed or is left as it is
+    rest: Callable[[], Restored] | None = None  # what is left to do where the network has had its turn
     failed: Failed | None = None
     skipped: bool = False  # left as it is; `failed` says why
     copy: bytes | None = None  # the file itself, if it may become an output
@@ -106,20 +109,24 @@ class RestoreShard(ShardStage):
         self.outputs.close()
 
     def rows(self, shard: str, table: pa.Table) -> list[RestoreRow]:
-        """A ledger row an image, in the order of the shard, whose file is written."""
-        size, threads = self.settings.batch_size, self.settings.codec_threads
-        listed = (row for row in range(table.num_rows) if table["key"][row].is_valid)
+        """A ledger row an image, in the order of the shard, whose file is written. Images of one size are restored one
+        after the other, so that they share the network's batches.
+        """
+        size, threads, limit = self.settings.batch_size, self.settings.codec_threads, self.settings.max_pixels
+        sizes = {row: _declared(table, row, limit) for row in range(table.num_rows) if table["key"][row].is_valid}
+        order = sorted(sizes, key=lambda row: sizes[row])
         items = pooled(
             self.decoders,
             lambda row: self._load(table, row),
-            listed,
+            order,
             size + threads,
-            lambda row, item: item.pixels if item else _declared(table, row, self.settings.max_pixels),
+            lambda row, item: item.pixels if item else math.prod(sizes[row]),
             PIXELS_AHEAD,
         )
         restored = (item for batch in _batches(items, size) for item in self._restore(batch))
         written = pooled(self.writers, self._finish, restored, 2 * threads, lambda item, row: item.pixels, PIXELS_AHEAD)
-        return list(written)
+        rows = dict(zip(order, written, strict=True))
+        return [rows[row] for row in sizes]
 
     def _load(self, table: pa.Table, row: int) -> Item:
         """Decode one image and measure it as it came."""
@@ -175,7 +182,7 @@ class RestoreShard(ShardStage):
         pictures, keys = [item.picture for item in items if item.picture], [item.key for item in items]
         try:
             with self.watchdog.watch(len(items)):
-                results = self.restorer.restore(pictures, keys, self.settings.seed, self.sampling)
+                rests = self.restorer.begin(pictures, keys, self.settings.seed, self.sampling)
         except DriftRecError:
             raise
         except Exception as error:
@@ -183,25 +190,29 @@ class RestoreShard(ShardStage):
                 return [done for item in items for done in self._restore_all([item])]
             return [item.fail("restore", error) for item in items]
         share = (time.perf_counter() - begun) / max(1, len(items))
-        return [
-            self._restored(replace(item, seconds=item.seconds + share), result)
-            for item, result in zip(items, results, strict=True)
-        ]
+        pairs = zip(items, rests, strict=True)
+        return [replace(item, rest=rest, seconds=item.seconds + share) for item, rest in pairs]
 
-    def _restored(self, item: Item, result: Restored) -> Item:
+    def _restored(self, item: Item, rest: Callable[[], Restored]) -> Item:
         """The image with its result, if that is a restoration."""
+        try:
+            result = rest()
+        except DriftRecError:
+            raise
+        except Exception as error:
+            return item.fail("restore", error)
         if result.fault:
             return item.fail("restore", BadImage(Reason.implausible, result.fault))
         record = self.restorer.record(result, self.settings.seed)
-        return replace(item, picture=result.picture, record=record, row={**item.row, "nfe": result.nfe})
+        return replace(item, picture=result.picture, rest=None, record=record, row={**item.row, "nfe": result.nfe})
 
     def _finish(self, item: Item) -> RestoreRow:
-        """Write one image, restored or as it is; its ledger row."""
+        """Do what is left of one image and write it, restored or as it is; its ledger row."""
         begun = time.perf_counter()
         try:
-            if item.picture:
-                with self.watchdog.watch():
-                    item = self._write(item, item.picture)
+            with self.watchdog.watch():
+                item = self._restored(item, item.rest) if item.rest else item
+                item = self._write(item, item.picture) if item.picture else item
         except InTheWay as error:
             item = item.give_way(error)
         except DriftRecError:
@@ -275,14 +286,14 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _declared(table: pa.Table, row: int, max_pixels: int) -> int:
-    """Pixels of an image that is not decoded yet, as far as its header tells."""
+def _declared(table: pa.Table, row: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width of an image that is not decoded yet, as far as its header tells."""
     data = table["data"][row]
     if not data.is_valid:
-        return 0
+        return 0, 0
     file = cast(BinaryIO, pa.BufferReader(data.as_buffer()))  # it is one in all but its type
     header = read_header(file, len(data.as_buffer()), max_pixels)
-    return (header.width or 0) * (header.height or 0)
+    return header.height or 0, header.width or 0
 
 
 def _bef(picture: Picture) -> float:

@@ -1,7 +1,9 @@
 """Restorer: the result is a function of picture, key, seed, settings and weights, and keeps what must survive."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +37,32 @@ def test_batch_and_order_change_nothing(restorer: Restorer) -> None:
         alone = restorer.restore([pictures[i]], [keys[i]], 5, SAMPLING)[0]
         assert np.array_equal(alone.picture.rgb, together[i].picture.rgb)
         assert alone.nfe == together[i].nfe == 2
+
+
+@pytest.mark.parametrize("together", [1, 3, 16])
+@pytest.mark.parametrize("tile", [128, None])
+def test_tiles_of_many_pictures_in_one_batch_finish_in_any_order_on_any_thread(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, tile: int | None, together: int
+) -> None:
+    """As on a GPU, whose batches hold tiles of several pictures and several tiles of one."""
+    pictures = [picture(i, 150, 150 + 60 * (i % 2)) for i in range(5)]
+    keys, sampling = [f"{i}.jpg" for i in range(5)], replace(SAMPLING, tile=tile)
+    alone = restorer.restore(pictures, keys, 5, sampling)
+    split = type(restorer)._batches
+
+    def merged(self: Restorer, sizes: Any, plans: Any) -> Any:
+        parts = [part for (part,) in split(self, sizes, plans)]
+        alike = [[part for part in parts if part[1].size == size] for size in {part[1].size for part in parts}]
+        return [same[i : i + together] for same in alike for i in range(0, len(same), together)]
+
+    monkeypatch.setattr(Restorer, "_batches", merged)
+    rests = restorer.begin(pictures, keys, 5, sampling)
+    with ThreadPoolExecutor(3) as pool:
+        done = [future.result() for future in [pool.submit(rest) for rest in rests[::-1]]][::-1]
+    for one, other in zip(done, alone, strict=True):
+        assert one.nfe == other.nfe
+        difference = np.abs(one.picture.rgb.astype(int) - other.picture.rgb.astype(int))
+        assert difference.max() <= 1  # a batch's kernels may round otherwise
 
 
 def test_seed_and_key_choose_the_sample_but_not_the_size(restorer: Restorer) -> None:

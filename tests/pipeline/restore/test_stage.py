@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def test_a_shard_with_a_part_is_not_computed_again(tmp_path: Path, monkeypatch: 
     stage = make(tmp_path / "out")
     rows, _ = run(stage, source)
     before = files(tmp_path / "out")
-    monkeypatch.setattr(stage.restorer, "restore", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(stage.restorer, "begin", lambda *_: pytest.fail("computed again"))
     again, summary = run(stage, source)
     assert again == rows
     assert (summary["computed"], summary["ok"]) == (False, 0)
@@ -143,16 +144,21 @@ def test_an_attempt_that_was_cut_before_its_part_is_repeated_to_the_same_bytes(t
 
 
 class Picky(Restorer):
-    """Fails on batches that hold certain pictures."""
+    """Fails on batches that hold certain pictures, or later, when those are finished."""
 
-    def __init__(self, height: int, error: Exception) -> None:
+    def __init__(self, height: int, error: Exception, late: bool) -> None:
         super().__init__(None, "cpu")
-        self.height, self.error = height, error
+        self.height, self.error, self.late = height, error, late
 
-    def restore(self, pictures: Any, *rest: Any) -> list[Restored]:
-        if any(picture.height == self.height for picture in pictures):
+    def begin(self, pictures: Any, *rest: Any) -> list[Callable[[], Restored]]:
+        bad = [picture.height == self.height for picture in pictures]
+        if any(bad) and not self.late:
             raise self.error
-        return super().restore(pictures, *rest)
+        begun = super().begin(pictures, *rest)
+        return [self.fail if no else one for no, one in zip(bad, begun, strict=True)]
+
+    def fail(self) -> Restored:
+        raise self.error
 
 
 @pytest.mark.parametrize(
@@ -163,17 +169,41 @@ class Picky(Restorer):
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), "out_of_memory"),
     ],
 )
+@pytest.mark.parametrize("late", [False, True])
 def test_an_image_that_the_network_cannot_take_does_not_take_others_along(
-    tmp_path: Path, error: Exception, reason: str
+    tmp_path: Path, error: Exception, reason: str, late: bool
 ) -> None:
     source = made.folder(tmp_path / "in", 10)  # heights 48 to 80 by 8: two are 64
     stage = make(tmp_path / "out", batch_size=4)
-    stage.restorer = Picky(64, error)
+    stage.restorer = Picky(64, error, late)
     rows, summary = run(stage, source)
     assert (summary["ok"], summary["failed"]) == (8, 2)
     failed = [row for row in rows if row["status"] == "failed"]
     assert {(row["height"], row["stage"], row["reason"]) for row in failed} == {(64, "restore", reason)}
     assert all("\n" not in row["detail"] for row in failed)
+
+
+class Watched(Restorer):
+    """Knows the heights of what it was given together."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "cpu")
+        self.batches: list[list[int]] = []
+
+    def begin(self, pictures: Any, *rest: Any) -> list[Callable[[], Restored]]:
+        self.batches.append([picture.height for picture in pictures])
+        return super().begin(pictures, *rest)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_images_of_one_size_share_batches_and_rows_keep_their_order(tmp_path: Path, batch_size: int) -> None:
+    source = made.folder(tmp_path / "in", 20)  # heights 48 to 80 by 8, one after the other
+    stage = make(tmp_path / "out", batch_size=batch_size)
+    stage.restorer = watched = Watched()
+    rows, _ = run(stage, source)
+    batches = [(height,) * batch_size for height in range(48, 81, 8) for _ in range(4 // batch_size)]
+    assert [tuple(batch) for batch in watched.batches] == batches
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,11 +251,13 @@ def test_large_pictures_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pyte
     source = made.folder(tmp_path / "in", 8)
     monkeypatch.setattr("pipeline.restore.stage.PIXELS_AHEAD", 1)
     begun: list[str] = []
+    decoded: list[int] = []
     stage = make(tmp_path / "out", codec_threads=2)
     load, restore_all = stage._load, stage._restore_all
 
     def note_load(table: pa.Table, row: int) -> Any:
-        begun.append(f"decode {row}")
+        begun.append("decode")
+        decoded.append(row)
         return load(table, row)
 
     def note_restore(items: Any) -> Any:
@@ -234,7 +266,8 @@ def test_large_pictures_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pyte
 
     stage._load, stage._restore_all = note_load, note_restore  # type: ignore[method-assign]
     run(stage, source)
-    assert begun == [word for row in range(8) for word in (f"decode {row}", "restore")]
+    assert begun == ["decode", "restore"] * 8
+    assert sorted(decoded) == list(range(8))
 
 
 def test_an_empty_shard_gets_an_empty_part(tmp_path: Path) -> None:
