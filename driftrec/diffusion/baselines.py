@@ -6,13 +6,16 @@ plain regression. All noise scales are for pixels in [0, 1]; the papers that use
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from driftrec.diffusion.process import Array, Diffusion, MeanReverting, Process, Time, as_array, as_tensor, per_image
+from driftrec.jpeg.codec import degrade
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class I2SB(MeanReverting):
     beta_min: float = 0.1 / 4  # theirs for [-1, 1]: 1e-4 a step of 1000
     beta_max: float = 0.3 / 4  # theirs: 0.3, reached if the rise went on to t = 1
     name: ClassVar[str] = "i2sb"
+    # p(x_m | x_n, x0hat) from time to time, evenly spaced, down to the first of their 1000 steps
+    sampling: ClassVar[Mapping[str, Any]] = {"eta": 1.0, "order": 1, "grid": "uniform", "t_eps": 1e-3}
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min < self.beta_max:
@@ -49,6 +54,10 @@ class I2SB(MeanReverting):
 
     def _variance(self, t: Array) -> Array:
         return self._since_start(t) * self._clean(t)
+
+    def std_from_clean(self, t: Time) -> Tensor:
+        """sqrt(S(t)): the standard deviation of x_t - x0 were there no JPEG; what form bridge divides by."""
+        return as_tensor(np.sqrt(self._since_start(as_array(t))), t)
 
     def _rate(self, t: Array) -> Array:
         return self._diffusion(t) ** 2 / self._since_start(1 - t)  # without bound towards t = 1
@@ -139,16 +148,19 @@ class InDI(Process):
 class Conditional(Diffusion):
     """Variance-preserving diffusion from pure noise with the JPEG as condition only (Palette, Saharia et al. 2022).
 
-    dx = -beta/2 x dt + sqrt(beta) dw with beta from beta_min to beta_max, linear in t (Song et al. 2021); b = 0.
+    Of pixels v = x - grey: dv = -beta/2 v dt + noise sqrt(beta) dw with beta from beta_min to beta_max, linear in t
+    (Song et al. 2021); b = 0.
     """
 
     beta_min: float = 0.1  # per unit time
     beta_max: float = 20.0
+    grey: float = 0.5  # what pixels are measured from: 0 of those in [-1, 1]
+    noise: float = 0.5  # standard deviation at the end: 1 of pixels in [-1, 1]
     name: ClassVar[str] = "conditional"
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min < self.beta_max:
-            raise ValueError(f"need 0 < beta_min < beta_max, got {self.beta_min} and {self.beta_max}")
+        if not 0 < self.beta_min < self.beta_max or not self.noise > 0:
+            raise ValueError(f"need 0 < beta_min < beta_max and noise > 0, got {self}")
 
     def _beta(self, t: Array) -> Array:
         return self.beta_min + (self.beta_max - self.beta_min) * t
@@ -162,16 +174,57 @@ class Conditional(Diffusion):
     def _jpeg(self, t: Array) -> Array:
         return np.zeros_like(t)
 
+    def _constant(self, t: Array) -> Array:
+        return -self.grey * np.expm1(-self._integrated_beta(t) / 2)
+
     def _variance(self, t: Array) -> Array:
-        return -np.expm1(-self._integrated_beta(t))
+        return -(self.noise**2) * np.expm1(-self._integrated_beta(t))
 
     def drift(self, x: Tensor, y: Tensor, t: Time) -> Tensor:
-        """-beta(t) x / 2; x and result: (B, C, H, W)."""
-        return per_image(as_tensor(-self._beta(as_array(t)) / 2, t), x) * x
+        """-beta(t) (x - grey) / 2; x and result: (B, C, H, W)."""
+        return per_image(as_tensor(-self._beta(as_array(t)) / 2, t), x) * (x - self.grey)
 
     def diffusion(self, t: Time) -> Tensor:
         """g(t)."""
-        return as_tensor(np.sqrt(self._beta(as_array(t))), t)
+        return as_tensor(self.noise * np.sqrt(self._beta(as_array(t))), t)
+
+
+@dataclass(frozen=True)
+class Cold(Process):
+    """Cold diffusion (Bansal et al. 2022) by JPEG: x_t is x0 as a JPEG of quality best^(1 - t) worst^t, 4:2:0.
+
+    No noise, and the state is no mixture: its coefficients merely tell how far, about, x_t is from x0, whose chroma is
+    lost at any quality. Sampler: cold.
+    """
+
+    best: float = 100.0  # quality at t = 0
+    worst: float = 10.0  # quality at t = 1
+    name: ClassVar[str] = "cold"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.worst < self.best <= 100:
+            raise ValueError(f"need 1 <= worst < best <= 100, got {self.worst} and {self.best}")
+
+    def _clean(self, t: Array) -> Array:
+        return 1 - self._jpeg(t)
+
+    def _jpeg(self, t: Array) -> Array:
+        return 0.2 + 0.8 * t
+
+    def _variance(self, t: Array) -> Array:
+        return np.zeros_like(t)
+
+    def quality(self, t: Time) -> Array:
+        """Of the JPEG at t, a whole number from 1 to 100; or one per image."""
+        share = as_array(t)
+        return np.rint(self.best ** (1 - share) * self.worst**share)
+
+    def state(self, x0: Tensor, y: Tensor, t: Time, z: Tensor) -> Tensor:
+        """JPEGs of x0, each at its time's quality: (B, 3, H, W)."""
+        qualities = np.broadcast_to(self.quality(t), len(x0))
+        clean = (x0.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        jpegs = [degrade(one, int(quality), "4:2:0") for one, quality in zip(clean, qualities, strict=True)]
+        return torch.from_numpy(np.stack(jpegs)).permute(0, 3, 1, 2).to(x0) / 255
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """A network bound to its process: estimates of x0, score and noise, three forms of one thing.
 
-With z_t = x_t - (a + b) y and u = x0 - y every process reads z_t = a u + sigma z. The network can take four forms:
+With z_t = x_t - (a + b) y - c and u = x0 - y every process reads z_t = a u + sigma z. The network can take five forms:
 
 - "noise", the paper's: the network sees x_t, y and ln sigma and estimates z; the score is -z / sigma (eq. 15).
 - "x0", EDM's preconditioning (Karras et al., NeurIPS 2022) of z_t and u, r = residual_std being the standard deviation
   of u: x0hat = y + c_skip z_t + c_out N. The network sees the Wiener estimate of u, so that at t = 1, where x_t says
   next to nothing about x0, it sees next to nothing of the noise: there x0hat is the posterior mean.
 - "residual", for processes without noise (InDI, and the regression of eq. 10): x0hat = x_t + r b N.
+- "bridge", I2SB's own: the network estimates (x_t - x0) / sqrt(S), S being the variance of a walk from x0 without y.
 - "direct", the authors' regression: x0hat = N, of the images as they are.
 """
 
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from driftrec import bounds
+from driftrec.diffusion.baselines import I2SB
 from driftrec.diffusion.process import Process, Time, per_image
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import NCSNpp
 
-Form = Literal["noise", "x0", "residual", "direct"]
+Form = Literal["noise", "x0", "residual", "bridge", "direct"]
 ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come
 SMALLEST = 1e-6  # floor of coefficients that may vanish at the ends of t
 
@@ -38,6 +40,10 @@ class Denoiser(nn.Module):
         bounds.number("residual_std", residual_std, 1e-4, 1)
         if form in ("noise", "x0") and not process.std(0.5) > 0:
             raise ValueError(f"{process.name} has no noise to estimate: its form must be residual, got {form}")
+        if form == "residual" and not process.jpeg_coefficient(0.5) > 0:
+            raise ValueError(f"{process.name} holds nothing of the JPEG that could be corrected; take x0")
+        if form == "bridge" and not isinstance(process, I2SB):
+            raise ValueError(f"form bridge is i2sb's own, {process.name} does not have it; take x0")
         self.network = network
         self.process = process
         self.form: Form = form
@@ -89,9 +95,11 @@ class Denoiser(nn.Module):
         a, sigma = self._coefficients(x, t)
         b = per_image(self.process.jpeg_coefficient(t), x)
         if self.form == "noise":
-            return (x - b * y) / a, -sigma / a
+            return (x - b * y - per_image(self.process.constant(t), x)) / a, -sigma / a
         if self.form == "residual":
             return x, b * self.residual_std
+        if isinstance(self.process, I2SB) and self.form == "bridge":
+            return x, -per_image(self.process.std_from_clean(t), x)
         if self.form == "direct":
             return torch.zeros_like(x), torch.ones_like(a)
         variance = a**2 * self.residual_std**2 + sigma**2
@@ -102,7 +110,7 @@ class Denoiser(nn.Module):
         """State and JPEG as the network sees them, and the noise level."""
         if self.form == "noise":
             return x, y, self.process.std(t).log()
-        if self.form == "residual":
+        if self.form in ("residual", "bridge"):
             return 2 * x - 1, 2 * y - 1, torch.as_tensor(t)
         if self.form == "direct":
             return x, y, torch.as_tensor(t)

@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import dawsn
 from torch import Tensor
 
-from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
+from driftrec.diffusion.baselines import I2SB, IRSDE, Cold, Conditional, InDI, Regression
 from driftrec.diffusion.process import Array, MeanReverting, Process, Time, as_array, as_tensor
 
 
@@ -141,5 +141,5 @@ def _cosve_variance_slope(gamma: float, log_ratio: float) -> CubicSpline:
 
 
 PROCESSES: dict[str, type[Process]] = {
-    cls.name: cls for cls in (OUVE, TSDVE, CosVE, I2SB, IRSDE, InDI, Conditional, Regression)
+    cls.name: cls for cls in (OUVE, TSDVE, CosVE, I2SB, IRSDE, InDI, Cold, Conditional, Regression)
 }

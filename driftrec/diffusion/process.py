@@ -1,5 +1,5 @@
-"""What every process of the family is: x_t = a(t) x0 + b(t) y + sigma(t) z, with x0 clean, y its JPEG, z standard
-normal.
+"""What every process of the family is: x_t = a(t) x0 + b(t) y + c(t) + sigma(t) z, with x0 clean, y its JPEG, z
+standard normal, and c, the same for all pixels, 0 but where a process measures pixels from a grey.
 
 A process says a, b and sigma; those that are diffusions also say drift and diffusion of dx = drift dt + g dw. One
 network, one loss and one sampler serve them all. Everything is computed in float64, for t in [0, 1] and pixels in [0,
@@ -8,8 +8,9 @@ network, one loss and one sampler serve them all. Everything is computed in floa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Process:
     """Base of all. Times are float or (B,); coefficients come back as float64 tensors, 0-d or (B,)."""
 
     name: ClassVar[str]
+    sampling: ClassVar[Mapping[str, Any]] = {}  # settings of Sampling that are its authors' own, where they differ
 
     # what a process defines, on float64 arrays
     def _clean(self, t: Array) -> Array:
@@ -36,6 +38,9 @@ class Process:
     def _variance(self, t: Array) -> Array:
         raise NotImplementedError
 
+    def _constant(self, t: Array) -> Array:
+        return np.zeros_like(t)
+
     def mean_coefficient(self, t: Time) -> Tensor:
         """a(t): the share of x0 in the mean."""
         return as_tensor(self._clean(as_array(t)), t)
@@ -43,6 +48,10 @@ class Process:
     def jpeg_coefficient(self, t: Time) -> Tensor:
         """b(t): the share of y in the mean."""
         return as_tensor(self._jpeg(as_array(t)), t)
+
+    def constant(self, t: Time) -> Tensor:
+        """c(t): what the mean has of neither."""
+        return as_tensor(self._constant(as_array(t)), t)
 
     def std(self, t: Time) -> Tensor:
         """sigma(t), for pixels in [0, 1]."""
@@ -54,12 +63,17 @@ class Process:
 
     def marginal(self, x0: Tensor, y: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """Mean (B, C, H, W) and standard deviation (broadcastable to it) of x_t given x0 and y."""
-        a, b = per_image(self.mean_coefficient(t), x0), per_image(self.jpeg_coefficient(t), x0)
-        return a * x0 + b * y, per_image(self.std(t), x0)
+        a, b, c = (per_image(f(t), x0) for f in (self.mean_coefficient, self.jpeg_coefficient, self.constant))
+        return a * x0 + b * y + c, per_image(self.std(t), x0)
+
+    def state(self, x0: Tensor, y: Tensor, t: Time, z: Tensor) -> Tensor:
+        """x_t, with z standard normal: (B, C, H, W), as x0."""
+        mean, sigma = self.marginal(x0, y, t)
+        return mean + sigma * z
 
     def centre(self, y: Tensor, t: Time) -> Tensor:
-        """(a + b) y: what x_t would be without noise if the JPEG were already clean; (B, C, H, W)."""
-        return per_image(self.mean_coefficient(t) + self.jpeg_coefficient(t), y) * y
+        """(a + b) y + c: what x_t would be without noise if the JPEG were already clean; (B, C, H, W)."""
+        return per_image(self.mean_coefficient(t) + self.jpeg_coefficient(t), y) * y + per_image(self.constant(t), y)
 
 
 @dataclass(frozen=True)

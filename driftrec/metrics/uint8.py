@@ -48,7 +48,7 @@ class Pair:
     def __init__(self, reference: NDArray[np.uint8], restored: NDArray[np.uint8], offset: Offset) -> None:
         self.x = reference.astype(np.int16, order="C")
         self.y = restored.astype(np.int16, order="C")
-        self.offset = offset
+        self.restored, self.offset = np.ascontiguousarray(restored), offset
 
     @cached_property
     def error(self) -> NDArray[np.float64]:
@@ -59,7 +59,7 @@ class Pair:
     @cached_property
     def factor(self) -> NDArray[np.float64]:
         """Blocking effect factor of each channel of the restored image, for pixels in [0, 1]."""
-        return factor_of_whole_numbers(self.y, self.offset).numpy() / PEAK**2
+        return factor_of_whole_numbers(self.restored, self.offset).numpy() / PEAK**2
 
     def psnr(self) -> float:
         """As `driftrec.metrics.psnr.psnr`."""

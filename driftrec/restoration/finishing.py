@@ -68,7 +68,7 @@ class Unfinished:
 
     def __init__(self, picture: Picture, plan: Plan, size: tuple[int, int]) -> None:
         self._picture, self._plan, self._nfe = picture, plan, 0
-        self._canvas = Canvas(*size, picture.depth)
+        self._canvas = Canvas(*size, 16 if plan.sampling.color_8bit else picture.depth)  # rounded once, and not before
         self._coming: list[tuple[Tile, Arriving, int]] = []
 
     def expect(self, tile: Tile, batch: Arriving, place: int, nfe: int) -> None:
@@ -98,6 +98,8 @@ def finish(picture: Picture, canvas: Canvas, plan: Plan, nfe: int) -> Restored:
         return Restored(replace(picture, note=joined(picture.note, note)), nfe, settings, strength)
     change = Change(quality, canvas.finite)
     shift = np.zeros(3)
+    if settings.color_8bit:
+        canvas.round_to_8_bits()
     if settings.color_correction:
         shift = picture.stored.mean(axis=(0, 1), dtype=np.float64) / picture.peak - canvas.mean()
     rgb = np.empty_like(picture.rgb)

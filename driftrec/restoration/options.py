@@ -12,18 +12,27 @@ from torch import Tensor
 
 from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
-from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_diffusion, check_multistep
+from driftrec.diffusion.sampling import (
+    SAMPLERS,
+    Spacing,
+    check_diffusion,
+    check_linear,
+    check_multistep,
+    check_noiseless,
+)
 from driftrec.image import Picture
 from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.restoration import adaptive
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.tiling import check_side
+from driftrec.sampling_recipes import RECIPES
 
 # Fields of Sampling by their kind.
 WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
-REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance")
-SWITCHES = ("color_correction", "projection", "adaptive", "denoise_last")
+REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance", "last_step")
+SWITCHES = ("color_correction", "color_8bit", "projection", "adaptive", "denoise_last", "float32")
 WORDS = ("sampler", "grid", "spacing")
+LEFT_OPEN = (*RECOMMENDED, "eta", "order", "t_eps", "grid")  # where None leaves the choice to model and process
 
 
 def whole(name: str, value: Any) -> int:
@@ -32,6 +41,13 @@ def whole(name: str, value: Any) -> int:
     if not number.is_integer():
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     return int(value)
+
+
+def settings_of(recipe: str) -> dict[str, Any]:
+    """The settings that a recipe stands for. Raises ValueError with the known ones."""
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
+    return dict(RECIPES[recipe])
 
 
 def _real(name: str, value: Any) -> float:
@@ -59,7 +75,7 @@ def _word(name: str, value: Any) -> str:
 @dataclass(frozen=True)
 class Sampling:
     """How an image is to be restored, as a user says it. None in `steps`, `fidelity` or `start` means what the model's
-    file recommends, in `t_eps` or `grid` the sampler's own.
+    file recommends, in `eta`, `order`, `t_eps` or `grid` the process's own, or the sampler's.
 
     Numbers are kept in one kind each, however they are given: they are written into outputs.
     """
@@ -70,19 +86,22 @@ class Sampling:
     # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
     fidelity: float | None = None
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
+    color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the authors' script does
     tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
     projection: bool = True  # keep to what a picture's JPEG file says, where `Picture.constraint` is known
     adaptive: bool = False  # do as much as a JPEG file's quality asks for (driftrec.restoration.adaptive)
     start: float | None = None  # time to start from; below 1 from the posterior mean with noise
     t_eps: float | None = None  # time to end at
     grid: str | None = None  # a key of GRIDS
-    eta: float = 0.0  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
-    order: int = 2  # multistep: 1 or 2
-    spacing: Spacing = "true"  # Euler-Maruyama: or "authors"
-    corrector_steps: int = 0  # Euler-Maruyama: Langevin steps after each step
+    eta: float | None = None  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
+    order: int | None = None  # multistep: 1 or 2
+    spacing: Spacing = "true"  # Euler-Maruyama and Euler-Heun: or "authors"
+    corrector_steps: int = 0  # Euler-Maruyama: Langevin steps before each step
     corrector_ratio: float = 0.5  # Euler-Maruyama: of the corrector's step to sigma
-    tolerance: float = 1e-2  # ode: of one step's error
+    tolerance: float = 1e-3  # ode: of one step's error
+    last_step: float = 0.0  # ode: length of a step without noise at the end, one more evaluation
     denoise_last: bool = False  # all but multistep: end with x0hat, at one more evaluation
+    float32: bool = False  # the network in float32 where bfloat16 is quicker
 
     def __post_init__(self) -> None:
         self._make_plain()
@@ -103,14 +122,21 @@ class Sampling:
             raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._last}, start = {start}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
+        if not 0 <= self.last_step < 1:
+            raise ValueError(f"last_step must be in 0..1, got {self.last_step}")
         if self.corrector_steps < 0 or not self.corrector_ratio > 0:
             raise ValueError(
                 "corrector_steps must not be negative and corrector_ratio must be positive, "
                 f"got {self.corrector_steps} and {self.corrector_ratio}"
             )
-        check_multistep(self.eta, self.order)
+        check_multistep(self.eta or 0.0, 2 if self.order is None else self.order)
         if self.tile is not None:
             check_side(self.tile)
+
+    @classmethod
+    def of(cls, recipe: str, **changes: Any) -> Sampling:
+        """Those of a recipe, but for the changes. Raises ValueError with the known ones."""
+        return cls(**(settings_of(recipe) | changes))
 
     def _make_plain(self) -> None:
         for names, plain in ((WHOLE, whole), (REAL, _real), (SWITCHES, _switch), (WORDS, _word)):
@@ -125,7 +151,7 @@ class Sampling:
 
     def resolve(self, recommended: Mapping[str, Any]) -> Resolved:
         """With what a model recommends where nothing is said."""
-        said: dict[str, Any] = {n: v for n, v in asdict(self).items() if v is not None or n not in RECOMMENDED}
+        said: dict[str, Any] = {n: v for n, v in asdict(self).items() if v is not None or n not in LEFT_OPEN}
         return Resolved(**{**recommended, **said})
 
 
@@ -136,6 +162,18 @@ class Resolved(Sampling):
     steps: int = 8
     fidelity: float = 0.0
     start: float = 1.0
+    eta: float = 0.0
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self._authors and self.start != 1:
+            raise ValueError(f"steps of spacing=authors lead down from 1, got start = {self.start:g}; give start=1")
+
+    @property
+    def _authors(self) -> bool:
+        """Whether steps are spaced as theirs."""
+        return self.spacing == "authors" and "spacing" in SAMPLERS[self.sampler].options
 
     def adapted(self, picture: Picture, process: Process) -> Plan:
         """What suits a picture."""
@@ -147,7 +185,7 @@ class Resolved(Sampling):
         if min(picture.height, picture.width) < adaptive.SMALLEST:
             return Plan(self, 0.0, quality, f"a side below {adaptive.SMALLEST} pixels: left as it is")
         plan = Plan(self, adaptive.strength(quality), quality, offset=offset)
-        if older or self.spacing == "authors":  # whose steps fit a start at 1 alone
+        if older or self._authors:  # whose steps fit a start at 1 alone
             return plan
         part = adaptive.share(quality)
         if part < adaptive.MEAN_ONLY:
@@ -158,13 +196,13 @@ class Resolved(Sampling):
     def times(self, process: Process) -> Tensor:
         """The falling times of one sample."""
         method = SAMPLERS[self.sampler]
-        points = self.steps if self.spacing == "authors" else method.points(self.steps)
+        points = self.steps if self._authors else method.points(self.steps)
         return GRIDS[self.grid or method.grid](process, points, self._last, self.start)
 
     def check(self, process: Process) -> None:
         """Raises ValueError if this process cannot be sampled so."""
-        if self.sampler != "multistep":
-            check_diffusion(process)
+        check = {"multistep": check_linear, "cold": check_noiseless}.get(self.sampler, check_diffusion)
+        check(process)
         self.times(process)
 
     def draw(self) -> Callable[..., Tensor]:

@@ -7,6 +7,7 @@ else is in the batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -54,7 +55,10 @@ class Restorer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
+        self._exact: Denoiser | None = None  # in float32, once it is asked for
+        self._as_loaded: dict[str, Tensor] = {}
         if isinstance(checkpoint, Checkpoint):
+            self._as_loaded = dict(checkpoint.denoiser.network.state_dict())  # what `_prepare` rounds
             _prepare(checkpoint.denoiser, self.device)
         elif checkpoint:  # float32, as published
             checkpoint.network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -75,8 +79,9 @@ class Restorer:
 
     @property
     def recommended(self) -> dict[str, Any]:
-        """Settings of Sampling that the model's file recommends."""
-        return self.checkpoint.sampling if self.checkpoint else {}
+        """Settings of Sampling that the model's process has of its own, and that its file recommends."""
+        own = self.process.sampling if self.process else {}
+        return {**own, **(self.checkpoint.sampling if self.checkpoint else {})}
 
     @property
     def process(self) -> Process | None:
@@ -211,11 +216,28 @@ class Restorer:
             y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
             y = y.contiguous(memory_format=torch.channels_last)
             places = [(keys[i], tile) for i, tile in parts]
-            results, nfe = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
+            results, nfe = self._restored(model, y, places, seed, plans[parts[0][0]].sampling)
             batch = Arriving(results)
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
         return [one.finish for one in unfinished]
+
+    @torch.inference_mode()
+    def _restored(
+        self, model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
+    ) -> tuple[Tensor, int]:
+        """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], and the evaluations each took."""
+        if isinstance(model, fbcnn.Weights):
+            return model.restore(y), 1
+        denoiser = self._in_float32(model.denoiser) if settings.float32 else model.denoiser
+        return _sampled(denoiser, y, places, seed, settings)
+
+    def _in_float32(self, denoiser: Denoiser) -> Denoiser:
+        """The same with the weights as they were loaded."""
+        if self._exact is None:
+            self._exact = copy.deepcopy(denoiser)
+            self._exact.network.float().load_state_dict(self._as_loaded)
+        return self._exact
 
     def _batches(self, sizes: Sequence[tuple[int, int]], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
@@ -232,16 +254,6 @@ class Restorer:
             return [[part] for part in parts]
         count = len(sizes)
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]
-
-
-@torch.inference_mode()
-def _restored(
-    model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[Tensor, int]:
-    """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], and the evaluations each took."""
-    if isinstance(model, fbcnn.Weights):
-        return model.restore(y), 1
-    return _sampled(model.denoiser, y, places, seed, settings)
 
 
 def _sampled(

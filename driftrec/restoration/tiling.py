@@ -119,6 +119,12 @@ class Canvas:
         """Of each channel: (3,)."""
         return self._sum.mean(axis=(0, 1), dtype=np.float64) / self._scale
 
+    def round_to_8_bits(self) -> None:
+        """To whole levels of 255, 0 at least and 255 at most; exact to half of what the canvas resolves."""
+        for row in self._sum:
+            levels = np.floor(row.astype(np.float64) * (255 / self._scale) + 0.5).clip(0, 255)
+            row[:] = np.rint(levels * (self._scale / 255))
+
     def without(self, rows: int, columns: int) -> Canvas:
         """The same without so many rows and columns at its beginning."""
         self._sum = self._sum[rows:, columns:]

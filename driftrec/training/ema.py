@@ -18,7 +18,7 @@ class EMA:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Call after optimiser step `step`, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (2 + step) / (11 + step))  # as torch_ema has it, whose first update is number 1
         for average, current in zip(self.weights.values(), network.parameters(), strict=True):
             average.lerp_(current.detach(), 1 - decay)
 

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput
 from driftrec.training.ema import EMA
-from driftrec.training.loss import Objective, TimeDensity
+from driftrec.training.loss import Loss, Objective, TimeDensity
 from driftrec.training.muon import Muon
 
 
@@ -40,7 +40,7 @@ class Optimisation:
     final_lr: float = 0.0  # the fall ends here, as a share of lr
     weight_decay: float = 0.01  # decoupled, as AdamW has it
     betas: tuple[float, float] = (0.9, 0.99)  # of the two running means
-    clip: float = 1.0  # largest gradient norm
+    clip: float | None = 1.0  # largest gradient norm; None: any
     ema_decay: float = 0.999  # of the averaged weights, per step
     accumulate: int = 1  # parts of a batch that go through the network one after the other, for less memory
     bf16: bool = True  # autocast to bfloat16
@@ -48,8 +48,10 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        if self.steps < 1 or not self.lr > 0 or self.warmup < 0 or not self.clip > 0 or self.accumulate < 1:
-            raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, clip > 0, accumulate >= 1, got {self}")
+        if self.steps < 1 or not self.lr > 0 or self.warmup < 0 or self.accumulate < 1:
+            raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, accumulate >= 1, got {self}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, or null for none, got {self.clip}")
         if self.decay_steps is not None and not 0 <= self.decay_steps <= self.steps:
             raise ValueError(f"need 0 <= decay_steps <= steps ({self.steps}), got {self.decay_steps}")
 
@@ -83,13 +85,14 @@ class Learner:
         seed: int = 0,
         rank: int = 0,
         blocking: float = 0.0,
+        loss: Loss = "mean",
     ) -> None:
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if optimisation.compile:
             denoiser.network.compile()  # in place: the names of its weights stay
         self.optimisation = optimisation
         self.seed, self.rank, self.step_count = seed, rank, 0
-        self._undistributed = Objective(self.denoiser, density, blocking)
+        self._undistributed = Objective(self.denoiser, density, blocking, loss)
         self.objective: Objective | DistributedDataParallel = self._undistributed
         kind = Muon if optimisation.muon else torch.optim.AdamW
         self.optimiser = kind(
@@ -105,7 +108,7 @@ class Learner:
             group["lr"] = lr
         self.optimiser.zero_grad()
         loss = self._gradient(x0, y)
-        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.optimisation.clip)
+        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.optimisation.clip or math.inf)
         self.optimiser.step()
         self.ema.update(self.denoiser.network, self.step_count)
         self.step_count += 1

@@ -13,12 +13,19 @@ chance makes some excess: too large a weight costs accuracy, and smooths boundar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.denoiser import Denoiser, score_from_x0
+from driftrec.diffusion.process import Process, per_image
+from driftrec.diffusion.sampling import check_diffusion, transition
 from driftrec.metrics.blockiness import boundary_excess
+
+# Of squared errors their mean, or half their sum over an image, the authors'; or IR-SDE's distance to the best step.
+Loss = Literal["mean", "half-sum", "matching"]
+STEP = 1 / 100  # of "matching": theirs
 
 
 @dataclass(frozen=True)
@@ -30,15 +37,18 @@ class TimeDensity:
     t_eps: float = 0.01  # smallest time trained
     power: float = 1.0  # above 1: more of the small times, where fine detail is decided
     share_at_one: float = 0.0  # of the batch, at t = 1 exactly
+    stratified: bool = True  # times of a batch are spread evenly; off: each drawn alone, as the authors do
 
     def __post_init__(self) -> None:
         if not 0 < self.t_eps < 1 or not self.power > 0 or not 0 <= self.share_at_one <= 1:
             raise ValueError(f"need 0 < t_eps < 1, power > 0, 0 <= share_at_one <= 1, got {self}")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) times, stratified: one in each of `count` equal strata of u, in random order."""
-        u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-        rest = 1 - self.share_at_one  # the strata above `rest` go to t = 1
+        """(count,) times; if stratified, one in each of `count` equal strata of u, in random order."""
+        strata = torch.randperm(count, generator=generator) if self.stratified else None
+        u = torch.rand(count, generator=generator)
+        u = (strata + u) / count if strata is not None else u
+        rest = 1 - self.share_at_one  # what lies above `rest` goes to t = 1
         stretched = (u / rest).clamp(max=1.0) if rest > 0 else torch.ones(count)
         return self.t_eps + (1 - self.t_eps) * stretched**self.power
 
@@ -49,13 +59,16 @@ class Objective(nn.Module):
     and noise whole or in parts.
     """
 
-    def __init__(self, denoiser: Denoiser, density: TimeDensity, blocking: float = 0.0) -> None:
+    def __init__(self, denoiser: Denoiser, density: TimeDensity, blocking: float = 0.0, loss: Loss = "mean") -> None:
         super().__init__()
         if blocking and denoiser.form == "noise":
             raise ValueError("blocking is of the estimated image: with form noise it must be 0")
+        if loss == "matching":
+            check_diffusion(denoiser.process)
         self.denoiser = denoiser
         self.density = density
         self.blocking = blocking  # weight of the penalty
+        self.loss: Loss = loss
 
     def draw(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(t, z) for a batch."""
@@ -63,14 +76,30 @@ class Objective(nn.Module):
         return t, torch.randn(x0.shape, generator=generator).to(x0.device)
 
     def forward(self, x0: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        mean, sigma = self.denoiser.process.marginal(x0, y, t)
-        x = mean + sigma * z
+        x = self.denoiser.process.state(x0, y, t, z)
         output = self.denoiser.network_output(x, y, t)
-        loss = (output - self.denoiser.network_target(x0, x, y, t)).square().mean()
+        if self.loss == "matching":
+            loss = matching(self.denoiser.process, x0, self.denoiser.estimate(output, x, y, t), x, y, t)
+        else:
+            loss = (output - self.denoiser.network_target(x0, x, y, t)).square().mean()
+        if self.loss == "half-sum":
+            loss = loss * output[0].numel() / 2
         if self.blocking:
             restored = self.denoiser.estimate(output, x, y, t)
             loss = loss + self.blocking * added_blocks(x0, restored) / self.denoiser.residual_std**2
         return loss
+
+
+def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    """IR-SDE's maximum likelihood objective (Luo et al. 2023, Proposition 3.2): how far an Euler step of the reverse
+    SDE without noise, by the score that x0hat gives, ends from the likeliest state a step before x; absolute, mean.
+    """
+    diffusion = check_diffusion(process)
+    before = (t.double() - STEP).clamp(min=0)
+    score = score_from_x0(process, x, y, x0hat, t)
+    slope = diffusion.drift(x, y, t) - per_image(diffusion.diffusion(t) ** 2, x) * score
+    step = x - slope * per_image(t.double() - before, x)
+    return (step - transition(process, t.double(), before, eta=1.0).mean(x, y, x0)).abs().mean()
 
 
 def added_blocks(x0: Tensor, restored: Tensor) -> Tensor:

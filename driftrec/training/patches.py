@@ -180,5 +180,5 @@ def _turn(patch: Pixels, config: PatchConfig, rng: np.random.Generator) -> Pixel
 
 def draw_quality(config: PatchConfig, rng: np.random.Generator) -> int:
     """A JPEG quality factor, as the config spreads them."""
-    span = config.quality_max - config.quality_min
-    return config.quality_min + round(span * rng.random() ** config.quality_power)
+    count = config.quality_max - config.quality_min + 1
+    return config.quality_min + int(count * rng.random() ** config.quality_power)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Resolved, Sampling
+from driftrec.sampling_recipes import RECIPES
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
@@ -121,8 +122,11 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     values = _values(flag, query)
     if (source == IDENTITY or source.startswith(FBCNN)) and (others := values.keys() - {"projection"}):
         raise InvalidInput(f"{flag}: this model is not sampled, {', '.join(sorted(others))} means nothing")
+    recipe = values.pop("recipe", None)
+    if recipe and recipe not in RECIPES:
+        raise InvalidInput(f"{flag}: unknown recipe {recipe!r}; known are {', '.join(RECIPES)}")
     try:
-        sampling = TypeAdapter(Sampling).validate_python(values)
+        sampling = TypeAdapter(Sampling).validate_python((RECIPES[recipe] if recipe else {}) | values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part} is {problem['input']!r}: " for part in problem["loc"])
@@ -140,9 +144,9 @@ def _short(source: str) -> str:
 
 
 def _values(flag: str, query: str) -> dict[str, str]:
-    """The settings of a spec, all of them fields of Sampling. Raises InvalidInput, beginning with `flag`."""
+    """The settings of a spec, fields of Sampling or a recipe of them. Raises InvalidInput, beginning with `flag`."""
     values: dict[str, str] = {}
-    known = [field.name for field in fields(Sampling)]
+    known = ["recipe", *(field.name for field in fields(Sampling))]
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
         if name not in known:

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from functools import partial
 
-from driftrec.models.checkpoint import RECOMMENDED
+from driftrec.restoration.options import LEFT_OPEN
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
@@ -69,7 +69,7 @@ def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
     be sampled so.
     """
     sampling = weights.resolve(sampling_of(settings))
-    return settings.model_copy(update={name: getattr(sampling, name) for name in RECOMMENDED})
+    return settings.model_copy(update={name: getattr(sampling, name) for name in LEFT_OPEN})
 
 
 def list_restore(settings: RestoreSettings) -> Listing:

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.errors import Reason
+from driftrec.sampling_recipes import RECIPES
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
+Sampler = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
 AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as YAML reads the default's own name
 
 
@@ -19,24 +21,28 @@ class RestoreSettings(ShardSettings):
     # How it is restored:
     model: Place[str] = "tiny"  # embedded model, path or URL of a .safetensors, fbcnn:PATH, or identity: no network
     seed: int = Field(0, ge=0)  # seed of all noise
-    sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"  # docs/explanation/samplers.md
+    recipe: Free[Literal["driftrec-paper"] | None] = None  # a name for settings, which stand where nothing else is said
+    sampler: Sampler = "multistep"  # docs/explanation/samplers.md
     steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
     samples: int = Field(1, ge=1)  # number of samples that are averaged
     fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
     color_correction: bool = True  # give every channel the input's mean
+    color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the paper's authors do it
     tile: int | None = Field(512, ge=128)  # pixels; images with a longer side are restored in tiles; null: whole
     projection: bool = True  # keep within the bounds that a JPEG file states, unless it shows older damage
     adaptive: bool = True  # adapt start, steps and strength to a JPEG file's quality
     start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: by the model
     t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at; None: as the process says
     grid: Literal["uniform", "quadratic", "lambda"] | None = None  # spacing of the times; None: as suits the sampler
-    eta: float = Field(0.0, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (reverse SDE) to 2
-    order: Literal[1, 2] = 2  # multistep: order of its steps
-    spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama: spacing of its steps
-    corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps after each step
+    eta: float | None = Field(None, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (SDE) to 2; None: by the process
+    order: Literal[1, 2] | None = None  # multistep: order of its steps; None: by the process
+    spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama, euler-heun: spacing of the steps
+    corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps before each step
     corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: ratio of the corrector's step to sigma
-    tolerance: float = Field(1e-2, gt=0)  # ode: largest error of a step
+    tolerance: float = Field(1e-3, gt=0)  # ode: largest error of a step
+    last_step: float = Field(0.0, ge=0, lt=1)  # ode: length of a step without noise at the end, one more evaluation
     denoise_last: bool = False  # all but multistep: end with an estimate of the clean image, one more evaluation
+    float32: bool = False  # the network in float32 where bfloat16 is quicker
 
     # Which images:
     skip_above: int | None = Field(None, ge=1, le=100)  # leave JPEGs of this quality or more without older damage
@@ -74,6 +80,12 @@ class RestoreSettings(ShardSettings):
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for the reading tasks
     codec_threads: Free[int] = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
     report: Free[bool] = True  # write report.html at the end
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        recipe = values.get("recipe")
+        return (RECIPES[recipe] | values) if recipe in RECIPES else values  # any other is refused by its type
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

@@ -98,6 +98,10 @@ class RestoreShard(ShardStage):
             self.restorer = weights.load()
         except DriftRecError as error:
             self.broken = error
+            return
+        # what a file says of its coefficients takes longer than its pixels, and a model that changes nothing asks not
+        asked = self.restorer.checkpoint is not None or settings.skip_above is not None
+        self.projection = settings.projection and asked
 
     def begin(self, shard: str, again: Collection[str]) -> None:
         """What is done again goes into a tar of its own: those that are there stay as they are."""
@@ -141,7 +145,7 @@ class RestoreShard(ShardStage):
         try:
             with self.watchdog.watch():
                 limit, frames = self.settings.max_pixels, self.settings.frames
-                picture = open_picture(data, key, limit, frames, self.settings.projection)
+                picture = open_picture(data, key, limit, frames, self.projection)
             known: RestoreRow = {
                 **item.row,
                 "width": picture.width,

@@ -12,10 +12,11 @@ from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.networks.config import NetworkConfig
+from driftrec.networks.initialisation import initialise
 from driftrec.networks.ncsnpp import NCSNpp
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Optimisation
-from driftrec.training.loss import TimeDensity
+from driftrec.training.loss import Loss, TimeDensity
 from driftrec.training.patches import PatchConfig
 from pipeline.settings import MIB, Allowance, Free, Place, Settings, Values
 
@@ -87,10 +88,12 @@ class TrainSettings(Settings):
 
     # What determines the weights:
     network: NetworkSettings = NetworkSettings()  # its shape; also by name, as {preset: tiny, width: 48}
+    initialisation: Literal["pytorch", "ncsnpp"] = "pytorch"  # of its weights; the authors' is NCSN++'s
     process: Values = Field({"name": "ouve"})  # forward process and its settings, as {name: ouve, gamma: 1}
     form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # standard deviation of clean minus JPEG, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
+    loss: Loss = "mean"  # squared error: mean, or the authors' half-sum over an image; or IR-SDE's own, matching
     blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image does not have
     optimizer: OptimizerSettings = OptimizerSettings()  # how the weights are trained
     patches: PatchSettings = PatchSettings()  # what is drawn from each photograph, and how it is damaged
@@ -177,7 +180,10 @@ class TrainSettings(Settings):
 
     def denoiser(self) -> Denoiser:
         """A new network in its process; the weights come from PyTorch's global generator."""
-        return Denoiser(NCSNpp(self.network.build()), self.build_process(), self.form, self.residual_std)
+        network = NCSNpp(self.network.build())
+        if self.initialisation == "ncsnpp":
+            initialise(network)
+        return Denoiser(network, self.build_process(), self.form, self.residual_std)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Values:

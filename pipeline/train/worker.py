@@ -347,7 +347,8 @@ def make_learner(settings: TrainSettings, group: Group = Group()) -> Learner:
     torch.manual_seed(settings.seed)
     denoiser = settings.denoiser().to(group.device)
     density, optimisation = settings.density.build(), settings.optimizer.build()
-    return Learner(denoiser, density, optimisation, settings.seed, group.rank, settings.blocking)
+    loss = settings.blocking, settings.loss
+    return Learner(denoiser, density, optimisation, settings.seed, group.rank, *loss)
 
 
 def drawing_of(settings: TrainSettings) -> Drawing:

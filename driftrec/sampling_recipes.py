@@ -1,0 +1,22 @@
+"""Settings of sampling that belong together, by a name for them. Needs nothing, so that any command line tells them."""
+
+from typing import Any
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # What the authors' enhance_folder.py does with its defaults, and their color_correct.py after it; of the settings
+    # that their default sampler does not have, those that their others have.
+    "driftrec-paper": {
+        "sampler": "euler-maruyama",
+        "steps": 100,
+        "spacing": "authors",
+        "start": 1.0,
+        "fidelity": 0.0,
+        "color_8bit": True,
+        "projection": False,
+        "adaptive": False,
+        "tile": None,
+        "float32": True,
+        "corrector_ratio": 0.15,
+        "last_step": 0.01,
+    },
+}
