@@ -6,9 +6,12 @@ Interleaved pairs (pool, graph, pool, graph, ...), because a shared machine is n
 does more: it hashes inputs and outputs, reads the JPEG's tables, measures blocking before and after, and writes the
 ledger. Two rates of the graph are told: `steady`, from the first finished shard to the last, which is what a large
 archive sees; and `whole`, with the listing, the start of the actors (they import PyTorch), the sweep and the count.
+`cpu_ms`: milliseconds of CPU an image, of the pool's processes; and of the driver and all that Ray started, from the
+first finished shard on. These are less moved by what else the machine does.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -60,25 +63,60 @@ def run_pool(source: Path, output: Path, pool: Any) -> dict[str, float]:
     """Images a second of the bare pool."""
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*.jpg"))
     begun = time.perf_counter()
+    cpu = cpu_s(pool_pids(pool))
     for _ in pool.imap_unordered(one, [(str(source), str(output), name) for name in names], chunksize=16):
         pass
-    return {"whole": len(names) / (time.perf_counter() - begun)}
+    rate = len(names) / (time.perf_counter() - begun)
+    return {"whole": rate, "cpu_ms": 1000 * (cpu_s(pool_pids(pool)) - cpu) / len(names)}
 
 
-def run_graph(source: Path, output: Path, settings: dict[str, Any]) -> dict[str, float]:
-    """Images a second of the graph."""
+def pool_pids(pool: Any) -> set[int]:
+    """Its processes."""
+    return {process.pid for process in pool._pool}
+
+
+def cpu_s(pids: set[int]) -> float:
+    """Seconds of CPU that these have taken, and those of their children that have ended."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def descendants() -> set[int]:
+    """This process and all that it has started, and so on."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def run_graph(source: Path, output: Path, settings: dict[str, Any], others: set[int]) -> dict[str, float]:
+    """Images a second of the graph; `others` are processes that have nothing to do with it."""
     begun = time.perf_counter()
     given = {"model": "identity", "actors": PROCESSES, "report": False} | settings
     run, weights, resolved = open_restore(RestoreSettings(input=str(source), output=str(output), **given))
     finished: list[tuple[float, int]] = []
+    cpu: list[float] = []
     for row in graph(run.todo, resolved, weights, run.store):
         finished.append((time.perf_counter(), row["ok"]))
         run.statuses.update(ok=row["ok"])
+        cpu.append(cpu_s(descendants() - others))
     result = finish(run)
     seconds = time.perf_counter() - begun
     (first, before), (last, _) = finished[0], finished[-1]
     images = result["status"]["ok"]
-    return {"steady": (images - before) / (last - first), "whole": images / seconds, "fixed_s": first - begun}
+    return {
+        "steady": (images - before) / (last - first),
+        "cpu_ms": 1000 * (cpu[-1] - cpu[0]) / (images - before),
+        "whole": images / seconds,
+        "fixed_s": first - begun,
+    }
 
 
 def main() -> int:
@@ -100,11 +138,12 @@ def main() -> int:
         with connection.connected():
             for pair in range(flags.pairs):
                 bare = run_pool(root / "in", root / f"pool-{pair}", pool)
-                ours = run_graph(root / "in", root / f"graph-{pair}", settings)
-                pairs.append({"pool": bare, "graph": ours, "ratio": ours["steady"] / bare["whole"]})
+                ours = run_graph(root / "in", root / f"graph-{pair}", settings, pool_pids(pool))
+                ratios = {"rate": ours["steady"] / bare["whole"], "cpu": ours["cpu_ms"] / bare["cpu_ms"]}
+                pairs.append({"pool": bare, "graph": ours, "ratios": ratios})
                 log.info("%s", json.dumps(pairs[-1]))
-    ratios = [pair["ratio"] for pair in pairs]
-    result = {"images": flags.images, "side": flags.side, "pairs": pairs, "median_ratio": statistics.median(ratios)}
+    medians = {name: statistics.median(pair["ratios"][name] for pair in pairs) for name in ("rate", "cpu")}
+    result = {"images": flags.images, "side": flags.side, "pairs": pairs, "median_ratios": medians}
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
     return 0
 
