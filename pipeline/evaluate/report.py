@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from driftrec import __version__
 from driftrec.errors import MEANING, BadImage, DriftRecError, Failed
 from driftrec.image import decode
-from driftrec.metrics import HIGHER_IS_BETTER, LABELS
+from driftrec.metrics import higher_is_better, label_of
 from pipeline.evaluate.candidates import JPEG
 from pipeline.evaluate.charts import Charts
 from pipeline.evaluate.conditions import damage, reference_of
@@ -113,7 +113,7 @@ class Page:
             tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
         gains = [gain for condition in self.conditions if (gain := self._gain(condition)) is not None]
         if gains:
-            name = LABELS[self.plan.pairs[0]].partition(" (")[0]
+            name = label_of(self.plan.pairs[0]).partition(" (")[0]
             label = f"{name}, {self.evaluation.main} over {self.evaluation.baseline}, mean of conditions"
             tiles.append(tile(label, signed(sum(gains) / len(gains), self.plan.pairs[0])))
         return tiles
@@ -152,7 +152,7 @@ class Page:
         ]
         for metric, cells in zip(self.plan.names, zip(*(row["cells"] for row in rows), strict=True), strict=True):
             means = [cell["mean"] for cell in cells if cell["mean"] is not None]
-            best = (max if metric in HIGHER_IS_BETTER else min)(means, default=None)
+            best = (max if higher_is_better(metric) else min)(means, default=None)
             for cell in cells:
                 cell["best"] = len(means) > 1 and cell["mean"] == best
         return rows
@@ -211,14 +211,14 @@ class Page:
             made, before = (row and metric_in(row, column_of(metric)) for row in (one.row, one.baseline))
             if made is not None:
                 start = f"{shown(before, metric)} → " if before is not None else ""
-                facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))
+                facts.append((label_of(metric).partition(" (")[0], start + shown(made, metric)))
         return facts
 
     def _recipe(self) -> list[tuple[str, str]]:
         recipe, settings = self.summary["recipe"], self.evaluation.settings
         versions = ", ".join(f"{name} {number}" for name, number in recipe["versions"].items() if number)
         facts = [
-            ("Metrics", "; ".join(LABELS[metric] for metric in self.plan.names)),
+            ("Metrics", "; ".join(map(label_of, self.plan.names))),
             ("JPEG encoder", recipe["jpeg"]),
             ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
             ("Seed", str(settings.seed)),

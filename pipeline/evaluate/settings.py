@@ -61,7 +61,7 @@ class EvaluateSettings(DamageSettings):
     weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric; may be repeated
     classifier: str = "resnet50"  # of torchvision, for the metric accuracy
     labels: Place[str | None] = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
-    kid_images: int = Field(2000, ge=2)  # images of each set whose features are kept for KID
+    kid_images: int = Field(2000, ge=2)  # images of each set whose features are kept for KID, precision and recall
     kid_subsets: int = Field(50, ge=1)  # random subsets of these; KID is their mean
     kid_subset_size: int = Field(1000, ge=2)  # most images in each subset
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import features
 
-from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
+from driftrec.metrics import SET_METRICS, higher_is_better
 from pipeline.evaluate.candidates import CandidateTold
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, score_of
@@ -25,7 +25,8 @@ from pipeline.runs.ledger import OK, texts
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
-PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")
+OF_METRICS = ("lpips", "piq", "dists-pytorch", "pyiqa")
+PACKAGES = ("torch", "torchvision", *OF_METRICS, "numpy", "scipy", "pillow", "pyarrow", "ray")
 
 
 class CandidateRow(TypedDict):
@@ -213,7 +214,7 @@ def _mark_best(evaluation: Evaluation, reduction: Reduction, condition: str, row
         values = {name: value for name, value in known.items() if value is not None}
         if len(values) < 2:
             continue
-        best = (max if metric in HIGHER_IS_BETTER else min)(values, key=lambda name: values[name])
+        best = (max if higher_is_better(metric) else min)(values, key=lambda name: values[name])
         for row in rows:
             if known[row["candidate"]] == values[best]:
                 row["metrics"][column]["best"] = True
@@ -286,7 +287,7 @@ def _warnings(reduction: Reduction, sets: SetScores, unmatched: list[Unmatched])
             "Compare them within this report only."
         )
     few = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["images"] < FEW}
-    for metric in sorted(metric for metric in few if SET_METRICS[metric].distance == "kid"):
+    for metric in sorted(metric for metric in few if SET_METRICS[metric].measure == "kid"):
         warnings.append(f"{describe(metric)['label']} of fewer than {FEW} images is mostly noise; it may be below 0.")
     if files := sum(one["files"] for one in unmatched):
         warnings.append(f"{files} files of candidates belong to no reference and were not looked at.")
