@@ -19,7 +19,7 @@ from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.evaluate.stage import metric_in
 from pipeline.evaluate.summary import CandidateRow, Summary, Table
 from pipeline.inputs.names import log_tags, output_name
-from pipeline.inputs.shards import read_shard
+from pipeline.inputs.shards import Incoming, read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 4  # pictures that are made at once
 FACTS = 3  # metrics that are told below a picture
+
+Shown = tuple[str, str, bytes, Incoming | None]  # of a picture: key, condition, the reference's bytes, the damaged file
 
 
 def write_evaluate_report(
@@ -223,6 +225,8 @@ class Page:
             ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
             ("Seed", str(settings.seed)),
         ]
+        if self.evaluation.damaged:
+            facts.append(("Damaged images", f"as given in {self.evaluation.damaged.url}"))
         if "accuracy" in recipe:
             facts.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
         facts += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
@@ -257,10 +261,10 @@ def load_pictures(
     share = PAGE_BYTES // max(1, len(extremes))
     pieces: dict[tuple[str, str], Piece] = {}
 
-    def make(reference: tuple[str, str, bytes]) -> None:
-        key, slug, data = reference
+    def make(one: Shown) -> None:
+        key, slug, *_ = one
         try:
-            pieces[key, slug] = _piece(evaluation, key, data, slug, restoring, share)
+            pieces[key, slug] = _piece(evaluation, one, restoring, share)
         except (BadImage, DriftRecError) as error:
             log.info("report: no picture: %s %s", error, log_tags(key=key, condition=slug))
 
@@ -270,27 +274,27 @@ def load_pictures(
     return pieces
 
 
-def _references(evaluation: Evaluation, extremes: Sequence[Extreme]) -> Iterable[tuple[str, str, bytes]]:
-    """(key, condition, bytes) of the references that are shown, one shard in memory at a time."""
+def _references(evaluation: Evaluation, extremes: Sequence[Extreme]) -> Iterable[Shown]:
+    """The references that are shown, one shard in memory at a time."""
     shards = {shard.id: shard for shard in evaluation.run.listing.shards}
     wanted: dict[str, dict[str, dict[str, None]]] = {}
     for one in extremes:
         wanted.setdefault(one.shard, {}).setdefault(one.row["key"], {})[one.row["condition"]] = None
     for shard, keys in wanted.items():
+        given = evaluation.damaged.find(shard, list(keys)) if evaluation.damaged else {}
         for row in read_shard(shards[shard]).select(["key", "data"]).to_pylist():
             for slug in keys.get(row["key"], ()):
-                yield row["key"], slug, row["data"]
+                yield row["key"], slug, row["data"], given.get(row["key"])
 
 
-def _piece(
-    evaluation: Evaluation, key: str, data: bytes, slug: str, restoring: Restores | None, share: int
-) -> Piece:
+def _piece(evaluation: Evaluation, one: Shown, restoring: Restores | None, share: int) -> Piece:
     """What the page shows of one image under one condition. Raises BadImage, DriftRecError."""
+    key, slug, data, given = one
     condition = next(one for one in evaluation.conditions if one.slug == slug)
     most, seed = evaluation.settings.max_pixels, evaluation.settings.seed
     picture = decode(data, key, most)
     reference = reference_of(picture, key, condition, seed)
-    jpeg = damage(picture, key, condition, seed) if condition.quality is not None else None
+    jpeg = damage(picture, key, condition, seed) if condition.quality is not None else given and bytes(given.data)
     sides = {JPEG: decode(jpeg, max_pixels=most).rgb8} if jpeg else {}
     main = evaluation.main
     if main in sides:

@@ -1,13 +1,14 @@
 """The settings of `driftrec evaluate`, `degrade` and `split`. Knows no Ray, no storage."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
 from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, ShardSettings, Values
 
+NOTHING = (None, "none", ["none"], ("none",), (), [])  # what says of a quality that nothing is compressed
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -55,6 +56,7 @@ class EvaluateSettings(DamageSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # What is compared, and by what:
+    damaged: Place[str | None] = None  # damaged files of the references' names, as they may be given; None: JPEGs made
     model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...], say mean=tiny?fidelity=1; may be repeated
     candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored; may be repeated
     metrics: Texts = ("psnr", "ssim", "psnrb", "bef")  # names of metrics: docs/explanation/metrics.md
@@ -83,6 +85,17 @@ class EvaluateSettings(DamageSettings):
     gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # GPUs of each scorer; worth it for lpips, fid and the like
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each actor; None: what leaves room for the others
     report: Free[bool] = True  # write report.html at the end
+
+    @model_validator(mode="before")
+    @classmethod
+    def _damages_nothing(cls, values: Any) -> Any:
+        """Where damaged files are given, none are made."""
+        if not isinstance(values, dict) or values.get("damaged") is None:
+            return values
+        made = [name for name in ("quality", "second_quality") if values.get(name) not in NOTHING]
+        if made:
+            raise ValueError(f"damaged images are given: leave out {' and '.join(made)}, by which they would be made")
+        return {**values, "quality": "none"}
 
     def public(self) -> Values:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""

@@ -12,7 +12,9 @@ import pyarrow as pa
 from PIL import features
 
 from driftrec.metrics import SET_METRICS, higher_is_better
-from pipeline.evaluate.candidates import CandidateTold
+from pipeline.evaluate.candidates import JPEG, CandidateTold
+from pipeline.evaluate.conditions import NONE
+from pipeline.evaluate.damaged import without_reference
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, score_of
 from pipeline.evaluate.reduction import Reduction
@@ -240,12 +242,15 @@ def _by_reason(reduction: Reduction) -> list[ReasonCount]:
 
 
 def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
-    """Files of candidates that belong to no reference. Not looked for where only a part of the references was taken."""
-    files, run = evaluation.candidates.files, evaluation.run
-    if not files or evaluation.settings.limit:
+    """Files of candidates, and damaged ones that were given, that belong to no reference. Not looked for where only a
+    part of the references was taken.
+    """
+    files, run, given = evaluation.candidates.files, evaluation.run, evaluation.damaged
+    if evaluation.settings.limit or not (files or given):
         return []
     partners = [(one.name, slug, found) for one in files for slug, found in one.partners.items()]
     stems: dict[Renamed, list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
+    stems |= {given.renamed: []} if given else {}
     rows = run.rows_per_image
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
         keys = texts(part, "key")[::rows]
@@ -253,8 +258,10 @@ def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
             found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     unmatched: list[Unmatched] = []
-    for name, slug, found in partners:
-        count, first = found.without_key(every[found.renamed])
+    lost = [(name, slug, *found.without_key(every[found.renamed])) for name, slug, found in partners]
+    if given and evaluation.damaged_files:
+        lost.insert(0, (JPEG, NONE, *without_reference(evaluation.damaged_files, every[given.renamed])))
+    for name, slug, count, first in lost:
         if count:
             unmatched.append({"candidate": name, "condition": slug, "files": count, "first": first})
     return unmatched
