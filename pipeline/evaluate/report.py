@@ -15,6 +15,7 @@ from pipeline.evaluate.conditions import damage, reference_of
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import Score, column_of, score_of
 from pipeline.evaluate.model_pool import Restores
+from pipeline.evaluate.published import PublishedTold
 from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.evaluate.stage import metric_in
 from pipeline.evaluate.summary import CandidateRow, Summary, Table
@@ -183,13 +184,21 @@ class Page:
         for name in self.names:
             row = self._row(condition, name)
             cells = [_cell(row["metrics"].get(column_of(metric)) or {}, metric) for metric in self.plan.names]
-            entry = {"name": name, "swatch": swatch(self.index[name]), "cells": cells, "failed": row["failed"]}
-            rows.append(entry | self._costs([condition], name))
+            entry = {"name": name, "swatch": swatch(self.index[name]), "source": "", "failed": row["failed"]}
+            rows.append(entry | {"cells": cells} | self._costs([condition], name))
+        rows += map(self._published, condition["published"])
         kilobytes = self._row(condition, self.names[0])["jpeg_bytes_mean"]
         notes = [f"Files of {figure(kilobytes / 1000)} kB on average."] if kilobytes else []
         if condition["second_quality"] is not None:
             notes.append(f"The second grid lies 0 to {condition['shift']} pixels off the first, down and across.")
         return {"label": condition["label"], "note": " ".join(notes), "rows": rows}
+
+    def _published(self, row: PublishedTold) -> Part:
+        """A row of somebody else's table: numbers alone."""
+        known = ((row["metrics"].get(column_of(metric)), metric) for metric in self.plan.names)
+        cells = [_cell({} if score is None else {"mean": score}, metric) for score, metric in known]
+        entry = {"name": row["name"], "swatch": "", "source": row["source"], "failed": 0}
+        return {**entry, "cells": cells, "nfe": "–", "seconds": "–"}
 
     def gallery(
         self, name: str, note: str, extremes: Sequence[Extreme], pieces: Mapping[tuple[str, str], Piece]
@@ -225,6 +234,8 @@ class Page:
             ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
             ("Seed", str(settings.seed)),
         ]
+        if preset := self.summary["preset"]:
+            facts.append(("Preset", f"{preset['name']}: {preset['about']}. {preset['published']}"))
         if self.evaluation.damaged:
             facts.append(("Damaged images", f"as given in {self.evaluation.damaged.url}"))
         if "accuracy" in recipe:

@@ -6,8 +6,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
+from pipeline.evaluate.presets import PRESETS
 from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, ShardSettings, Values
 
+MAKING = ("quality", "second_quality")  # settings that say how JPEGs are made
 NOTHING = (None, "none", ["none"], ("none",), (), [])  # what says of a quality that nothing is compressed
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -56,6 +58,7 @@ class EvaluateSettings(DamageSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # What is compared, and by what:
+    preset: Free[str | None] = None  # a published table, say live1, whose settings hold where none are given
     damaged: Place[str | None] = None  # damaged files of the references' names, as they may be given; None: JPEGs made
     model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...], say mean=tiny?fidelity=1; may be repeated
     candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored; may be repeated
@@ -88,14 +91,20 @@ class EvaluateSettings(DamageSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _damages_nothing(cls, values: Any) -> Any:
-        """Where damaged files are given, none are made."""
-        if not isinstance(values, dict) or values.get("damaged") is None:
+    def _filled(cls, values: Any) -> Any:
+        """What is not given comes from the preset; where damaged files are given, none are made."""
+        if not isinstance(values, dict):
             return values
-        made = [name for name in ("quality", "second_quality") if values.get(name) not in NOTHING]
-        if made:
-            raise ValueError(f"damaged images are given: leave out {' and '.join(made)}, by which they would be made")
-        return {**values, "quality": "none"}
+        if values.get("damaged") is not None:
+            made = [name for name in MAKING if values.get(name) not in NOTHING]
+            if made:
+                raise ValueError(f"damaged images are given: leave out {' and '.join(made)}, which would make them")
+            values = {**values, "quality": "none"}
+        if (preset := values.get("preset")) is None:
+            return values
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+        return {**PRESETS[preset].settings, **values}
 
     def public(self) -> Values:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""

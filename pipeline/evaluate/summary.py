@@ -17,6 +17,8 @@ from pipeline.evaluate.conditions import NONE
 from pipeline.evaluate.damaged import without_reference
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, score_of
+from pipeline.evaluate.presets import PRESETS, published_under
+from pipeline.evaluate.published import PublishedTold
 from pipeline.evaluate.reduction import Reduction
 from pipeline.evaluate.set_features import SetScore, set_scores
 from pipeline.evaluate.stage import ledger_schema
@@ -53,6 +55,15 @@ class Table(TypedDict):
     subsampling: str | None
     shift: int  # pixels, the most that is cut off
     candidates: list[CandidateRow]
+    published: list[PublishedTold]  # of the preset's table, in the metrics that are here
+
+
+class PresetTold(TypedDict):
+    """The published table that was asked for."""
+
+    name: str
+    about: str
+    published: str  # in words: whose rows there are, and of how many images
 
 
 class ReasonCount(TypedDict):
@@ -114,6 +125,7 @@ class Summary(TypedDict):
     candidates: list[CandidateTold]
     failures: Failures
     recipe: Recipe
+    preset: PresetTold | None
 
 
 SetScores = Mapping[str, Mapping[str, Mapping[str, SetScore]]]  # by condition, candidate and metric
@@ -148,7 +160,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
         "output": run.store.url,
         "images": reduction.images,
         "main": evaluation.main,
-        "warnings": _warnings(reduction, sets, unmatched),
+        "warnings": [*_warnings(reduction, sets, unmatched), *_of_other_images(evaluation, reduction)],
         "conditions": _conditions(evaluation, reduction, sets),
         "candidates": candidates.describe(),
         "failures": {
@@ -157,6 +169,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
             "files_without_reference": unmatched,
         },
         "recipe": _recipe(evaluation),
+        "preset": _preset(evaluation.settings.preset),
     }
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     return summary
@@ -165,6 +178,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
 def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -> list[Table]:
     """A table a condition: what each candidate reached."""
     tables: list[Table] = []
+    columns = {metric: column_of(metric) for metric in evaluation.plan.names}
     for condition in evaluation.conditions:
         rows = [
             _candidate(evaluation, reduction, condition.slug, name, sets.get(condition.slug, {}).get(name, {}))
@@ -180,6 +194,7 @@ def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -
                 "subsampling": condition.subsampling or None,
                 "shift": condition.crop,
                 "candidates": rows,
+                "published": published_under(evaluation.settings.preset, condition.slug, columns),
             }
         )
     return tables
@@ -299,6 +314,25 @@ def _warnings(reduction: Reduction, sets: SetScores, unmatched: list[Unmatched])
     if files := sum(one["files"] for one in unmatched):
         warnings.append(f"{files} files of candidates belong to no reference and were not looked at.")
     return warnings
+
+
+def _preset(name: str | None) -> PresetTold | None:
+    """What the page says of the published table."""
+    if name is None:
+        return None
+    preset = PRESETS[name]
+    rows = ", ".join(row.name for row in preset.published)
+    told = f"{rows}; means over {preset.images} images" if rows else "published rows: none known here"
+    return {"name": name, "about": preset.about, "published": told}
+
+
+def _of_other_images(evaluation: Evaluation, reduction: Reduction) -> list[str]:
+    """A warning, where there are published rows that were not computed on as many images as ours."""
+    preset = PRESETS[evaluation.settings.preset] if evaluation.settings.preset else None
+    if not preset or not preset.published or preset.images == reduction.images:
+        return []
+    told = f"The published rows are means over {preset.images} images of {preset.about}, ours over {reduction.images}"
+    return [f"{told}: they are not of the same images, and do not compare."]
 
 
 def _recipe(evaluation: Evaluation) -> Recipe:

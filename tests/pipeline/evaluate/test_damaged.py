@@ -126,7 +126,7 @@ def test_the_page_shows_the_files_that_were_given(tmp_path: Path, small_model: P
         ({"damaged": "{tmp}/empty"}, r"--damaged: .*/empty holds no image"),
         ({"damaged": "{tmp}/others"}, r"not one reference has a file of its name in .*/others; a/0 needs .* a/0\.jpg"),
         ({"damaged": "{tmp}/twice"}, r"--damaged: .*a/0\.(jpg|png)"),
-        ({"quality": "10"}, "damaged images are given: leave out quality, by which they would be made"),
+        ({"quality": "10"}, "damaged images are given: leave out quality, which would make them"),
         ({"quality": "10", "second_quality": "5"}, "leave out quality and second_quality"),
         ({"output": "{tmp}/damaged/out"}, "lie in each other"),
         ({"damaged": " "}, "give a path or URL"),
