@@ -30,24 +30,17 @@ from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
+from pipeline.evaluate.published import LIVE1 as PUBLISHED
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
-METRICS = ("psnr", "ssim_gaussian", "psnrb")
+METRICS = {"psnr": "{:.2f}", "ssim_gaussian": "{:.3f}", "psnrb": "{:.2f}"}  # and how they are shown
 SUFFIXES = (".bmp", ".png", ".tif", ".tiff")
 LIVE1 = frozenset(
     "bikes building2 buildings caps carnivaldolls cemetry churchandcapitol coinsinfountain dancers flowersonih35 house "
     "lighthouse2 lighthouse3 manfishing monarch ocean paintedhouse parrots plane rapids sailing1 sailing2 sailing3 "
     "sailing4 statue stream studentsculpture woman womanhat".split()
 )
-# (PSNR, SSIM, PSNR-B) in colour by quality, "" where a paper has none: Ehrlich et al. 2020 and Jiang et al. 2021 as Li
-# et al. 2023 (GRL) give them, SwinIR as GRL trained it, GRL-S of 3.12 M parameters
-PUBLISHED: dict[str, dict[int, tuple[str, str, str]]] = {
-    "QGAC, published": {10: ("27.62", "0.804", ""), 20: ("29.88", "0.868", "")},
-    "FBCNN 71.9 M, published": {10: ("27.77", "0.803", ""), 20: ("30.11", "0.868", "")},
-    "SwinIR, published": {10: ("28.06", "0.809", "27.76"), 20: ("30.45", "0.874", "29.97"), 40: ("32.75", "", "")},
-    "GRL-S 3.12 M, published": {10: ("28.13", "0.814", ""), 20: ("30.49", "0.878", ""), 40: ("32.79", "", "")},
-}
 
 
 def main() -> None:
@@ -109,7 +102,7 @@ def row(
         begun = time.process_time()
         restored.append(restore(data, key))
         seconds += time.process_time() - begun
-        found = pair_scores(tensor(clean), tensor(restored[-1]), METRICS)
+        found = pair_scores(tensor(clean), tensor(restored[-1]), tuple(METRICS))
         scores.append([found[metric].item() for metric in METRICS])
     psnr, ssim, psnrb = np.mean(scores, axis=0)
     megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6
@@ -119,8 +112,12 @@ def row(
 
 def published(quality: int, empty: int) -> list[str]:
     """The rows of others at this quality."""
-    found = {name: rows[quality] for name, rows in PUBLISHED.items() if quality in rows}
-    return [f"| {name} | {' | '.join(row)} | |" + " |" * empty for name, row in found.items()]
+    lines: list[str] = []
+    for row in PUBLISHED:
+        if scores := row.scores.get(f"q{quality}-420"):
+            cells = (form.format(scores[metric]) if metric in scores else "" for metric, form in METRICS.items())
+            lines.append(f"| {row.name}, published | {' | '.join(cells)} | |" + " |" * empty)
+    return lines
 
 
 class Standins:

@@ -228,7 +228,10 @@ def metrics_page() -> str:
 
 [How each is computed](../explanation/metrics.md).
 
-{table(head, rows)}"""
+{table(head, rows)}
+`pyiqa:NAME` is the metric NAME of the package `pyiqa`, where that is installed: see
+[Metrics of pyiqa](../explanation/metrics.md#metrics-of-pyiqa).
+"""
 
 
 # the hook

@@ -27,6 +27,12 @@ def check_shapes(reference: Tensor, restored: Tensor) -> None:
         raise ValueError(f"a pair needs one shape, got {tuple(reference.shape)} and {tuple(restored.shape)}")
 
 
+def check_sides(image: Tensor, smallest: int, name: str) -> None:
+    """Raises ValueError where a side has less than `smallest` pixels, which the metric `name` needs."""
+    if min(image.shape[2:]) < smallest:
+        raise ValueError(f"{name} needs sides of at least {smallest}, got {tuple(image.shape[2:])}")
+
+
 def luma(image: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W), BT.601 full range, not rounded."""
     weights = image.new_tensor(LUMA).view(3, 1, 1)

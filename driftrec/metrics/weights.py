@@ -28,6 +28,8 @@ WEIGHTS: dict[str, Published] = {  # by metric, or by the features that set metr
     "lpips": Published(("alexnet-owt-7be5be79.pth",), TORCHVISION),
     "lpips_vgg": Published(("vgg16-397923af.pth",), TORCHVISION),
     "lpips_squeezenet": Published(("squeezenet1_1.safetensors",), STANDINS),
+    "dists": Published(("vgg16-397923af.pth",), TORCHVISION),
+    "brisque": Published(("brisque_svm_weights.pt",), "the release 0.4.0 of piq on GitHub (photosynthesis-team/piq)"),
     "inception": Published(
         ("pt_inception-2015-12-05-6726825d.pth",), "the releases of pytorch-fid on GitHub (mseitzer/pytorch-fid)"
     ),

@@ -94,9 +94,10 @@ class Candidates:
 
 def find_candidates(settings: EvaluateSettings, conditions: Sequence[Condition], references: Input) -> Candidates:
     """Open models and list files. Raises InvalidInput that names what is wrong with one of them."""
-    damaged = all(condition.quality is not None for condition in conditions)
+    damaged = settings.damaged is not None or all(condition.quality is not None for condition in conditions)
     if settings.model and not damaged:
-        raise InvalidInput("--model needs damaged images to restore, and --quality none gives none: give qualities")
+        wanted = "give qualities, or damaged images by --damaged"
+        raise InvalidInput(f"--model needs damaged images to restore, and --quality none gives none: {wanted}")
     if not damaged and not settings.candidate:
         raise InvalidInput("--quality none compares files with the references: give --candidate NAME=URL")
     opened: dict[str, Weights] = {}

@@ -6,6 +6,7 @@ from functools import partial
 from driftrec.errors import InvalidInput
 from pipeline.evaluate.candidates import JPEG, Candidates, find_candidates
 from pipeline.evaluate.conditions import Condition, conditions_of
+from pipeline.evaluate.damaged import Damaged, list_damaged, pair_up
 from pipeline.evaluate.metrics import Plan, plan_metrics
 from pipeline.evaluate.set_features import FOLDER as SETS
 from pipeline.evaluate.settings import EvaluateSettings
@@ -33,6 +34,8 @@ class Evaluation:
     conditions: tuple[Condition, ...]
     candidates: Candidates
     plan: Plan
+    damaged: Damaged | None = None  # files that were given
+    damaged_files: Listing | None = None  # all of them
 
     @property
     def main(self) -> str:
@@ -51,6 +54,10 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
     conditions = conditions_of(settings)
     listing = list_references(settings)
     check_apart(listing.source, open_store(settings.output))
+    files = list_damaged(settings)
+    if files:
+        check_apart(files.source, open_store(settings.output))
+    damaged = pair_up(listing, files) if files else None
     plan = plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)
     run = open_run(
@@ -58,7 +65,7 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
         settings.output,
         listing,
         settings.public(),
-        identity(settings, conditions, candidates, plan),
+        identity(settings, conditions, candidates, plan) | ({"damaged": damaged.digest} if damaged else {}),
         settings.max_failed,
         schema=ledger_schema(plan),
         rows_per_image=len(conditions) * len(candidates.names),
@@ -66,7 +73,7 @@ def open_evaluate(settings: EvaluateSettings) -> Evaluation:
         at_end=(TABLE, SUMMARY),
         by_shard=(SETS,) if plan.sets else (),
     )
-    return Evaluation(run, settings, conditions, candidates, plan)
+    return Evaluation(run, settings, conditions, candidates, plan, damaged, files)
 
 
 def list_references(settings: EvaluateSettings) -> Listing:

@@ -15,6 +15,7 @@ from pipeline.cluster import connection
 from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work_through
 from pipeline.evaluate.candidates import find_candidates
 from pipeline.evaluate.conditions import conditions_of
+from pipeline.evaluate.damaged import FLAG, list_damaged, pair_up
 from pipeline.evaluate.evaluation import Evaluation, list_references, open_evaluate
 from pipeline.evaluate.metrics import plan_metrics
 from pipeline.evaluate.model_pool import RestoringPool, start_pool, stop_pool
@@ -63,6 +64,8 @@ def plan_evaluate(settings: EvaluateSettings) -> Answer:
     """What would be done, and about how long it would take. Raises InvalidInput as the run would; writes nothing."""
     conditions, listing, plan = conditions_of(settings), list_references(settings), plan_metrics(settings)
     candidates = find_candidates(settings, conditions, listing.source)
+    if files := list_damaged(settings):
+        pair_up(listing, files)
     done = finished_shards(settings.output, listing)
     images, megapixels = sample_images(listing, done, settings.max_pixels)
     restoring = {
@@ -106,7 +109,9 @@ def _graph(evaluation: Evaluation, pool: RestoringPool | None, beside: Pool) -> 
     size = Pool.fit(scorers, None, settings.gpus_per_scorer, shards, share)
     threads = settings.threads or 2 + -(-beside.actors // size.actors)  # enough that no restoring actor waits for work
     found = (evaluation.conditions, evaluation.candidates, evaluation.plan)
-    given = (settings, *found, pool, evaluation.run.store, threads)
+    given = (settings, *found, pool, evaluation.run.store, threads, evaluation.damaged)
     files = evaluation.candidates.files
     others = {f"--candidate {one.name}": partners.store for one in files for partners in one.partners.values()}
+    if evaluation.damaged_files:
+        others[FLAG] = evaluation.damaged_files.source.store
     return Graph(ScoreShard, given, size, partial(output_name, wanted="jpeg"), others)

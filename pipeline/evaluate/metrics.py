@@ -17,26 +17,32 @@ from numpy.typing import NDArray
 
 from driftrec.errors import DriftRecError, InvalidInput, one_line
 from driftrec.metrics import (
-    HIGHER_IS_BETTER,
-    LABELS,
     PAIR_METRICS,
     SET_METRICS,
     SMALLEST_SIDE,
     WEIGHTED_PAIR_METRICS,
     find_weights,
+    higher_is_better,
+    is_foreign,
+    label_of,
     load_features,
+    load_pyiqa,
     pair_scores,
 )
 from driftrec.metrics.classifier import Classifier, load_classifier
+from driftrec.metrics.precision import NEIGHBOURS
+from driftrec.metrics.pyiqa import PACKAGE as PYIQA
 from driftrec.metrics.weights import published
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import stem, suffix
+from pipeline.runs.documents import package_versions
 from pipeline.settings import Values
 from pipeline.storage import locate
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.storage.file import local_copy
 
 ACCURACY = "accuracy"
+FOREIGN = "pyiqa:NAME for those of the package pyiqa"
 METRICS = (*PAIR_METRICS, *WEIGHTED_PAIR_METRICS, *SET_METRICS, ACCURACY)
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
@@ -44,7 +50,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 def column_of(metric: str) -> str:
     """The name of a metric's column: that of a windowed one tells the window."""
-    return {"ssim": "ssim7"}.get(metric, metric)
+    return {"ssim": "ssim7"}.get(metric, metric).replace(":", "_")
 
 
 class MetricTold(TypedDict):
@@ -104,6 +110,13 @@ class KidTold(TypedDict):
     degree: int  # of the kernel
 
 
+class PrecisionTold(TypedDict):
+    """How precision and recall are computed."""
+
+    images: int
+    neighbours: int
+
+
 class PlanTold(TypedDict):
     """The recipe of the metrics."""
 
@@ -111,12 +124,13 @@ class PlanTold(TypedDict):
     weights: dict[str, FileTold]  # by name
     accuracy: NotRequired[AccuracyTold]
     kid: NotRequired[KidTold]
+    precision_recall: NotRequired[PrecisionTold]
 
 
 def describe(metric: str) -> MetricTold:
     """A metric for the recipe: its column, its label for people, its direction."""
-    higher = metric in HIGHER_IS_BETTER
-    return {"name": metric, "column": column_of(metric), "label": LABELS[metric], "higher_is_better": higher}
+    higher = higher_is_better(metric)
+    return {"name": metric, "column": column_of(metric), "label": label_of(metric), "higher_is_better": higher}
 
 
 def score_of(metric: Score | None) -> float | None:
@@ -196,7 +210,10 @@ class Plan:
                 "against": "labels" if self.labels is not None else "what the classifier sees in the clean image",
                 "labels_sha256": self.labels_sha256 or None,
             }
-        if any(SET_METRICS[name].distance == "kid" for name in self.sets):
+        measures = {SET_METRICS[name].measure for name in self.sets}
+        if measures & {"precision", "recall"}:
+            description["precision_recall"] = {"images": self.kid_images, "neighbours": NEIGHBOURS}
+        if "kid" in measures:
             description["kid"] = {
                 "images": self.kid_images,
                 "subsets": self.kid_subsets,
@@ -207,11 +224,13 @@ class Plan:
 
     def identity(self) -> Values:
         """What of it determines the rows."""
+        foreign = {PYIQA: package_versions([PYIQA])[PYIQA]} if any(map(is_foreign, self.names)) else {}
         return {
             "metrics": list(self.names),
             "metric_weights": {name: file.sha256 for name, file in sorted(self.files.items())},
             "classifier": self.classifier,
             "labels": self.labels_sha256,
+            **foreign,
         }
 
     def load(self) -> "Meter":
@@ -228,7 +247,7 @@ class Meter:
         self._plain = [name for name in plan.pairs if name in PAIR_METRICS]
         self._weighted = {
             name: self._load(name, WEIGHTED_PAIR_METRICS[name]) for name in plan.pairs if name in WEIGHTED_PAIR_METRICS
-        }
+        } | {name: load_pyiqa(name) for name in plan.pairs if is_foreign(name)}
         self._extractors = {
             name: self._load(name, lambda path, name=name: load_features(name, path)) for name in plan.features
         }
@@ -277,10 +296,10 @@ def _tensor(image: Pixels) -> torch.Tensor:
 
 def plan_metrics(settings: EvaluateSettings) -> Plan:
     """The metrics that are asked for, loaded once to see that they can be. Raises InvalidInput naming what is wrong."""
-    unknown = [name for name in settings.metrics if name not in METRICS]
+    unknown = [name for name in settings.metrics if name not in METRICS and not is_foreign(name)]
     if unknown or not settings.metrics:
         wrong = ", ".join(map(repr, unknown)) or "none"
-        raise InvalidInput(f"--metrics: {wrong} not known; there are {', '.join(METRICS)}")
+        raise InvalidInput(f"--metrics: {wrong} not known; there are {', '.join(METRICS)}, and {FOREIGN}")
     given = _given(settings.weights)
     needed = [name for name in settings.metrics if name in WEIGHTED_PAIR_METRICS]
     needed += dict.fromkeys(SET_METRICS[name].features for name in settings.metrics if name in SET_METRICS)

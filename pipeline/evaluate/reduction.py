@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftrec.metrics import HIGHER_IS_BETTER
+from driftrec.metrics import higher_is_better
 from driftrec.random import generator_for
 from pipeline.evaluate.metrics import Difference, Plan, Score
 from pipeline.evaluate.stage import ScoreRow
@@ -23,6 +23,7 @@ BIN_WIDTH = {  # of a histogram, by the metric's first letters; the first that f
     "psnr": 0.25,
     "ssim": 0.01,
     "bef": 2e-5,
+    "brisque": 0.5,
     "": 0.005,
 }
 TOLD = ["key", "condition", "candidate", "reason", "stage", "detail"]  # of a row that failed
@@ -163,7 +164,7 @@ class Reduction:
         if self.baseline:
             gains = gains - by_candidate[:, :, self.candidates.index(self.baseline)]
         gains = np.where(np.isfinite(gains), gains, np.nan)
-        return gains if self.plan.pairs[0] in HIGHER_IS_BETTER else -gains
+        return gains if higher_is_better(self.plan.pairs[0]) else -gains
 
     def _rows(self, part: pa.Table, image: int, condition: int) -> tuple[ScoreRow, ScoreRow | None]:
         """The rows of the main candidate and of the baseline."""

@@ -8,18 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from driftrec import __version__
 from driftrec.errors import MEANING, BadImage, DriftRecError, Failed
 from driftrec.image import decode
-from driftrec.metrics import HIGHER_IS_BETTER, LABELS
+from driftrec.metrics import higher_is_better, label_of
 from pipeline.evaluate.candidates import JPEG
 from pipeline.evaluate.charts import Charts
 from pipeline.evaluate.conditions import damage, reference_of
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import Score, column_of, score_of
 from pipeline.evaluate.model_pool import Restores
+from pipeline.evaluate.published import PublishedTold
 from pipeline.evaluate.reduction import Extreme, Reduction
 from pipeline.evaluate.stage import metric_in
 from pipeline.evaluate.summary import CandidateRow, Summary, Table
 from pipeline.inputs.names import log_tags, output_name
-from pipeline.inputs.shards import read_shard
+from pipeline.inputs.shards import Incoming, read_shard
 from pipeline.reports.before_after import PAGE_BYTES, Piece, cut
 from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 4  # pictures that are made at once
 FACTS = 3  # metrics that are told below a picture
+
+Shown = tuple[str, str, bytes, Incoming | None]  # of a picture: key, condition, the reference's bytes, the damaged file
 
 
 def write_evaluate_report(
@@ -113,7 +116,7 @@ class Page:
             tiles.append(tile("Time of the last attempt" if again else "Time", duration(result["seconds"])))
         gains = [gain for condition in self.conditions if (gain := self._gain(condition)) is not None]
         if gains:
-            name = LABELS[self.plan.pairs[0]].partition(" (")[0]
+            name = label_of(self.plan.pairs[0]).partition(" (")[0]
             label = f"{name}, {self.evaluation.main} over {self.evaluation.baseline}, mean of conditions"
             tiles.append(tile(label, signed(sum(gains) / len(gains), self.plan.pairs[0])))
         return tiles
@@ -152,7 +155,7 @@ class Page:
         ]
         for metric, cells in zip(self.plan.names, zip(*(row["cells"] for row in rows), strict=True), strict=True):
             means = [cell["mean"] for cell in cells if cell["mean"] is not None]
-            best = (max if metric in HIGHER_IS_BETTER else min)(means, default=None)
+            best = (max if higher_is_better(metric) else min)(means, default=None)
             for cell in cells:
                 cell["best"] = len(means) > 1 and cell["mean"] == best
         return rows
@@ -181,13 +184,21 @@ class Page:
         for name in self.names:
             row = self._row(condition, name)
             cells = [_cell(row["metrics"].get(column_of(metric)) or {}, metric) for metric in self.plan.names]
-            entry = {"name": name, "swatch": swatch(self.index[name]), "cells": cells, "failed": row["failed"]}
-            rows.append(entry | self._costs([condition], name))
+            entry = {"name": name, "swatch": swatch(self.index[name]), "source": "", "failed": row["failed"]}
+            rows.append(entry | {"cells": cells} | self._costs([condition], name))
+        rows += map(self._published, condition["published"])
         kilobytes = self._row(condition, self.names[0])["jpeg_bytes_mean"]
         notes = [f"Files of {figure(kilobytes / 1000)} kB on average."] if kilobytes else []
         if condition["second_quality"] is not None:
             notes.append(f"The second grid lies 0 to {condition['shift']} pixels off the first, down and across.")
         return {"label": condition["label"], "note": " ".join(notes), "rows": rows}
+
+    def _published(self, row: PublishedTold) -> Part:
+        """A row of somebody else's table: numbers alone."""
+        known = ((row["metrics"].get(column_of(metric)), metric) for metric in self.plan.names)
+        cells = [_cell({} if score is None else {"mean": score}, metric) for score, metric in known]
+        entry = {"name": row["name"], "swatch": "", "source": row["source"], "failed": 0}
+        return {**entry, "cells": cells, "nfe": "–", "seconds": "–"}
 
     def gallery(
         self, name: str, note: str, extremes: Sequence[Extreme], pieces: Mapping[tuple[str, str], Piece]
@@ -211,18 +222,22 @@ class Page:
             made, before = (row and metric_in(row, column_of(metric)) for row in (one.row, one.baseline))
             if made is not None:
                 start = f"{shown(before, metric)} → " if before is not None else ""
-                facts.append((LABELS[metric].partition(" (")[0], start + shown(made, metric)))
+                facts.append((label_of(metric).partition(" (")[0], start + shown(made, metric)))
         return facts
 
     def _recipe(self) -> list[tuple[str, str]]:
         recipe, settings = self.summary["recipe"], self.evaluation.settings
         versions = ", ".join(f"{name} {number}" for name, number in recipe["versions"].items() if number)
         facts = [
-            ("Metrics", "; ".join(LABELS[metric] for metric in self.plan.names)),
+            ("Metrics", "; ".join(map(label_of, self.plan.names))),
             ("JPEG encoder", recipe["jpeg"]),
             ("Intervals", f"95 %, {whole(settings.bootstrap)} Poisson bootstrap resamples over images"),
             ("Seed", str(settings.seed)),
         ]
+        if preset := self.summary["preset"]:
+            facts.append(("Preset", f"{preset['name']}: {preset['about']}. {preset['published']}"))
+        if self.evaluation.damaged:
+            facts.append(("Damaged images", f"as given in {self.evaluation.damaged.url}"))
         if "accuracy" in recipe:
             facts.append(("Accuracy", f"{recipe['accuracy']['classifier']} against {recipe['accuracy']['against']}"))
         facts += [(f"Weights of {name}", _sha(file["sha256"])) for name, file in recipe["weights"].items()]
@@ -257,10 +272,10 @@ def load_pictures(
     share = PAGE_BYTES // max(1, len(extremes))
     pieces: dict[tuple[str, str], Piece] = {}
 
-    def make(reference: tuple[str, str, bytes]) -> None:
-        key, slug, data = reference
+    def make(one: Shown) -> None:
+        key, slug, *_ = one
         try:
-            pieces[key, slug] = _piece(evaluation, key, data, slug, restoring, share)
+            pieces[key, slug] = _piece(evaluation, one, restoring, share)
         except (BadImage, DriftRecError) as error:
             log.info("report: no picture: %s %s", error, log_tags(key=key, condition=slug))
 
@@ -270,27 +285,27 @@ def load_pictures(
     return pieces
 
 
-def _references(evaluation: Evaluation, extremes: Sequence[Extreme]) -> Iterable[tuple[str, str, bytes]]:
-    """(key, condition, bytes) of the references that are shown, one shard in memory at a time."""
+def _references(evaluation: Evaluation, extremes: Sequence[Extreme]) -> Iterable[Shown]:
+    """The references that are shown, one shard in memory at a time."""
     shards = {shard.id: shard for shard in evaluation.run.listing.shards}
     wanted: dict[str, dict[str, dict[str, None]]] = {}
     for one in extremes:
         wanted.setdefault(one.shard, {}).setdefault(one.row["key"], {})[one.row["condition"]] = None
     for shard, keys in wanted.items():
+        given = evaluation.damaged.find(shard, list(keys)) if evaluation.damaged else {}
         for row in read_shard(shards[shard]).select(["key", "data"]).to_pylist():
             for slug in keys.get(row["key"], ()):
-                yield row["key"], slug, row["data"]
+                yield row["key"], slug, row["data"], given.get(row["key"])
 
 
-def _piece(
-    evaluation: Evaluation, key: str, data: bytes, slug: str, restoring: Restores | None, share: int
-) -> Piece:
+def _piece(evaluation: Evaluation, one: Shown, restoring: Restores | None, share: int) -> Piece:
     """What the page shows of one image under one condition. Raises BadImage, DriftRecError."""
+    key, slug, data, given = one
     condition = next(one for one in evaluation.conditions if one.slug == slug)
     most, seed = evaluation.settings.max_pixels, evaluation.settings.seed
     picture = decode(data, key, most)
     reference = reference_of(picture, key, condition, seed)
-    jpeg = damage(picture, key, condition, seed) if condition.quality is not None else None
+    jpeg = damage(picture, key, condition, seed) if condition.quality is not None else given and bytes(given.data)
     sides = {JPEG: decode(jpeg, max_pixels=most).rgb8} if jpeg else {}
     main = evaluation.main
     if main in sides:

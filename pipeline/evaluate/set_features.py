@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftrec.errors import DriftRecError, one_line
-from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid
+from driftrec.metrics import SET_METRICS, Moments, Reservoir, fid, kid, precision, recall
+from driftrec.metrics.precision import FEWEST
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
 from pipeline.inputs.parquet import open_parquet
@@ -82,11 +83,10 @@ class SetStates:
         keys = [key for key, _ in waiting]
         for name in self._plan.features:
             rows = np.stack([features[name] for _, features in waiting])
+            measures = _measures(self._plan, name)
             state = State(
-                Moments.of(rows) if _needs(self._plan, name, "fid") else None,
-                Reservoir.of(keys, rows, self._plan.kid_images, self._plan.seed)
-                if _needs(self._plan, name, "kid")
-                else None,
+                Moments.of(rows) if "fid" in measures else None,
+                Reservoir.of(keys, rows, self._plan.kid_images, self._plan.seed) if measures - {"fid"} else None,
             )
             whole = (*place, name)
             self._states[whole] = self._states[whole] + state if whole in self._states else state
@@ -119,7 +119,7 @@ class SetStates:
 class SetScore(TypedDict):
     """A set metric of one candidate under one condition."""
 
-    value: float | None  # None: a set of less than two images
+    value: float | None  # None: a set of too few images
     images: int
     references: int
     biased: bool  # fewer images than features
@@ -151,8 +151,8 @@ def set_scores(
 
 
 def _score(plan: Plan, metric: str, references: State, candidates: State) -> SetScore:
-    """One set metric. A set of less than two images has no value."""
-    if SET_METRICS[metric].distance == "fid":
+    """One set metric. A set of too few images has no value: of one, and for precision and recall of less than six."""
+    if SET_METRICS[metric].measure == "fid":
         one, other = references.moments, candidates.moments
         assert one and other
         value = fid(one, other) if min(one.n, other.n) > 1 else None
@@ -160,9 +160,16 @@ def _score(plan: Plan, metric: str, references: State, candidates: State) -> Set
     one, other = references.reservoir, candidates.reservoir
     assert one and other
     a, b = one.features, other.features
-    enough = min(len(a), len(b)) > 1
-    value = kid(a, b, plan.kid_subsets, plan.kid_subset_size, seed=plan.seed) if enough else None
+    value = _of_samples(plan, SET_METRICS[metric].measure, a, b)
     return {"value": value, "images": len(b), "references": len(a), "biased": False}
+
+
+def _of_samples(plan: Plan, measure: str, a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:
+    """A metric of the features of references and candidates, (N, D) and (M, D); None where they are too few."""
+    fewest = min(len(a), len(b))
+    if measure == "kid":
+        return kid(a, b, plan.kid_subsets, plan.kid_subset_size, seed=plan.seed) if fewest > 1 else None
+    return {"precision": precision, "recall": recall}[measure](a, b) if fewest >= FEWEST else None
 
 
 def _merged(store: Store, shards: Iterable[str], group: str) -> dict[Place, State]:
@@ -194,8 +201,9 @@ def _read(store: Store, shard: str, group: str) -> list[SetRow]:
     return []
 
 
-def _needs(plan: Plan, features: str, distance: str) -> bool:
-    return any(SET_METRICS[name].features == features and SET_METRICS[name].distance == distance for name in plan.sets)
+def _measures(plan: Plan, features: str) -> set[str]:
+    """What is measured of features of this name."""
+    return {SET_METRICS[name].measure for name in plan.sets if SET_METRICS[name].features == features}
 
 
 def _name(shard: str) -> str:

@@ -1,13 +1,16 @@
 """The settings of `driftrec evaluate`, `degrade` and `split`. Knows no Ray, no storage."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.jpeg.codec import SUBSAMPLINGS
 from driftrec.urls import redact
+from pipeline.evaluate.presets import PRESETS
 from pipeline.settings import MIB, Allowance, Free, Listed, Place, Settings, ShardSettings, Values
 
+MAKING = ("quality", "second_quality")  # settings that say how JPEGs are made
+NOTHING = (None, "none", ["none"], ("none",), (), [])  # what says of a quality that nothing is compressed
 Texts = Annotated[tuple[str, ...], Listed]
 Specs = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -55,13 +58,15 @@ class EvaluateSettings(DamageSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns
 
     # What is compared, and by what:
+    preset: Free[str | None] = None  # a published table, say live1, whose settings hold where none are given
+    damaged: Place[str | None] = None  # damaged files of the references' names, as they may be given; None: JPEGs made
     model: Place[Specs] = ()  # [NAME=]MODEL[?SETTING=VALUE&...], say mean=tiny?fidelity=1; may be repeated
     candidate: Place[Specs] = ()  # NAME=URL of files that another tool has restored; may be repeated
     metrics: Texts = ("psnr", "ssim", "psnrb", "bef")  # names of metrics: docs/explanation/metrics.md
     weights: Place[Specs] = ()  # NAME=PATH or NAME=URL of the weights of a metric; may be repeated
     classifier: str = "resnet50"  # of torchvision, for the metric accuracy
     labels: Place[str | None] = None  # CSV or Parquet with columns key and label; None: what it sees in the clean image
-    kid_images: int = Field(2000, ge=2)  # images of each set whose features are kept for KID
+    kid_images: int = Field(2000, ge=2)  # images of each set whose features are kept for KID, precision and recall
     kid_subsets: int = Field(50, ge=1)  # random subsets of these; KID is their mean
     kid_subset_size: int = Field(1000, ge=2)  # most images in each subset
     bootstrap: int = Field(1000, ge=100)  # resamplings for the intervals
@@ -83,6 +88,23 @@ class EvaluateSettings(DamageSettings):
     gpus_per_scorer: Free[float] = Field(0.0, ge=0)  # GPUs of each scorer; worth it for lpips, fid and the like
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each actor; None: what leaves room for the others
     report: Free[bool] = True  # write report.html at the end
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        """What is not given comes from the preset; where damaged files are given, none are made."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("damaged") is not None:
+            made = [name for name in MAKING if values.get(name) not in NOTHING]
+            if made:
+                raise ValueError(f"damaged images are given: leave out {' and '.join(made)}, which would make them")
+            values = {**values, "quality": "none"}
+        if (preset := values.get("preset")) is None:
+            return values
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+        return {**PRESETS[preset].settings, **values}
 
     def public(self) -> Values:
         """All settings, without credentials; what stands behind a model's ? are settings, and stays."""

@@ -22,11 +22,13 @@ from driftrec.image import Picture, decode
 from driftrec.jpeg.headers import inspect
 from pipeline.evaluate.candidates import JPEG, Candidates, Files
 from pipeline.evaluate.conditions import Condition, crop_of, damage, reference_of
+from pipeline.evaluate.damaged import Damaged
 from pipeline.evaluate.metrics import Plan
 from pipeline.evaluate.model_pool import Output, Outputs, Restores
 from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group
 from pipeline.evaluate.settings import EvaluateSettings
 from pipeline.inputs.names import output_name
+from pipeline.inputs.shards import Incoming
 from pipeline.runs.ledger import OK, Float32, Int16, Int32, Int64, Name, Row, Text, blank, failure, schema_of
 from pipeline.runs.stage import ShardStage, explain
 from pipeline.runs.threads import pooled
@@ -84,6 +86,7 @@ class ScoreShard(ShardStage):
         restoring: who restores; None where no candidate is a model.
         store: OUTPUT.
         threads: images in work at once.
+        damaged: where the damaged files are, if they are given; None: they are made.
     """
 
     def __init__(
@@ -95,11 +98,12 @@ class ScoreShard(ShardStage):
         restoring: Restores | None,
         store: Store,
         threads: int = 2,
+        damaged: Damaged | None = None,
     ) -> None:
         super().__init__(store, ledger_schema(plan))
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same values everywhere
         self.settings, self.conditions, self.candidates, self.plan = settings, conditions, candidates, plan
-        self.restoring = restoring
+        self.restoring, self.damaged = restoring, damaged
         self.files = {one.name: one for one in candidates.files}
         self.ahead, self.threads = 2 * threads, ThreadPoolExecutor(threads, "image")
         self.gate = Gate(PIXELS)
@@ -119,6 +123,8 @@ class ScoreShard(ShardStage):
     def rows(self, shard: str, table: pa.Table) -> list[ScoreRow]:
         """The rows of a shard, in the order of its images."""
         listed = [row for row in range(table.num_rows) if table["key"][row].is_valid]
+        sound = [table["key"][row].as_py() for row in listed if not table["reason"][row].as_py()]
+        self.given = self.damaged.find(shard, sound) if self.damaged else {}
         rows: list[ScoreRow] = []
         for image in pooled(self.threads, lambda row: self._image(table, row), listed, self.ahead):
             rows += image.rows
@@ -143,7 +149,7 @@ class ScoreShard(ShardStage):
         pixels, models = picture.width * picture.height, len(self.candidates.models)
         together = max(1, min(self.settings.batch_size, PIXELS // (2 * max(1, models) * pixels)))
         with self.gate.holding(pixels * (3 + models * together)):
-            return ImageScorer(self, picture, known).score(together)
+            return ImageScorer(self, picture, known, self.given.get(key)).score(together)
 
     def _lost(self, known: ScoreRow, failed: Failed) -> Scored:
         """An image without a usable reference: every row says why."""
@@ -158,8 +164,9 @@ class ScoreShard(ShardStage):
 class ImageScorer:
     """One image on its way through all conditions and candidates."""
 
-    def __init__(self, stage: ScoreShard, picture: Picture, known: ScoreRow) -> None:
+    def __init__(self, stage: ScoreShard, picture: Picture, known: ScoreRow, given: Incoming | None = None) -> None:
         self.stage, self.key, self.picture, self.known = stage, known["key"], picture, known
+        self.given = given  # its damaged file; None where that is made
         self.seed = stage.settings.seed
         self.features: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = {}
         self._expected: dict[int, int | None] = {}  # class by crop
@@ -173,7 +180,7 @@ class ImageScorer:
         return Scored(self.key, rows, self.features)
 
     def _some(self, conditions: Sequence[Condition]) -> Iterator[ScoreRow]:
-        damaged = {one: self._damage(one) for one in conditions if one.quality is not None}
+        damaged = {one: self._damage(one) for one in conditions if self.given or one.quality is not None}
         restored = {model.name: self._restore(model.name, damaged) for model in self.stage.candidates.models}
         for condition in conditions:
             jpeg = damaged.get(condition)
@@ -188,6 +195,8 @@ class ImageScorer:
                 yield self._pair(row, condition, name, reference, jpeg, restored)
 
     def _damage(self, condition: Condition) -> bytes | Failed:
+        if self.given:
+            return given_file(self.key, self.given)
         try:
             return damage(self.picture, self.key, condition, self.seed)
         except Exception as error:
@@ -279,6 +288,13 @@ class ImageScorer:
         place = (crop_group(condition.crop), REFERENCE)
         if place not in self.features and (features := self.stage.meter.features(reference)):
             self.features[place] = features
+
+
+def given_file(key: str, given: Incoming) -> bytes | Failed:
+    """The damaged file of an image, or why it has none."""
+    if given.reason:
+        return Failed(key, "read", Reason(given.reason), f"the damaged image: {given.detail}")
+    return bytes(given.data)
 
 
 def row_of(known: ScoreRow, condition: Condition, candidate: str, crop: tuple[int, int]) -> ScoreRow:

@@ -11,10 +11,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import features
 
-from driftrec.metrics import HIGHER_IS_BETTER, SET_METRICS
-from pipeline.evaluate.candidates import CandidateTold
+from driftrec.metrics import SET_METRICS, higher_is_better
+from pipeline.evaluate.candidates import JPEG, CandidateTold
+from pipeline.evaluate.conditions import NONE
+from pipeline.evaluate.damaged import without_reference
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.metrics import PlanTold, Score, column_of, describe, score_of
+from pipeline.evaluate.presets import PRESETS, published_under
+from pipeline.evaluate.published import PublishedTold
 from pipeline.evaluate.reduction import Reduction
 from pipeline.evaluate.set_features import SetScore, set_scores
 from pipeline.evaluate.stage import ledger_schema
@@ -25,7 +29,8 @@ from pipeline.runs.ledger import OK, texts
 
 FEW = 50  # images, of which KID says little
 NOT_REPORTED = "seconds"  # of the ledger's columns: it differs from run to run
-PACKAGES = ("torch", "torchvision", "lpips", "piq", "numpy", "scipy", "pillow", "pyarrow", "ray")
+OF_METRICS = ("lpips", "piq", "dists-pytorch", "pyiqa")
+PACKAGES = ("torch", "torchvision", *OF_METRICS, "numpy", "scipy", "pillow", "pyarrow", "ray")
 
 
 class CandidateRow(TypedDict):
@@ -50,6 +55,15 @@ class Table(TypedDict):
     subsampling: str | None
     shift: int  # pixels, the most that is cut off
     candidates: list[CandidateRow]
+    published: list[PublishedTold]  # of the preset's table, in the metrics that are here
+
+
+class PresetTold(TypedDict):
+    """The published table that was asked for."""
+
+    name: str
+    about: str
+    published: str  # in words: whose rows there are, and of how many images
 
 
 class ReasonCount(TypedDict):
@@ -111,6 +125,7 @@ class Summary(TypedDict):
     candidates: list[CandidateTold]
     failures: Failures
     recipe: Recipe
+    preset: PresetTold | None
 
 
 SetScores = Mapping[str, Mapping[str, Mapping[str, SetScore]]]  # by condition, candidate and metric
@@ -145,7 +160,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
         "output": run.store.url,
         "images": reduction.images,
         "main": evaluation.main,
-        "warnings": _warnings(reduction, sets, unmatched),
+        "warnings": [*_warnings(reduction, sets, unmatched), *_of_other_images(evaluation, reduction)],
         "conditions": _conditions(evaluation, reduction, sets),
         "candidates": candidates.describe(),
         "failures": {
@@ -154,6 +169,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
             "files_without_reference": unmatched,
         },
         "recipe": _recipe(evaluation),
+        "preset": _preset(evaluation.settings.preset),
     }
     run.store.put(SUMMARY, json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False).encode())
     return summary
@@ -162,6 +178,7 @@ def summarize(evaluation: Evaluation, reduction: Reduction) -> Summary:
 def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -> list[Table]:
     """A table a condition: what each candidate reached."""
     tables: list[Table] = []
+    columns = {metric: column_of(metric) for metric in evaluation.plan.names}
     for condition in evaluation.conditions:
         rows = [
             _candidate(evaluation, reduction, condition.slug, name, sets.get(condition.slug, {}).get(name, {}))
@@ -177,6 +194,7 @@ def _conditions(evaluation: Evaluation, reduction: Reduction, sets: SetScores) -
                 "subsampling": condition.subsampling or None,
                 "shift": condition.crop,
                 "candidates": rows,
+                "published": published_under(evaluation.settings.preset, condition.slug, columns),
             }
         )
     return tables
@@ -213,7 +231,7 @@ def _mark_best(evaluation: Evaluation, reduction: Reduction, condition: str, row
         values = {name: value for name, value in known.items() if value is not None}
         if len(values) < 2:
             continue
-        best = (max if metric in HIGHER_IS_BETTER else min)(values, key=lambda name: values[name])
+        best = (max if higher_is_better(metric) else min)(values, key=lambda name: values[name])
         for row in rows:
             if known[row["candidate"]] == values[best]:
                 row["metrics"][column]["best"] = True
@@ -239,12 +257,15 @@ def _by_reason(reduction: Reduction) -> list[ReasonCount]:
 
 
 def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
-    """Files of candidates that belong to no reference. Not looked for where only a part of the references was taken."""
-    files, run = evaluation.candidates.files, evaluation.run
-    if not files or evaluation.settings.limit:
+    """Files of candidates, and damaged ones that were given, that belong to no reference. Not looked for where only a
+    part of the references was taken.
+    """
+    files, run, given = evaluation.candidates.files, evaluation.run, evaluation.damaged
+    if evaluation.settings.limit or not (files or given):
         return []
     partners = [(one.name, slug, found) for one in files for slug, found in one.partners.items()]
     stems: dict[Renamed, list[np.ndarray]] = {found.renamed: [] for *_, found in partners}
+    stems |= {given.renamed: []} if given else {}
     rows = run.rows_per_image
     for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ["key"]):
         keys = texts(part, "key")[::rows]
@@ -252,8 +273,10 @@ def _unmatched(evaluation: Evaluation) -> list[Unmatched]:
             found.append(name_digests(map(renamed.stem, keys)))
     every = {renamed: np.sort(np.concatenate(found)) for renamed, found in stems.items()}
     unmatched: list[Unmatched] = []
-    for name, slug, found in partners:
-        count, first = found.without_key(every[found.renamed])
+    lost = [(name, slug, *found.without_key(every[found.renamed])) for name, slug, found in partners]
+    if given and evaluation.damaged_files:
+        lost.insert(0, (JPEG, NONE, *without_reference(evaluation.damaged_files, every[given.renamed])))
+    for name, slug, count, first in lost:
         if count:
             unmatched.append({"candidate": name, "condition": slug, "files": count, "first": first})
     return unmatched
@@ -286,11 +309,30 @@ def _warnings(reduction: Reduction, sets: SetScores, unmatched: list[Unmatched])
             "Compare them within this report only."
         )
     few = {metric for found in sets.values() for one in found.values() for metric in one if one[metric]["images"] < FEW}
-    for metric in sorted(metric for metric in few if SET_METRICS[metric].distance == "kid"):
+    for metric in sorted(metric for metric in few if SET_METRICS[metric].measure == "kid"):
         warnings.append(f"{describe(metric)['label']} of fewer than {FEW} images is mostly noise; it may be below 0.")
     if files := sum(one["files"] for one in unmatched):
         warnings.append(f"{files} files of candidates belong to no reference and were not looked at.")
     return warnings
+
+
+def _preset(name: str | None) -> PresetTold | None:
+    """What the page says of the published table."""
+    if name is None:
+        return None
+    preset = PRESETS[name]
+    rows = ", ".join(row.name for row in preset.published)
+    told = f"{rows}; means over {preset.images} images" if rows else "published rows: none known here"
+    return {"name": name, "about": preset.about, "published": told}
+
+
+def _of_other_images(evaluation: Evaluation, reduction: Reduction) -> list[str]:
+    """A warning, where there are published rows that were not computed on as many images as ours."""
+    preset = PRESETS[evaluation.settings.preset] if evaluation.settings.preset else None
+    if not preset or not preset.published or preset.images == reduction.images:
+        return []
+    told = f"The published rows are means over {preset.images} images of {preset.about}, ours over {reduction.images}"
+    return [f"{told}: they are not of the same images, and do not compare."]
 
 
 def _recipe(evaluation: Evaluation) -> Recipe:

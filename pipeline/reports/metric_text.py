@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from driftrec.metrics import HIGHER_IS_BETTER, LABELS
+from driftrec.metrics import higher_is_better, label_of
 from pipeline.reports.page import GREY_LEVELS
 
 # (factor, decimals, what to say of the factor) of a metric in tables, by its first letters
@@ -10,6 +10,7 @@ FORMATS: Mapping[str, tuple[float, int, str]] = {
     "psnr": (1, 2, ""),
     "ssim": (1, 4, ""),
     "bef": (GREY_LEVELS, 1, "squared levels of 255"),
+    "brisque": (1, 1, ""),
     "fid": (1, 1, ""),
     "kid": (1e3, 2, "×10³"),
     "accuracy": (100, 1, "%"),
@@ -36,10 +37,10 @@ def signed(value: float, metric: str) -> str:
 
 def header_of(metric: str) -> dict[str, str]:
     """The head of a column: name, what qualifies it, and which way is better."""
-    name, _, rest = LABELS[metric].partition(" (")
+    name, _, rest = label_of(metric).partition(" (")
     scale = scale_of(metric)[2]
     small = ", ".join(filter(None, (rest.removesuffix(")"), scale)))
-    arrow, told = ("↑", "higher is better") if metric in HIGHER_IS_BETTER else ("↓", "lower is better")
+    arrow, told = ("↑", "higher is better") if higher_is_better(metric) else ("↓", "lower is better")
     return {"name": name, "small": small, "arrow": arrow, "told": told}
 
 

@@ -31,5 +31,18 @@ def test_images_are_found_by_their_suffix_and_none_is_told(tmp_path: Path) -> No
 def test_published_rows_are_those_of_the_quality() -> None:
     assert len(LIVE1) == 29
     assert len(published(10, 0)) == len(PUBLISHED)
-    assert [line.split(" ")[1] for line in published(40, 2)] == ["SwinIR,", "GRL-S"]
+    assert [line.split(" ")[1] for line in published(40, 2)] == ["JPEG,", "SwinIR,", "GRL-S"]
     assert {line.count("|") for line in published(20, 2)} == {8}
+    assert published(20, 0)[1] == "| QGAC, published | 29.88 | 0.868 |  | |"
+
+
+@pytest.mark.parametrize("quality", [10, 20, 40])
+def test_the_results_show_the_published_rows_as_they_are(quality: int) -> None:
+    page = (Path(__file__).parents[2] / "docs/results/comparison.md").read_text()
+    _, _, networks = page.partition("## Compared with published networks")
+    table = networks.partition(f"| quality {quality} |")[2].partition("\n\n")[0].splitlines()
+    shown, known = (
+        [[cell.strip() for cell in line.split("|")[1:5]] for line in lines if "published" in line]
+        for lines in (table, published(quality, 0))
+    )
+    assert shown == known

@@ -18,7 +18,7 @@ OTHER = {  # a value that is not the default, for those that no rule below finds
     "optimizer.betas": "[0.8, 0.9]", "gpus_per_worker": "0", "min_workers": "1", "network.estimates": "[5]",
     "network.multipliers": "[1, 2]", "network.extra": "[1]", "network.attention_levels": "[1]",
     "network.fir_kernel": "[1, 1]", "patches.size": "48", "optimizer.decay_steps": "5", "network.width": "132",
-    "network.stem": "2", "grid": "lambda", "patches.crop": "resized",
+    "network.stem": "2", "grid": "lambda", "patches.crop": "resized", "preset": "live1",
 }  # fmt: skip
 # What a setting cannot do without.
 NEEDED = {"max_cost": {"price_per_hour": "2"}, "gpu_price_per_hour": {"gpu_megapixels_per_s": "2"}}

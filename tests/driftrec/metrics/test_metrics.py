@@ -1,19 +1,25 @@
-"""The pair metrics: laws, and independent references (scikit-image; the blocking effect factor in loops)."""
+"""The pair metrics: laws, and independent references (scikit-image; BEF in loops; others' formulas in NumPy)."""
 
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
+import piq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.ndimage import convolve
+from scipy.signal import convolve2d
 from skimage.data import astronaut, coffee
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from driftrec.metrics import LABELS, PAIR_METRICS, pair_scores
+from driftrec.metrics import LABELS, PAIR_METRICS, SMALLEST_SIDE, higher_is_better, pair_scores
 from driftrec.metrics.blockiness import bef, bef_u8, bef_y, psnrb, psnrb_y
+from driftrec.metrics.blockiness_of_others import bef_torchjpeg, psnrb_y_fbcnn
+from driftrec.metrics.similarity import fsim, gmsd, ms_ssim, vif
 
 torch.set_num_threads(1)
 
@@ -76,7 +82,8 @@ def luma(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(50))
 def test_psnr_and_ssim_are_scikit_images(seed: int) -> None:
     reference, restored = pair(seed)
-    ours = {name: metric(tensor(reference), tensor(restored)).item() for name, metric in PAIR_METRICS.items()}
+    names = [name for name in PAIR_METRICS if name.startswith(("psnr", "ssim"))]
+    ours = {name: PAIR_METRICS[name](tensor(reference), tensor(restored)).item() for name in names}
     ssim = {"channel_axis": 2, "data_range": 1.0}
     assert ours["psnr"] == pytest.approx(peak_signal_noise_ratio(reference, restored, data_range=1), abs=1e-6)
     assert ours["psnr_y"] == pytest.approx(
@@ -127,9 +134,10 @@ def test_the_8_bit_way_gives_the_same(seed: int) -> None:
 
 def test_a_neighbour_changes_nothing_in_8_bits() -> None:
     a, b = (torch.cat([tensor(pair_u8(4 * seed)[side]) for seed in range(32)]) for side in (0, 1))
-    whole = pair_scores(a, b, list(PAIR_METRICS))
+    names = [name for name in PAIR_METRICS if SMALLEST_SIDE.get(name, 1) <= 64]
+    whole = pair_scores(a, b, names)
     for size in (1, 2):
-        parts = [pair_scores(a[i : i + size], b[i : i + size], list(PAIR_METRICS)) for i in range(0, 32, size)]
+        parts = [pair_scores(a[i : i + size], b[i : i + size], names) for i in range(0, 32, size)]
         for name, values in whole.items():
             assert torch.equal(values, torch.cat([part[name] for part in parts])), name
 
@@ -158,6 +166,116 @@ def test_bef_and_psnrb_are_the_papers(seed: int) -> None:
     )
 
 
+def published_bef(planes: list[np.ndarray], boundaries: Callable[[int], float]) -> float:
+    """BEF of some (H, W) planes with the published programs' counts, pair by pair in plain Python floats."""
+    height, width = planes[0].shape
+    across, within = [], []
+    for plane in planes:
+        for (i, j), value in np.ndenumerate(plane):
+            if i + 1 < height:
+                (across if i % 8 == 7 else within).append((float(value) - float(plane[i + 1, j])) ** 2)
+            if j + 1 < width:
+                (across if j % 8 == 7 else within).append((float(value) - float(plane[i, j + 1])) ** 2)
+    counted = height * boundaries(width) + width * boundaries(height)
+    others = height * (width - 1) + width * (height - 1) - counted
+    excess = math.fsum(across) / counted - math.fsum(within) / others
+    return excess * 3 / math.log2(min(height, width)) if excess > 0 else 0.0
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_blockiness_as_others_publish_it(seed: int) -> None:
+    height, width = [(64, 80), (33, 47), (24, 16), (17, 19)][seed % 4]
+    reference, restored = pair_of_bytes(seed, height, width)
+    a, b = tensor(reference / 255), tensor(restored / 255)
+    rgb = [restored[..., c] / 255 for c in range(3)]
+    assert bef_torchjpeg(a, b).item() == pytest.approx(published_bef(rgb, lambda side: side // 8 - 1), abs=1e-9)
+    error = float(((reference.astype(float) - restored) ** 2).mean())
+    studio = np.round(restored @ np.array([65.481, 128.553, 24.966]) / 255 + 16)
+    factor = published_bef([studio], lambda side: side / 8 - 1)
+    expected = 20 * math.log10(255 / math.sqrt(error + factor))
+    assert psnrb_y_fbcnn(a, b).item() == pytest.approx(expected, abs=1e-9)
+
+
+def pair_of_bytes(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph and its JPEG, (H, W, 3) uint8."""
+    reference = photo(height, width, seed)
+    return reference, jpeg(reference, [5, 20, 60][seed % 3])
+
+
+def gaussian(size: int, sigma: float) -> np.ndarray:
+    """(size, size), sum 1."""
+    line = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
+    return np.outer(line, line) / line.sum() ** 2
+
+
+def moments(x: np.ndarray, y: np.ndarray, window: np.ndarray) -> list[np.ndarray]:
+    """Means, variances and covariance of two (H, W) planes in each window that lies inside."""
+    mean_x, mean_y, xx, yy, xy = (convolve2d(p, window, "valid") for p in (x, y, x * x, y * y, x * y))
+    return [mean_x, mean_y, xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y]
+
+
+def ms_ssim_in_numpy(x: np.ndarray, y: np.ndarray) -> float:
+    """Of two (H, W) planes whose sides halve four times without rest."""
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_x, mean_y, var_x, var_y, cov = moments(x, y, gaussian(11, 1.5))
+        value = (2 * cov + 0.03**2) / (var_x + var_y + 0.03**2)
+        if scale == 4:
+            value = value * (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+        product *= max(0.0, value.mean()) ** weight
+        x, y = (p.reshape(p.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3)) if p.shape[0] % 2 == 0 else p for p in (x, y))
+    return product
+
+
+def vif_in_numpy(x: np.ndarray, y: np.ndarray) -> float:
+    """Of two (H, W) planes in 0..255 without flat places."""
+    kept = there = 0.0
+    for scale in range(4):
+        size = 2 ** (4 - scale) + 1
+        window = gaussian(size, size / 5)
+        if scale:
+            x, y = (convolve2d(p, window, "valid")[::2, ::2] for p in (x, y))
+        _, _, var_x, var_y, cov = moments(x, y, window)
+        gain = np.maximum(cov / (var_x + 1e-8), 0)
+        lost = np.maximum(np.where(cov < 0, var_y, var_y - gain * cov), 1e-8)
+        kept += np.log10(1 + gain**2 * var_x / (lost + 2)).sum()
+        there += np.log10(1 + var_x / 2).sum()
+    return kept / there
+
+
+def gmsd_in_numpy(x: np.ndarray, y: np.ndarray) -> float:
+    """Of two (H, W) planes with even sides."""
+    prewitt = np.outer([1, 1, 1], [1, 0, -1]) / 3
+    gradients = []
+    for plane in (x, y):
+        half = plane.reshape(plane.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
+        parts = (convolve(half, kernel, mode="constant") for kernel in (prewitt, prewitt.T))
+        gradients.append(np.sqrt(sum(part**2 for part in parts)))
+    a, b = gradients
+    return float(((2 * a * b + 170 / 255**2) / (a**2 + b**2 + 170 / 255**2)).std())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_similarities_are_their_papers(seed: int) -> None:
+    reference, restored = pair(seed, 176, 192)
+    a, b = tensor(reference), tensor(restored)
+    channels = [ms_ssim_in_numpy(reference[..., c], restored[..., c]) for c in range(3)]
+    assert ms_ssim(a, b).item() == pytest.approx(np.mean(channels), abs=1e-6)
+    assert vif(a, b).item() == pytest.approx(vif_in_numpy(255 * luma(reference), 255 * luma(restored)), abs=1e-5)
+    assert gmsd(a, b).item() == pytest.approx(gmsd_in_numpy(luma(reference), luma(restored)), abs=1e-4)
+    assert fsim(a, b).item() == pytest.approx(piq.fsim(a.float(), b.float()).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIR_METRICS if name in SMALLEST_SIDE])
+def test_the_smallest_side_has_a_value_and_one_less_has_none(name: str) -> None:
+    side = SMALLEST_SIDE[name]
+    image = torch.rand(1, 3, side, side + 5, generator=torch.Generator().manual_seed(0)).double()
+    assert PAIR_METRICS[name](image, 1 - image).isfinite().all()
+    for smaller in (image[:, :, 1:], image[:, :, :, : side - 1]):
+        with pytest.raises(ValueError, match="at least"):
+            PAIR_METRICS[name](smaller, 1 - smaller)
+
+
 @given(height=st.integers(1, 20), width=st.integers(1, 20), row=st.integers(0, 9), column=st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_bef_of_any_size_and_offset_is_defined(height: int, width: int, row: int, column: int) -> None:
@@ -169,7 +287,8 @@ def test_bef_of_any_size_and_offset_is_defined(height: int, width: int, row: int
 @pytest.mark.parametrize("name", PAIR_METRICS)
 def test_a_neighbour_changes_nothing(name: str) -> None:
     metric = PAIR_METRICS[name]
-    pairs = [pair(seed) for seed in range(32)]
+    side = max(64, SMALLEST_SIDE.get(name, 1))
+    pairs = [pair(seed, side, side + 16) for seed in range(32)]
     a, b = (torch.cat([tensor(p[side]) for p in pairs]).float() for side in (0, 1))
     whole = metric(a, b)
     assert whole.shape == (32,)
@@ -182,13 +301,15 @@ def test_a_neighbour_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIR_METRICS)
 def test_equal_images_are_perfect(name: str) -> None:
-    smooth = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)  # a ramp: all steps alike, so no blocking
-    perfect = {"bef": 0.0, "bef_y": 0.0, "ssim": 1.0, "ssim9": 1.0, "ssim_gaussian": 1.0}.get(name, math.inf)
+    smooth = torch.linspace(0, 1, 176).expand(1, 3, 176, 176)  # a ramp: all steps alike, so no blocking
+    smooth = smooth * 0 if name == "psnrb_y_fbcnn" else smooth  # which rounds: steps would differ
+    by_start = {"bef": 0.0, "gmsd": 0.0, "ssim": 1.0, "ms_ssim": 1.0, "fsim": 1.0, "vif": 1.0}
+    perfect = next((value for start, value in by_start.items() if name.startswith(start)), math.inf)
     value = PAIR_METRICS[name](smooth.double(), smooth.double()).item()
     if perfect == math.inf:  # the ramp's own rounding leaves a BEF of 1e-33 or so
         assert value > 250
     else:
-        assert value == pytest.approx(perfect, abs=1e-12)
+        assert value == pytest.approx(perfect, abs=1e-8 if name == "vif" else 1e-12)  # piq's guard against 0 / 0
 
 
 def test_worse_jpeg_scores_worse() -> None:
@@ -196,7 +317,7 @@ def test_worse_jpeg_scores_worse() -> None:
     damaged = [tensor(jpeg(reference, quality) / 255) for quality in (5, 10, 30, 70)]
     for name, metric in PAIR_METRICS.items():
         scores = [metric(tensor(reference / 255), image).item() for image in damaged]
-        assert scores == sorted(scores, reverse=name.startswith("bef")), name
+        assert scores == sorted(scores, reverse=not higher_is_better(name)), name
 
 
 def test_bef_finds_the_grid_of_a_cropped_jpeg() -> None:

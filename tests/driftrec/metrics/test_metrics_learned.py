@@ -1,6 +1,7 @@
 """Metrics that need weights: the values of the packages that define them, and what is said where weights are wrong."""
 
 import pickle
+from importlib import import_module
 from pathlib import Path
 
 import lpips
@@ -17,6 +18,7 @@ from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade
 from driftrec.metrics import SET_METRICS, WEIGHTED_PAIR_METRICS, find_weights, load_features
 from driftrec.metrics.classifier import load_classifier
+from driftrec.metrics.dists import load_dists, load_weighting, packaged_weighting
 from driftrec.metrics.features import FEATURES, fid_inception
 from driftrec.metrics.weights import WEIGHTS, published
 from driftrec.models.tensors import read
@@ -50,7 +52,7 @@ def mobilenet() -> nn.Module:
     return loud(torchvision.models.mobilenet_v2())
 
 
-@pytest.mark.parametrize("name", WEIGHTED_PAIR_METRICS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_lpips_is_the_packages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, model = BACKBONES[name]
     backbone = nn.Module()
@@ -73,6 +75,107 @@ def test_lpips_is_the_packages(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     for size in (1, 2):
         parts = [metric(a[i : i + size], b[i : i + size]) for i in range(0, 6, size)]
         assert torch.equal(found, torch.cat(parts))
+
+
+@pytest.fixture
+def vgg(tmp_path: Path) -> Path:
+    """VGG16 with random weights, as torchvision's file lays them out."""
+    backbone = nn.Module()
+    backbone.features = loud(torchvision.models.vgg16().features)
+    torch.save(backbone.state_dict() | {"classifier.0.bias": torch.ones(2)}, tmp_path / "vgg16.pth")
+    return tmp_path / "vgg16.pth"
+
+
+@pytest.fixture
+def weighting(tmp_path: Path) -> Path:
+    """Random alpha and beta."""
+    draw = torch.Generator().manual_seed(1)
+    torch.save({name: torch.rand(1, 1475, 1, 1, generator=draw) for name in ("alpha", "beta")}, tmp_path / "ab.pt")
+    return tmp_path / "ab.pt"
+
+
+@pytest.mark.parametrize("side", [16, 45, 64])
+def test_dists_is_piqs(side: int, vgg: Path, weighting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = torchvision.models.vgg16()
+    named = {name.removeprefix("features."): value for name, value in read(vgg).items()}
+    backbone.features.load_state_dict({name: value for name, value in named.items() if name[0].isdigit()})
+    given = read(weighting)
+    total = given["alpha"].sum() + given["beta"].sum()
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: {n: w / total for n, w in given.items()})
+    monkeypatch.setattr("piq.perceptual.vgg16", lambda **_: backbone)
+    theirs = piq.DISTS(reduction="none")
+    monkeypatch.undo()
+
+    metric = load_dists(vgg, weighting)
+    a = images(6, side)
+    b = (a + 0.1 * images(7, side)[:6]).clamp(0, 1)
+    found = metric(a, b)
+    assert found.dtype == torch.float64
+    assert found.shape == (6,)
+    assert found.min() > 0
+    assert torch.allclose(metric(a[:1], a[:1]), torch.zeros(1).double(), atol=1e-12)
+    with torch.no_grad():
+        assert torch.allclose(found, theirs(a, b).double(), rtol=1e-4, atol=1e-5)
+    for size in (1, 2):
+        assert torch.equal(found, torch.cat([metric(a[i : i + size], b[i : i + size]) for i in range(0, 6, size)]))
+
+
+def test_dists_takes_its_weighting_from_the_package(vgg: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("DISTS_pytorch", reason="the package dists-pytorch is not installed")
+    alpha, beta = load_weighting(packaged_weighting())
+    assert (len(alpha), len(beta)) == (1475, 1475)
+    assert alpha.sum() + beta.sum() == pytest.approx(1, abs=0.5)
+    a = images(2)
+    assert 0 < WEIGHTED_PAIR_METRICS["dists"](vgg)(a, 1 - a).min() < 2
+    monkeypatch.setattr("driftrec.metrics.dists.find_spec", lambda _: None)
+    with pytest.raises(InvalidInput, match="dists needs its learnt weighting, which the package dists-pytorch brings"):
+        load_dists(vgg)
+
+
+def test_a_weighting_of_another_kind_is_refused(vgg: Path, tmp_path: Path) -> None:
+    torch.save({"alpha": torch.ones(1, 1475, 1, 1)}, tmp_path / "half.pt")
+    with pytest.raises(InvalidInput, match=r"half\.pt: 1 weights are missing: beta"):
+        load_dists(vgg, tmp_path / "half.pt")
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    """Random support vectors in the layout of piq's file."""
+    draw = torch.Generator().manual_seed(2)
+    content = (torch.randn(40, 1, generator=draw), torch.rand(40, 36, generator=draw) * 2 - 1)
+    torch.save(content, tmp_path / "svm.pt")
+    return tmp_path / "svm.pt"
+
+
+def test_brisque_is_piqs(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = batch([photo[top : top + 70, 130:220] for photo in (astronaut(), coffee()) for top in (0, 128, 256)])
+    parts = import_module("piq.brisque")
+    monkeypatch.setattr(parts, "load_url", lambda *_, **__: torch.load(vectors, weights_only=True))
+    theirs = piq.brisque(photos, reduction="none").flatten().double()
+    metric = WEIGHTED_PAIR_METRICS["brisque"](vectors)
+    found = metric(torch.zeros_like(photos), photos)
+    assert found.shape == (6,)
+    assert torch.allclose(found, theirs, rtol=1e-4, atol=1e-3)
+    assert len(set(found.tolist())) == 6
+    for size in (1, 2):
+        assert torch.equal(found, torch.cat([metric(x, x) for x in photos.split(size)]))
+    smallest = images(1, 14)
+    assert metric(smallest, smallest).isfinite().all()
+    assert metric(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)).isnan().all()  # no texture, no value
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"w": torch.ones(3)}, "no pair of tensors"),
+        ((torch.ones(3), torch.ones(3, dtype=torch.int64)), "no pair of tensors"),
+        ((torch.ones(3), torch.ones(36, 3)), r"tensors of \(3,\) and \(36, 3\), not \(n,\) and \(n, 36\)"),
+    ],
+)
+def test_support_vectors_of_another_kind_are_refused(content: object, told: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "svm.pt")
+    with pytest.raises(InvalidInput, match=told):
+        WEIGHTED_PAIR_METRICS["brisque"](tmp_path / "svm.pt")
 
 
 def test_inception_features_are_piqs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

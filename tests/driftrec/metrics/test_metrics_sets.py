@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftrec.metrics import Moments, Reservoir, fid, kid
+from driftrec.metrics import Moments, Reservoir, fid, kid, precision, recall
 
 torch.set_num_threads(1)
 
@@ -134,6 +134,29 @@ def test_a_reservoir_is_a_fair_sample_that_the_seed_decides() -> None:
     assert 40 < chosen.min() <= chosen.max() < 120
     small = Reservoir.of(keys, rows, size=60)
     assert sorted(small.features.ravel()) == list(range(50))
+
+
+@pytest.mark.parametrize("sizes", [(60, 60), (200, 90), (6, 40)])
+@pytest.mark.parametrize("apart", [0.0, 0.3, 1.0, 3.0])
+def test_precision_and_recall_are_piqs(sizes: tuple[int, int], apart: float) -> None:
+    a, b = (features(size, 24, seed) for seed, size in enumerate(sizes))
+    b = b * (1 - apart / 4) + apart
+    theirs = [share.item() for share in piq.PR()(a, b)]
+    assert [precision(a, b), recall(a, b)] == pytest.approx(theirs, abs=1e-6)
+    assert recall(a, b) == precision(b, a)
+    order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
+    assert precision(a, b) == precision(a, b[order])
+
+
+def test_one_set_lies_within_itself_and_none_within_a_far_one() -> None:
+    rows = features(80, 24, 3)
+    assert precision(rows, rows) == recall(rows, rows) == 1
+    assert precision(rows, rows + 100) == recall(rows, rows + 100) == 0
+    assert precision(rows, rows[:40] + 1e-9) == 1  # each of a few is realistic
+    narrow = rows[:1] + 1e-3 * features(80, 24, 4)
+    assert recall(rows, narrow) < 0.1  # but they do not cover the others
+    with pytest.raises(ValueError, match="need 6 images of each set, got 80 and 5"):
+        recall(rows, rows[:5])
 
 
 def test_refuses_what_are_no_features() -> None:

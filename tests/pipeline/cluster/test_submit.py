@@ -24,7 +24,10 @@ from tests.made import SECRETS
 
 URL = "http://head:1"
 JOBS = {"restore": restore, "evaluate": evaluate, "survey": survey, "degrade": degrade, "split": split, "train": train}
-DATA = {"input", "reference", "output", "candidate", "data", "corrupted", "validation", "validation_corrupted"}
+DATA = {
+    *("input", "reference", "output", "candidate", "damaged"),
+    *("data", "corrupted", "validation", "validation_corrupted"),
+}
 
 
 class Client:
@@ -160,7 +163,7 @@ def test_every_place_goes_along_or_is_data(job: str) -> None:
 
 GIVEN = {  # what has a form of its own as a setting
     "restore": ["max_failed=5%", "retry_failed=crashed", "include=a*", "tile=null", "spacing=true", "fidelity=0.5"],
-    "evaluate": ["quality=30/10,5", "second_quality=10,20", "subsampling='4:4:4'", "metrics=psnr,fid"],
+    "evaluate": ["preset=live1", "quality=30/10,5", "second_quality=10,20", "subsampling='4:4:4'", "metrics=psnr,fid"],
     "survey": ["pixels=10%", "steps=3"],
     "degrade": ["quality=none"],
     "split": ["limit=3"],

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.jpeg.codec import encode_jpeg
 from pipeline.cluster.graph import Pool
 from pipeline.evaluate.evaluation import open_evaluate
 from pipeline.evaluate.job import run_evaluate
@@ -20,7 +22,7 @@ from pipeline.evaluate.model_pool import start_pool, stop_pool
 from pipeline.model_source import find
 from pipeline.runs.verify import verify
 from tests import made
-from tests.pipeline.evaluations import clean, score, settings_of
+from tests.pipeline.evaluations import by_place, clean, score, settings_of
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(400)]
 
@@ -151,6 +153,27 @@ def test_numbers_do_not_depend_on_the_number_of_actors(tmp_path: Path, small_mod
                 assert metric == pytest.approx(expected, rel=1e-9)
 
 
+def test_given_files_are_scored_in_place_of_made_ones(tmp_path: Path, small_model: Path) -> None:
+    source, damaged, output = clean(tmp_path / "in", 5), tmp_path / "damaged", tmp_path / "out"
+    for path in sorted(source.rglob("*.png"))[1:]:
+        target = damaged / path.relative_to(source).with_suffix(".jpg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(encode_jpeg(np.array(Image.open(path)), 10, "4:2:0"))
+    given = {"model": [str(small_model)], "damaged": str(damaged), "quality": "none", "max_failed": 1}
+    result = evaluate(source, output, **given)
+    assert (result["exit_code"], result["reasons"]) == (0, {"no_partner": 2})
+    rows = {(row["key"], row["candidate"]): row for row in report(output)}
+    expected = by_place(score(source, tmp_path / "made", model=[str(small_model)], quality="10"))
+    for (key, name), row in rows.items():
+        twin = expected[key, "q10-420", name]
+        assert (row["condition"], row["quality"]) == ("none", None)
+        assert row["psnr"] == (None if row["reason"] else twin["psnr"])
+    assert [key for (key, _), row in rows.items() if row["reason"]] == ["a/0000.png"] * 2
+    before = files(output)
+    assert evaluate(source, output, **given) == result
+    assert files(output) == before
+
+
 def test_pairs_that_are_no_pairs_are_counted(tmp_path: Path) -> None:
     source, tool = clean(tmp_path / "in", 6), tmp_path / "tool"
     for number, path in enumerate(sorted(source.rglob("*.png"))):
@@ -203,9 +226,13 @@ def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model:
         ({"reference": "{tmp}/none"}, "REFERENCE .*/none does not exist|none does not exist"),
         ({"metrics": "psnr,sim"}, "--metrics: 'sim' not known; there are psnr, psnr_y"),
         ({"metrics": "lpips"}, r"lpips needs alexnet-owt-7be5be79\.pth.*--weights lpips=PATH"),
+        ({"metrics": "dists"}, r"dists needs vgg16-397923af\.pth.*--weights dists=PATH"),
+        ({"metrics": "brisque"}, r"brisque needs brisque_svm_weights\.pt, published by .*piq"),
+        ({"metrics": "recall"}, r"inception needs pt_inception"),
         ({"metrics": "fid"}, r"inception needs pt_inception-2015-12-05-6726825d\.pth"),
         ({"metrics": "accuracy"}, r"resnet50 needs resnet50-.*\.pth"),
         ({"metrics": "accuracy", "classifier": "resnet51"}, "'resnet51'"),
+        ({"damaged": "{tmp}/none", "quality": "none"}, "--damaged: .*none does not exist"),
         ({"weights": ["lpips"]}, "write it as NAME=PATH or NAME=URL"),
         ({"weights": ["lpipz=x"]}, "no weights are called 'lpipz'"),
         ({"metrics": "lpips", "weights": ["lpips={tmp}/none.pth"]}, r"--weights lpips=.*none\.pth: no such file"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.jpeg.codec import degrade
-from driftrec.metrics import LABELS, PAIR_METRICS, SET_METRICS
+from driftrec.metrics import LABELS, PAIR_METRICS, SET_METRICS, SMALLEST_SIDE
 from pipeline.evaluate.metrics import METRICS, Plan, column_of, describe, plan_metrics
 from tests import made
 from tests.pipeline.evaluations import by_place, clean, score, settings_of
@@ -57,12 +57,53 @@ def test_every_metric_has_a_label_and_the_windows_stand_in_the_columns() -> None
 def test_pairs_are_measured_as_the_metrics_themselves_do(tmp_path: Path) -> None:
     names = tuple(PAIR_METRICS)
     meter = plan(clean(tmp_path / "in", 1), metrics=",".join(names)).load()
-    reference = made.pixels(0, 48, 40)
+    reference = made.pixels(0, 176, 168)
     worse = degrade(reference, 10)
     worse.flags.writeable = False  # as what comes from Ray
     found = meter.pair(reference, worse)
     x, y = (torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double() / 255 for image in (reference, worse))
     assert found == pytest.approx({column_of(name): float(PAIR_METRICS[name](x, y)) for name in names}, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(PAIR_METRICS))
+def test_an_image_smaller_than_a_metrics_window_is_a_row_with_a_reason(tmp_path: Path, name: str) -> None:
+    side = SMALLEST_SIDE.get(name, 1)
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(made.pixels(1, side + 3, side)).save(source / "fits.png")
+    rows = {"fits.png": ("ok", None)}
+    if side > 1:
+        Image.fromarray(made.pixels(1, side + 3, side - 1)).save(source / "small.png")
+        rows["small.png"] = ("failed", f"{name} needs sides of {side} pixels, the image has {side - 1}x{side + 3}")
+    found = score(source, tmp_path / "out", metrics=name)
+    assert {row["key"]: (row["status"], row["detail"]) for row in found} == rows
+
+
+class Foreign:
+    """Stands where pyiqa's metric would."""
+
+    higher_is_better = True
+
+    def __call__(self, reference: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:
+        return restored.mean(dim=(1, 2, 3)).double()
+
+
+def test_a_metric_of_pyiqa_has_a_column_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clean(tmp_path / "in", 2)
+    with pytest.raises(InvalidInput, match="--metrics pyiqa:musiq needs the package pyiqa, which is not installed"):
+        plan(source, metrics="psnr,pyiqa:musiq")
+    monkeypatch.setattr("pipeline.evaluate.metrics.load_pyiqa", lambda _: Foreign())
+    monkeypatch.setattr("driftrec.metrics.load_pyiqa", lambda _: Foreign())
+    found = plan(source, metrics="psnr,pyiqa:musiq")
+    assert found.columns == ("psnr", "pyiqa_musiq")
+    assert describe("pyiqa:musiq") == {
+        "name": "pyiqa:musiq", "column": "pyiqa_musiq", "label": "musiq (pyiqa)", "higher_is_better": True
+    }  # fmt: skip
+    assert "pyiqa" in found.identity() and "pyiqa" not in plan(source, metrics="psnr").identity()
+    for row in score(source, tmp_path / "out", metrics="psnr,pyiqa:musiq"):
+        image = degrade(np.asarray(Image.open(source / row["key"])), 10)
+        assert row["pyiqa_musiq"] == pytest.approx(image.mean() / 255, abs=1e-6)
+        assert row["psnr"] > 20
 
 
 def test_weights_that_change_under_the_run_end_it(tmp_path: Path, classifier: Path) -> None:

@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import DriftRecError
-from driftrec.metrics import Moments, Reservoir, fid, kid
+from driftrec.metrics import Moments, Reservoir, fid, kid, precision, recall
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.metrics import Plan
 from pipeline.evaluate.set_features import REFERENCE, SetStates, crop_group, set_scores
 from pipeline.storage.local import LocalStore
 
-PLAN = Plan(("psnr", "fid_mobilenet", "kid_mobilenet"), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)
+SETS = ("fid_mobilenet", "kid_mobilenet", "precision_mobilenet", "recall_mobilenet")
+PLAN = Plan(("psnr", *SETS), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)
 ONE, TWO = Condition(10, "4:2:0"), Condition(30, "4:2:0", 10, 4)
 SHARDS = [f"{number:016x}" for number in range(4)]
 
@@ -35,6 +36,18 @@ def write(store: LocalStore, features: np.ndarray, cuts: list[int], plan: Plan =
         states.commit(store, shard)
 
 
+@pytest.mark.parametrize("metric", SETS)
+def test_each_set_metric_alone_needs_only_its_own_state(tmp_path: Path, features: np.ndarray, metric: str) -> None:
+    store, alone = LocalStore(str(tmp_path)), Plan((metric,), {}, kid_images=40, kid_subsets=5, kid_subset_size=20)
+    write(store, features, [30, 60, 90], alone)
+    table = pq.read_table(tmp_path / "sets" / f"{SHARDS[0]}.parquet")
+    is_fid = metric.startswith("fid")
+    assert (table["moments"].null_count == 0) == is_fid
+    assert (table["reservoir"].null_count == 0) == (not is_fid)
+    for _, scores in set_scores(store, SHARDS, [ONE, TWO], alone):
+        assert all(scores[name].keys() == {metric} for name in ("jpeg", "ours"))
+
+
 @pytest.mark.parametrize("cuts", [[30, 60, 90], [1, 2, 97], [0, 0, 50]])
 def test_shards_make_the_whole(tmp_path: Path, features: np.ndarray, cuts: list[int]) -> None:
     store = LocalStore(str(tmp_path))
@@ -49,6 +62,8 @@ def test_shards_make_the_whole(tmp_path: Path, features: np.ndarray, cuts: list[
         told = found[slug][name]
         assert told["fid_mobilenet"]["value"] == pytest.approx(fid(moments[references], moments[number]), rel=1e-9)
         assert told["kid_mobilenet"]["value"] == kid(sample[references], sample[number], 5, 20)
+        assert told["precision_mobilenet"]["value"] == precision(sample[references], sample[number])
+        assert told["recall_mobilenet"]["value"] == recall(sample[references], sample[number])
         assert (told["fid_mobilenet"]["images"], told["kid_mobilenet"]["images"]) == (100, 40)
         assert told["fid_mobilenet"]["biased"] is False
 
@@ -71,7 +86,8 @@ def test_small_sets_have_no_value_or_are_biased(tmp_path: Path, features: np.nda
         states.add(f"{image}.png", found)
     states.commit(store, SHARDS[0])
     ((_, scores),) = set_scores(store, SHARDS[:1], [ONE], PLAN)
-    assert [scores["jpeg"][metric]["value"] for metric in PLAN.sets] == [None, None]
+    assert [scores["jpeg"][metric]["value"] for metric in PLAN.sets] == [None] * 4
+    assert [scores["ours"][f"{name}_mobilenet"]["value"] for name in ("precision", "recall")] == [None, None]
     assert scores["ours"]["fid_mobilenet"]["value"] is not None
     assert scores["ours"]["fid_mobilenet"]["biased"] is True
 
