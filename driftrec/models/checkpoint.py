@@ -52,6 +52,19 @@ class Checkpoint:
     sha256: str = ""  # of the file
 
     @property
+    def network(self) -> NCSNpp:
+        """The denoiser's."""
+        return self.denoiser.network
+
+    @property
+    def shape(self) -> dict[str, object]:
+        """What two of them must share to be interpolated."""
+        process = self.denoiser.process
+        settings: dict[str, object] = {"process": process.name} | asdict(process)
+        settings |= {"form": self.denoiser.form, "residual_std": self.denoiser.residual_std}
+        return asdict(self.network.config) | settings | {"knows_jpeg": self.knows_jpeg}
+
+    @property
     def knows_jpeg(self) -> bool:
         """Whether it was trained on JPEG damage, and not on that of pairs of the user's own."""
         data = self.card.get("data")

@@ -23,7 +23,9 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.models import fbcnn
-from driftrec.models.checkpoint import Checkpoint, load
+from driftrec.models.checkpoint import Checkpoint
+from driftrec.models.interpolation import Model
+from driftrec.models.loading import load
 from driftrec.noise import gaussian
 from driftrec.restoration import opening
 from driftrec.restoration.finishing import Arriving, Unfinished
@@ -34,9 +36,6 @@ from driftrec.restoration.tiling import Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 Place = tuple[str, Tile]  # an image's key, and a part of it
-
-FBCNN = "fbcnn:"  # before the path of FBCNN's weights
-
 
 S = TypeVar("S", Image.Image, Array, Tensor)
 
@@ -50,7 +49,7 @@ class Restorer:
     It does what the command `driftrec restore` does.
     """
 
-    def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
+    def __init__(self, checkpoint: Model | None, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
@@ -61,11 +60,10 @@ class Restorer:
 
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
-        """An embedded model by name, the path or URL of a .safetensors file, or "fbcnn:PATH" (public weights of FBCNN).
-        Raises InvalidInput naming what is wrong with it.
+        """An embedded model by name, the path or URL of a .safetensors file, "fbcnn:PATH" (public weights of FBCNN),
+        "fbcnn:PATH?quality=10", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput
+        naming what is wrong with it.
         """
-        if source.startswith(FBCNN):
-            return cls(fbcnn.load(source.removeprefix(FBCNN)), device)
         return cls(load(source), device)
 
     @classmethod
@@ -211,8 +209,8 @@ class Restorer:
             y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
             y = y.contiguous(memory_format=torch.channels_last)
             places = [(keys[i], tile) for i, tile in parts]
-            results, nfe = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
-            batch = Arriving(results)
+            results, nfe, qualities = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
+            batch = Arriving(results, qualities)
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
         return [one.finish for one in unfinished]
@@ -236,17 +234,18 @@ class Restorer:
 
 @torch.inference_mode()
 def _restored(
-    model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[Tensor, int]:
-    """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], and the evaluations each took."""
+    model: Model, y: Tensor, places: list[Place], seed: int, settings: Resolved
+) -> tuple[Tensor, int, Tensor | None]:
+    """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], the evaluations each took, and the qualities (B,) that the
+    network sees, if it says so.
+    """
     if isinstance(model, fbcnn.Weights):
-        return model.restore(y), 1
-    return _sampled(model.denoiser, y, places, seed, settings)
+        restored, qualities = model.restore(y)
+        return restored, 1, qualities
+    return *_sampled(model.denoiser, y, places, seed, settings), None
 
 
-def _sampled(
-    denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[Tensor, int]:
+def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved) -> tuple[Tensor, int]:
     """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
     process, weight, calls = denoiser.process, settings.fidelity, 0
 

@@ -1,0 +1,27 @@
+"""A model of any kind, from the text that names it. Knows how each kind is read, and no restoration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from driftrec.models import checkpoint, fbcnn
+from driftrec.models.interpolation import Model, between
+from driftrec.models.source import FBCNN, OURS, ModelSource, fraction, whole_number
+
+
+def load(text: str) -> Model:
+    """The model behind a text (see `source`). Raises InvalidInput naming what is wrong with it and the remedy."""
+    source = ModelSource.parse(text)
+    alpha = fraction(source, "alpha") if source.blended else 0.0  # looked at before a large file is read
+    models = [LOADERS[file.kind](file.place, source) for file in source.files]
+    return between(*models, alpha) if source.blended else models[0]
+
+
+def _fbcnn(place: str, source: ModelSource) -> fbcnn.Weights:
+    return fbcnn.load(place, whole_number(source, "quality", 1, 100))
+
+
+LOADERS: dict[str, Callable[[str, ModelSource], Model]] = {
+    OURS: lambda place, _: checkpoint.load(place),
+    FBCNN: _fbcnn,
+}
