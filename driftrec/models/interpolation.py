@@ -12,11 +12,11 @@ import torch
 
 from driftrec.bounds import shown
 from driftrec.errors import InvalidInput
-from driftrec.models import fbcnn
+from driftrec.models import fbcnn, qgac
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.tensors import derived_sha256
 
-Model = Checkpoint | fbcnn.Weights
+Model = Checkpoint | fbcnn.Weights | qgac.Weights
 
 
 def between(first: Model, second: Model, alpha: float) -> Model:

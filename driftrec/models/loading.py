@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from driftrec.models import checkpoint, fbcnn
+from driftrec.models import checkpoint, fbcnn, qgac
 from driftrec.models.interpolation import Model, between
-from driftrec.models.source import FBCNN, OURS, ModelSource, fraction, whole_number
+from driftrec.models.source import FBCNN, OURS, QGAC, ModelSource, fraction, whole_number
 
 
 def load(text: str) -> Model:
@@ -24,4 +24,5 @@ def _fbcnn(place: str, source: ModelSource) -> fbcnn.Weights:
 LOADERS: dict[str, Callable[[str, ModelSource], Model]] = {
     OURS: lambda place, _: checkpoint.load(place),
     FBCNN: _fbcnn,
+    QGAC: lambda place, _: qgac.load(place),
 }

@@ -2,6 +2,7 @@
 
     tiny, PATH or URL             a checkpoint of this package
     fbcnn:PATH?quality=10         FBCNN; without `quality` it estimates the quality itself
+    qgac:PATH                     QGAC
     interpolate:A,B?alpha=0.7     (1 - alpha) A + alpha B, A and B each one of the above; what they are told stands
                                   behind the one ?, too
 
@@ -17,9 +18,9 @@ from driftrec.bounds import shown
 from driftrec.errors import InvalidInput
 from driftrec.urls import redact
 
-OURS, FBCNN = "", "fbcnn:"
+OURS, FBCNN, QGAC = "", "fbcnn:", "qgac:"
 INTERPOLATE = "interpolate:"
-OPTIONS: dict[str, tuple[str, ...]] = {OURS: (), FBCNN: ("quality",)}  # what a network of each kind is told
+OPTIONS: dict[str, tuple[str, ...]] = {OURS: (), FBCNN: ("quality",), QGAC: ()}  # what a network of each kind is told
 BLEND_OPTIONS = ("alpha",)
 
 

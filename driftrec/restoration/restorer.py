@@ -22,12 +22,12 @@ from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, Pixels, encode, format_of
-from driftrec.models import fbcnn
+from driftrec.models import fbcnn, qgac
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.interpolation import Model
 from driftrec.models.loading import load
 from driftrec.noise import gaussian
-from driftrec.restoration import opening
+from driftrec.restoration import coefficients, opening
 from driftrec.restoration.finishing import Arriving, Unfinished
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.opening import Array, File, Source
@@ -56,13 +56,15 @@ class Restorer:
         if isinstance(checkpoint, Checkpoint):
             _prepare(checkpoint.denoiser, self.device)
         elif checkpoint:  # float32, as published
-            checkpoint.network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            checkpoint.network.to(self.device)
+        if isinstance(checkpoint, fbcnn.Weights):
+            checkpoint.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
         """An embedded model by name, the path or URL of a .safetensors file, "fbcnn:PATH" (public weights of FBCNN),
-        "fbcnn:PATH?quality=10", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput
-        naming what is wrong with it.
+        "qgac:PATH", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput naming what is
+        wrong with it.
         """
         return cls(load(source), device)
 
@@ -180,8 +182,8 @@ class Restorer:
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
         """One result a picture, in order. Each is restored as its file stores it, so that the network sees a JPEG's
-        grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN heeds
-        nothing of `sampling`, so that its results are the published ones.
+        grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN
+        and QGAC heed nothing of `sampling`, so that their results are the published ones.
         """
         return [finish() for finish in self.begin(pictures, keys, seed, sampling)]
 
@@ -197,7 +199,7 @@ class Restorer:
         if model is None:
             return [partial(Restored, picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
-        if isinstance(model, fbcnn.Weights):
+        if not isinstance(model, Checkpoint):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
         elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
             settings = replace(settings, adaptive=False)
@@ -208,9 +210,8 @@ class Restorer:
         for parts in self._batches(sizes, plans):
             y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
             y = y.contiguous(memory_format=torch.channels_last)
-            places = [(keys[i], tile) for i, tile in parts]
-            results, nfe, qualities = _restored(model, y, places, seed, plans[parts[0][0]].sampling)
-            batch = Arriving(results, qualities)
+            places, of = [(keys[i], tile) for i, tile in parts], [pictures[i] for i, _ in parts]
+            batch, nfe = _restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
         return [one.finish for one in unfinished]
@@ -234,15 +235,18 @@ class Restorer:
 
 @torch.inference_mode()
 def _restored(
-    model: Model, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[Tensor, int, Tensor | None]:
-    """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], the evaluations each took, and the qualities (B,) that the
-    network sees, if it says so.
+    model: Model, y: Tensor, pictures: list[Picture], places: list[Place], seed: int, settings: Resolved
+) -> tuple[Arriving, int]:
+    """What a network makes of parts of pictures, as pixels (B, 3, H, W) in [0, 1], and the evaluations each took.
+    Raises BadImage for pictures that it does not take.
     """
     if isinstance(model, fbcnn.Weights):
-        restored, qualities = model.restore(y)
-        return restored, 1, qualities
-    return *_sampled(model.denoiser, y, places, seed, settings), None
+        return Arriving(*model.restore(y)), 1
+    if isinstance(model, qgac.Weights):
+        restored = [coefficients.restore(model, picture) for picture in pictures]  # tables differ: one by one
+        return Arriving(torch.cat(restored)), 1
+    results, nfe = _sampled(model.denoiser, y, places, seed, settings)
+    return Arriving(results), nfe
 
 
 def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved) -> tuple[Tensor, int]:

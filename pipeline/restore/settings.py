@@ -17,7 +17,7 @@ class RestoreSettings(ShardSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns; the same command again finishes what is missing
 
     # How it is restored:
-    model: Place[str] = "tiny"  # embedded model, path or URL of a .safetensors, fbcnn:PATH, or identity: no network
+    model: Place[str] = "tiny"  # embedded model, .safetensors (path, URL), fbcnn:PATH, qgac:PATH; identity: no network
     seed: int = Field(0, ge=0)  # seed of all noise
     sampler: Literal["multistep", "euler-maruyama", "euler-heun", "ode"] = "multistep"  # docs/explanation/samplers.md
     steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
