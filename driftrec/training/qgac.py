@@ -1,12 +1,13 @@
 """QGAC as an arm: batches of JPEG coefficients from clean patches, and the paper's loss on pixels.
 
-The recipe of the author's later code: Adam at 1e-4, falling by a cosine to 1e-6, first luma alone, then colour. Here
-both are trained at once unless the patches are grey.
+The recipe is that of the author's later code, except that there luma is trained first and colour with it later, and
+here both at once; grey patches train luma alone. Knows neither photographs nor files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,34 @@ from driftrec.models.qgac import Coefficients, of_file, restored
 from driftrec.networks.qgac import QGAC
 
 SSIM_SHARE = 0.05  # of the loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How it is trained."""
+
+    steps: int = 100_000  # theirs: 100 times 1000, of 32 patches each
+    lr: float = 1e-4  # of Adam, at the first step
+    lr_last: float = 1e-6  # where the cosine ends
+
+
+def train(network: QGAC, batches: Iterable[tuple[Coefficients, Tensor]], recipe: Recipe) -> Iterator[float]:
+    """Train in place on pairs of what files say and the clean (B, 3, H, W) in [0, 1]: the loss of each step. Raises
+    ValueError if there are fewer batches than steps.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.lr)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps, recipe.lr_last)
+    pairs = iter(batches)
+    for step in range(recipe.steps):
+        said, clean = next(pairs, (None, None))
+        if said is None or clean is None:
+            raise ValueError(f"{step} batches for {recipe.steps} steps: give as many, or an endless stream")
+        optimizer.zero_grad()
+        value = loss(network, said, clean)
+        value.backward()
+        optimizer.step()
+        cosine.step()
+        yield value.item()
 
 
 def compressed(patches: NDArray[np.uint8], qualities: Sequence[int]) -> Coefficients:
