@@ -60,9 +60,14 @@ class Checkpoint:
     def shape(self) -> dict[str, object]:
         """What two of them must share to be interpolated."""
         process = self.denoiser.process
-        settings: dict[str, object] = {"process": process.name} | asdict(process)
-        settings |= {"form": self.denoiser.form, "residual_std": self.denoiser.residual_std}
-        return asdict(self.network.config) | settings | {"knows_jpeg": self.knows_jpeg}
+        return {
+            **asdict(self.network.config),
+            "process": process.name,
+            **asdict(process),
+            "form": self.denoiser.form,
+            "residual_std": self.denoiser.residual_std,
+            "knows_jpeg": self.knows_jpeg,
+        }
 
     @property
     def knows_jpeg(self) -> bool:

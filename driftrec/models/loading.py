@@ -13,8 +13,8 @@ def load(text: str) -> Model:
     """The model behind a text (see `source`). Raises InvalidInput naming what is wrong with it and the remedy."""
     source = ModelSource.parse(text)
     alpha = fraction(source, "alpha") if source.blended else 0.0  # looked at before a large file is read
-    models = [LOADERS[file.kind](file.place, source) for file in source.files]
-    return between(*models, alpha) if source.blended else models[0]
+    first, *second = [LOADERS[file.kind](file.place, source) for file in source.files]
+    return between(first, second[0], alpha) if second else first
 
 
 def _fbcnn(place: str, source: ModelSource) -> fbcnn.Weights:

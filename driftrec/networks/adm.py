@@ -91,8 +91,11 @@ class ADM(nn.Module):
         return self.out(x)
 
 
-class Stage(nn.Sequential):
+class Stage(nn.ModuleList):
     """Layers in a row, of which the residual blocks are told the time."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(layers)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         for layer in self:

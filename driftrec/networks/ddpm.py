@@ -85,7 +85,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         first, second = self.dense
-        return second(F.silu(first(time_features(t, self.width).to(first.weight.dtype))))
+        return second(F.silu(first(time_features(t, self.width).to(next(self.parameters()).dtype))))
 
 
 class DownLevel(nn.Module):
