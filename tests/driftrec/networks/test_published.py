@@ -1,6 +1,7 @@
 """Networks whose weights others publish: their names and shapes, and their layers against naive ones."""
 
 import ast
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,67 +84,158 @@ def test_other_sides_are_refused(kind, config) -> None:
         kind(config)(torch.rand(1, 3, 16, 18), torch.tensor(3))
 
 
-@pytest.mark.parametrize("resample", [None, "up", "down"])
-@torch.inference_mode()
-def test_residual_block_of_adm(resample) -> None:
-    block = drawn(adm.ResidualBlock(SMALL_ADM, 8, 12, resample))
-    x, embedding = torch.randn(1, 8, 4, 6), torch.randn(1, 32)
-    w = weights(block)
-    image, told = x[0].double().numpy(), embedding[0].double().numpy()
+Weights = dict[str, np.ndarray]
 
+
+def part(w: Weights, prefix: str) -> Weights:
+    """What belongs to a layer."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in w.items() if name.startswith(f"{prefix}.")}
+
+
+def dense(w: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    return w[f"{name}.weight"] @ x + w[f"{name}.bias"]
+
+
+def conv(w: Weights, name: str, x: np.ndarray, stride: int = 1, padding: int = 1) -> np.ndarray:
+    return convolve(x, w[f"{name}.weight"], w[f"{name}.bias"], stride, padding)
+
+
+def norm(w: Weights, name: str, x: np.ndarray, eps: float) -> np.ndarray:
+    return group_norm(x, 4, w[f"{name}.weight"], w[f"{name}.bias"], eps)
+
+
+def adm_block(w: Weights, x: np.ndarray, told: np.ndarray, resample: str | None = None) -> np.ndarray:
     def resampled(z: np.ndarray) -> np.ndarray:
         if resample == "up":
             return z.repeat(2, axis=1).repeat(2, axis=2)
-        halves = (z[:, ::2, ::2] + z[:, 1::2, ::2] + z[:, ::2, 1::2] + z[:, 1::2, 1::2]) / 4
-        return halves if resample else z
+        return (z[:, ::2, ::2] + z[:, 1::2, ::2] + z[:, ::2, 1::2] + z[:, 1::2, 1::2]) / 4 if resample else z
 
-    h = silu(group_norm(image, 4, w["in_layers.0.weight"], w["in_layers.0.bias"], 1e-5))
-    h = convolve(resampled(h), w["in_layers.2.weight"], w["in_layers.2.bias"])
-    scale, shift = np.split(w["emb_layers.1.weight"] @ silu(told) + w["emb_layers.1.bias"], 2)
-    h = group_norm(h, 4, w["out_layers.0.weight"], w["out_layers.0.bias"], 1e-5)
-    h = silu(h * (1 + scale[:, None, None]) + shift[:, None, None])
-    h = convolve(h, w["out_layers.3.weight"], w["out_layers.3.bias"])
-    h += convolve(resampled(image), w["skip_connection.weight"], w["skip_connection.bias"], padding=0)
-    np.testing.assert_allclose(block(x, embedding)[0].numpy(), h, rtol=1e-4, atol=1e-4)
+    h = conv(w, "in_layers.2", resampled(silu(norm(w, "in_layers.0", x, 1e-5))))
+    scale, shift = np.split(dense(w, "emb_layers.1", silu(told)), 2)
+    h = silu(norm(w, "out_layers.0", h, 1e-5) * (1 + scale[:, None, None]) + shift[:, None, None])
+    h = conv(w, "out_layers.3", h)
+    x = resampled(x)
+    return h + (conv(w, "skip_connection", x, padding=0) if "skip_connection.weight" in w else x)
+
+
+def adm_attention(w: Weights, x: np.ndarray) -> np.ndarray:
+    """Heads of 4 channels; of each its queries, keys and values, one after the other."""
+    rows = w["qkv.weight"][..., 0] @ norm(w, "norm", x, 1e-5).reshape(len(x), -1) + w["qkv.bias"][:, None]
+    heads = [attend(*(rows[12 * i + 4 * j :][:4] for j in range(3))) for i in range(len(x) // 4)]
+    h = w["proj_out.weight"][..., 0] @ np.concatenate(heads) + w["proj_out.bias"][:, None]
+    return x + h.reshape(x.shape)
+
+
+def ddpm_block(w: Weights, x: np.ndarray, told: np.ndarray) -> np.ndarray:
+    h = conv(w, "conv1", silu(norm(w, "norm1", x, 1e-6))) + dense(w, "temb_proj", silu(told))[:, None, None]
+    h = conv(w, "conv2", silu(norm(w, "norm2", h, 1e-6)))
+    return h + (conv(w, "nin_shortcut", x, padding=0) if "nin_shortcut.weight" in w else x)
+
+
+def ddpm_attention(w: Weights, x: np.ndarray) -> np.ndarray:
+    h = norm(w, "norm", x, 1e-6)
+    parts = [conv(w, name, h, padding=0).reshape(len(x), -1) for name in "qkv"]
+    return x + conv(w, "proj_out", attend(*parts).reshape(x.shape), padding=0)
+
+
+def equal(found: torch.Tensor, expected: np.ndarray) -> None:
+    """A batch of one."""
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("resample", [None, "up", "down"])
+@torch.inference_mode()
+def test_residual_block_of_adm(resample) -> None:
+    block, x, embedding = (
+        drawn(adm.ResidualBlock(SMALL_ADM, 8, 12, resample)),
+        torch.randn(1, 8, 4, 6),
+        torch.randn(1, 32),
+    )
+    equal(
+        block(x, embedding), adm_block(weights(block), x[0].double().numpy(), embedding[0].double().numpy(), resample)
+    )
 
 
 @torch.inference_mode()
 def test_attention_of_adm_splits_heads_before_query_key_and_value() -> None:
-    layer = drawn(adm.Attention(SMALL_ADM, 8))
-    x = torch.randn(1, 8, 3, 5)
-    w, image = weights(layer), x[0].double().numpy()
-    h = group_norm(image, 4, w["norm.weight"], w["norm.bias"], 1e-5).reshape(8, -1)
-    rows = w["qkv.weight"][..., 0] @ h + w["qkv.bias"][:, None]
-    size = 4  # channels of a head
-    heads = [attend(*(rows[3 * size * i + size * j :][:size] for j in range(3))) for i in range(2)]
-    h = w["proj_out.weight"][..., 0] @ np.concatenate(heads) + w["proj_out.bias"][:, None]
-    np.testing.assert_allclose(layer(x)[0].numpy(), image + h.reshape(8, 3, 5), rtol=1e-4, atol=1e-4)
+    layer, x = drawn(adm.Attention(SMALL_ADM, 8)), torch.randn(1, 8, 3, 5)
+    equal(layer(x), adm_attention(weights(layer), x[0].double().numpy()))
 
 
 @torch.inference_mode()
 def test_residual_block_of_ddpm() -> None:
-    block = drawn(ddpm.ResidualBlock(SMALL_DDPM, 8, 12))
-    x, embedding = torch.randn(1, 8, 4, 6), torch.randn(1, 32)
-    w = weights(block)
-    image, told = x[0].double().numpy(), embedding[0].double().numpy()
-    h = silu(group_norm(image, 4, w["norm1.weight"], w["norm1.bias"], 1e-6))
-    h = convolve(h, w["conv1.weight"], w["conv1.bias"])
-    h += (w["temb_proj.weight"] @ silu(told) + w["temb_proj.bias"])[:, None, None]
-    h = silu(group_norm(h, 4, w["norm2.weight"], w["norm2.bias"], 1e-6))
-    h = convolve(h, w["conv2.weight"], w["conv2.bias"])
-    h += convolve(image, w["nin_shortcut.weight"], w["nin_shortcut.bias"], padding=0)
-    np.testing.assert_allclose(block(x, embedding)[0].numpy(), h, rtol=1e-4, atol=1e-4)
+    block, x, embedding = drawn(ddpm.ResidualBlock(SMALL_DDPM, 8, 12)), torch.randn(1, 8, 4, 6), torch.randn(1, 32)
+    equal(block(x, embedding), ddpm_block(weights(block), x[0].double().numpy(), embedding[0].double().numpy()))
 
 
 @torch.inference_mode()
 def test_attention_of_ddpm() -> None:
-    layer = drawn(ddpm.Attention(SMALL_DDPM, 8))
-    x = torch.randn(1, 8, 3, 5)
-    w, image = weights(layer), x[0].double().numpy()
-    h = group_norm(image, 4, w["norm.weight"], w["norm.bias"], 1e-6)
-    parts = [convolve(h, w[f"{n}.weight"], w[f"{n}.bias"], padding=0).reshape(8, -1) for n in "qkv"]
-    h = convolve(attend(*parts).reshape(8, 3, 5), w["proj_out.weight"], w["proj_out.bias"], padding=0)
-    np.testing.assert_allclose(layer(x)[0].numpy(), image + h, rtol=1e-4, atol=1e-4)
+    layer, x = drawn(ddpm.Attention(SMALL_DDPM, 8)), torch.randn(1, 8, 3, 5)
+    equal(layer(x), ddpm_attention(weights(layer), x[0].double().numpy()))
+
+
+def waves(t: float, last: float, first: Callable[[float], float], second: Callable[[float], float]) -> np.ndarray:
+    """The time of the small networks, 8 numbers."""
+    return np.array([wave(t * 10_000 ** (-i / last)) for wave in (first, second) for i in range(4)])
+
+
+@torch.inference_mode()
+def test_all_of_adm() -> None:
+    """Three levels of one block, halved and doubled by the layers named here; the rest goes by the names alone."""
+    network, x = drawn(ADM(SMALL_ADM)).eval(), torch.rand(1, 3, 8, 8) * 2 - 1
+    resampling = {
+        "input_blocks.2.0": "down",
+        "input_blocks.4.0": "down",
+        "output_blocks.1.2": "up",
+        "output_blocks.3.2": "up",
+    }
+    w, skips = weights(network), []
+    told = dense(w, "time_embed.2", silu(dense(w, "time_embed.0", waves(7, 4, np.cos, np.sin))))
+
+    def through(stage: str, h: np.ndarray) -> np.ndarray:
+        for i in range(3):
+            layer = part(w, f"{stage}.{i}")
+            if "qkv.weight" in layer:
+                h = adm_attention(layer, h)
+            elif "weight" in layer:
+                h = conv(w, f"{stage}.{i}", h)
+            elif layer:
+                h = adm_block(layer, h, told, resampling.get(f"{stage}.{i}"))
+        return h
+
+    h = x[0].double().numpy()
+    for i in range(6):
+        h = through(f"input_blocks.{i}", h)
+        skips.append(h)
+    h = through("middle_block", h)
+    for i in range(6):
+        h = through(f"output_blocks.{i}", np.concatenate([h, skips.pop()]))
+    equal(network(x, torch.tensor(7)), conv(w, "out.2", silu(norm(w, "out.0", h, 1e-5))))
+
+
+@torch.inference_mode()
+def test_all_of_ddpm() -> None:
+    """Three levels of one block, attention at the second."""
+    network, x = drawn(DDPM(SMALL_DDPM)).eval(), torch.rand(1, 3, 8, 8) * 2 - 1
+    w = weights(network)
+    told = dense(w, "temb.dense.1", silu(dense(w, "temb.dense.0", waves(7, 3, np.sin, np.cos))))
+    skips = [conv(w, "conv_in", x[0].double().numpy())]
+    for level in range(3):
+        h = ddpm_block(part(w, f"down.{level}.block.0"), skips[-1], told)
+        skips.append(ddpm_attention(part(w, "down.1.attn.0"), h) if level == 1 else h)
+        if level < 2:
+            padded = np.pad(skips[-1], [(0, 0), (0, 1), (0, 1)])
+            skips.append(conv(w, f"down.{level}.downsample.conv", padded, stride=2, padding=0))
+    h = ddpm_attention(part(w, "mid.attn_1"), ddpm_block(part(w, "mid.block_1"), skips[-1], told))
+    h = ddpm_block(part(w, "mid.block_2"), h, told)
+    for level in (2, 1, 0):
+        for i in range(2):
+            h = ddpm_block(part(w, f"up.{level}.block.{i}"), np.concatenate([h, skips.pop()]), told)
+            h = ddpm_attention(part(w, f"up.1.attn.{i}"), h) if level == 1 else h
+        if level:
+            h = conv(w, f"up.{level}.upsample.conv", h.repeat(2, axis=1).repeat(2, axis=2))
+    assert not skips
+    equal(network(x, torch.tensor(7)), conv(w, "conv_out", silu(norm(w, "norm_out", h, 1e-6))))
 
 
 @torch.inference_mode()
