@@ -21,6 +21,12 @@ def parser() -> argparse.ArgumentParser:
     taken.add_argument(
         "source", metavar="AUTHORS.ckpt", help="a PyTorch Lightning checkpoint; its pickle is not executed"
     )
+    taken.add_argument(
+        "--kind",
+        choices=("driftrec", "qgac"),
+        default="driftrec",
+        help="driftrec: that checkpoint; qgac: QGAC's weights, any names in the network's order, for qgac:PATH",
+    )
     taken.add_argument("target", metavar="OUT.safetensors", help="written whole or not at all")
     return parser
 
@@ -31,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def job() -> Mapping[str, Any]:
         asked = parsed(parser(), arguments, stdout)
+        from driftrec.models import qgac
         from driftrec.models.checkpoint import describe, embedded, import_authors
 
         if asked.action == "list":
             return {"models": [describe(name) for name in embedded()]}
         if asked.action == "show":
             return describe(asked.model)
+        if asked.kind == "qgac":
+            return {"model": f"qgac:{asked.target}", "matched": qgac.import_published(asked.source, asked.target)}
         import_authors(asked.source, asked.target)
         return describe(asked.target)
 

@@ -1,9 +1,10 @@
 """The model of a run, found before anything starts and loaded again where it works. Knows no Ray.
 
-A model is an embedded one ("tiny"), a path that every node sees, a URL, "identity" (no network), or "fbcnn:" and the
-path or URL of FBCNN's public weights.
+A model is "identity" (no network), or what `driftrec.models.source` tells apart: an embedded one ("tiny"), a path that
+every node sees, a URL, "fbcnn:" and the path or URL of FBCNN's public weights, or two of them that are interpolated.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from typing import Any
 from driftrec.diffusion.process import Process
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.models.checkpoint import embedded
+from driftrec.models.source import ModelSource
 from driftrec.restoration.options import Resolved, Sampling
-from driftrec.restoration.restorer import FBCNN, Restorer
+from driftrec.restoration.restorer import Restorer
 from pipeline.storage import locate
 from pipeline.storage.base import StorageError, Store, redact
 from pipeline.storage.file import local_copy
 
 IDENTITY = "identity"
+Remote = tuple[Store, str]  # store and name of a file
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Weights:
     sha256: str  # of the file; "identity" for none
     recommended: dict[str, Any] = field(default_factory=dict)  # sampling settings that the file recommends
     process: Process | None = None  # what is sampled; None for models that are not
-    remote: tuple[Store, str] | None = None  # store and name where the source is a URL
+    remote: tuple[Remote | None, ...] = (None,)  # of each of its files, where that is behind a URL
 
     def resolve(self, sampling: Sampling) -> Resolved:
         """With what the file recommends where nothing is said. Raises InvalidInput if it cannot be sampled so."""
@@ -53,27 +56,30 @@ class Weights:
 
 def find(source: str) -> Weights:
     """The weights behind `model`, opened and checked once. Raises InvalidInput that names what is wrong with them."""
-    remote = locate(source.removeprefix(FBCNN)) if "://" in source else None
+    if source == IDENTITY:
+        return Weights(source, Restorer.identity().fingerprint)
+    parsed = ModelSource.parse(source)
+    remote = tuple(locate(place) if "://" in place else None for place in parsed.places)
     try:
         restorer = _load(source, remote, device="cpu")
     except StorageError as error:
         raise InvalidInput(f"model {error}") from None
-    shown = redact(source) if remote else _absolute(source)
-    return Weights(shown, restorer.fingerprint, restorer.recommended, restorer.process, remote)
+    shown = parsed.at(redact(place) if "://" in place else _absolute(place) for place in parsed.places)
+    return Weights(str(shown), restorer.fingerprint, restorer.recommended, restorer.process, remote)
 
 
-def _absolute(source: str) -> str:
+def _absolute(place: str) -> str:
     """A path that means the same file to workers, which have another current folder; a name stays a name."""
-    if source in (IDENTITY, *embedded()):
-        return source
-    path = source.removeprefix(FBCNN)
-    return source.removesuffix(path) + str(Path(path).absolute())
+    return place if place in embedded() else str(Path(place).absolute())
 
 
-def _load(source: str, remote: tuple[Store, str] | None, device: str | None) -> Restorer:
+def _load(source: str, remote: tuple[Remote | None, ...], device: str | None) -> Restorer:
     if source == IDENTITY:
         return Restorer.identity()
-    if remote is None:
-        return Restorer.from_pretrained(source, device)
-    with local_copy(*remote) as path:
-        return Restorer.from_pretrained((FBCNN if source.startswith(FBCNN) else "") + str(path), device)
+    parsed = ModelSource.parse(source)
+    with ExitStack() as copies:
+        places = [
+            str(copies.enter_context(local_copy(*there))) if there else place
+            for place, there in zip(parsed.places, remote, strict=True)
+        ]
+        return Restorer.from_pretrained(str(parsed.at(places)), device)

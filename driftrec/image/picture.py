@@ -44,6 +44,7 @@ class Picture:
     source_format: str = ""  # JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC; empty if it came from no file
     note: str = ""  # what a reader of the ledger should know: "named .png, holds JPEG; palette"
     constraint: Constraint | None = None  # what the JPEG file says of the image that it was made from, if that is known
+    coefficients: Constraint | None = None  # of the JPEG file, as `constraint`, whatever was before it
     older: int | None = None  # the lower quality at which it was compressed before the JPEG file, if that is certain
     xmp: bytes | None = None  # XMP packet, as found but for its orientation
     comment: bytes | None = None  # of a JPEG or GIF, as found

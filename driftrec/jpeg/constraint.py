@@ -61,6 +61,7 @@ class Older:
     """A file that says nothing of the clean image, for the picture was compressed before, at a lower quality."""
 
     quality: int
+    last: Constraint  # what it says of the picture that was compressed last
 
     def __str__(self) -> str:
         return "an older compression shows"
@@ -87,6 +88,21 @@ class Constraint:
         """(rows, columns, 8, 8) of a plane's whole blocks, rows from top to bottom; times steps: as decoded."""
         return _levels(self._samples(plane, top, bottom), self.steps[plane])
 
+    def coefficients(self, plane: int) -> Array:
+        """The decoded coefficients of a plane, (H, W) with each block in the place of its samples: levels times steps,
+        both sides filled up to what the file codes together. In blocks that the edge cuts, which are not in the samples
+        as a whole, those of the visible samples, the last row and column repeated.
+        """
+        ry, rx = self.reduction
+        sy, sx = (1, 1) if plane else (ry, rx)  # blocks of this plane that are coded together
+        height, width = 8 * sy * -(-self.height // (8 * ry)), 8 * sx * -(-self.width // (8 * rx))
+        samples = self._all_samples(plane)
+        beyond = [(0, height - samples.shape[0]), (0, width - samples.shape[1])]
+        blocks = _dct(_blocks(np.pad(samples, beyond, mode="edge") - 128))
+        rows, columns = self.whole(plane)
+        blocks[:rows, :columns] = self.levels(plane, 0, rows) * self.steps[plane]
+        return blocks.swapaxes(1, 2).reshape(height, width)
+
     def agrees(self) -> bool:
         """Whether the levels decode to what libjpeg shows, looked at in the middle rows of each plane."""
         return all(self._error(plane) <= ROUNDING for plane in range(len(self.steps)))
@@ -102,9 +118,11 @@ class Constraint:
 
     def _samples(self, plane: int, top: int, bottom: int) -> Array:
         rows, columns = self.whole(plane)
-        samples = self.planes[plane][8 * top : 8 * min(bottom, rows)].astype(np.float32)
-        samples = _narrowed(samples) if plane > 0 and self.reduction == (1, 2) else samples
-        return samples[:, : 8 * columns]
+        return self._all_samples(plane, 8 * top, 8 * min(bottom, rows))[:, : 8 * columns]
+
+    def _all_samples(self, plane: int, top: int = 0, bottom: int | None = None) -> Array:
+        samples = self.planes[plane][top:bottom].astype(np.float32)
+        return _narrowed(samples) if plane > 0 and self.reduction == (1, 2) else samples
 
 
 def project(restored: Pixels, constraint: Constraint) -> Pixels:
@@ -167,7 +185,7 @@ def constraint(data: bytes) -> Constraint | Older | Unconstrained:
     if planes[0].shape != (info.height, info.width) or not known.agrees():
         return Unconstrained.unclear
     older = older_compression(planes[0], info.tables[0], info.quality or 1)
-    return Older(older.certain) if older and older.certain else known
+    return Older(older.certain, known) if older and older.certain else known
 
 
 def _is_usual(info: JpegInfo) -> bool:

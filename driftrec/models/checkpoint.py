@@ -52,6 +52,24 @@ class Checkpoint:
     sha256: str = ""  # of the file
 
     @property
+    def network(self) -> NCSNpp:
+        """The denoiser's."""
+        return self.denoiser.network
+
+    @property
+    def shape(self) -> dict[str, object]:
+        """What two of them must share to be interpolated."""
+        process = self.denoiser.process
+        return {
+            **asdict(self.network.config),
+            "process": process.name,
+            **asdict(process),
+            "form": self.denoiser.form,
+            "residual_std": self.denoiser.residual_std,
+            "knows_jpeg": self.knows_jpeg,
+        }
+
+    @property
     def knows_jpeg(self) -> bool:
         """Whether it was trained on JPEG damage, and not on that of pairs of the user's own."""
         data = self.card.get("data")

@@ -1,5 +1,6 @@
 """FBCNN (Jiang, Zhang and Timofte, "Towards Flexible Blind JPEG Artifacts Removal", ICCV 2021), a regression network
-to compare with: it estimates the quality factor itself, and that estimate steers its decoder.
+to compare with: it estimates the quality factor itself, and that estimate, or a quality that it is told (the paper's
+FBCNN@10), steers its decoder.
 
 The names of its weights are those of the public files fbcnn_color.pth, fbcnn_gray.pth and fbcnn_gray_double.pth, which
 are not part of this package: fetch them where their authors publish them and give their path. One evaluation an image,
@@ -25,8 +26,9 @@ BLOCKS = 4  # residual blocks a stage
 
 
 class FBCNN(nn.Module):
-    """forward(y) -> (restored, quality). y, restored: (B, colours, H, W) in [0, 1], any size, restored not clipped;
-    quality: (B,), the estimated JPEG quality factor, 0 to 100.
+    """forward(y, told) -> (restored, quality). y, restored: (B, colours, H, W) in [0, 1], any size, restored not
+    clipped; told: the JPEG quality factor, 1 to 100, that steers the decoder, None for its own estimate; quality: (B,),
+    that estimate, 0 to 100.
 
     Args:
         colours: 3, or 1 for the grey networks.
@@ -52,7 +54,7 @@ class FBCNN(nn.Module):
         self.to_gamma_2, self.to_beta_2 = modulation(second)
         self.to_gamma_1, self.to_beta_1 = modulation(first)
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, told: float | None = None) -> tuple[Tensor, Tensor]:
         height, width = y.shape[-2:]
         x1 = self.m_head(pad_to_multiple(y, 8))
         x2 = self.m_down1(x1)
@@ -60,7 +62,7 @@ class FBCNN(nn.Module):
         x4 = self.m_down3(x3)
         encoded = self.m_body_encoder(x4)
         damage = self.qf_pred(encoded)  # (B, 1): 1 - quality / 100
-        steer = self.qf_embed(damage)
+        steer = self.qf_embed(damage if told is None else torch.full_like(damage, 1 - told / 100))
         x = self.m_body_decoder(encoded) + x4
         x = ascend(self.m_up3, x, self.to_gamma_3(steer), self.to_beta_3(steer)) + x3
         x = ascend(self.m_up2, x, self.to_gamma_2(steer), self.to_beta_2(steer)) + x2
@@ -119,20 +121,30 @@ class Weights:
     """A network read from a file."""
 
     network: FBCNN
-    sha256: str  # of the file
+    sha256: str  # of the file, and of the quality that it is told
+    told: int | None = None  # the quality, 1 to 100, that it takes for every picture's
     sampling: dict[str, Any] = field(default_factory=lambda: {"fidelity": 1.0})  # in a sampler's terms: one evaluation
 
-    def restore(self, y: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same, not clipped. A grey network restores luma; Cb and Cr stay as they are."""
+    @property
+    def shape(self) -> dict[str, object]:
+        """What two of them must share to be interpolated."""
+        return {"colours": self.network.m_head.in_channels, "quality": self.told}
+
+    def restore(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> the same, not clipped, and the quality (B,) that the network sees, 0 to 100. A grey
+        network restores luma; Cb and Cr stay as they are.
+        """
         if self.network.m_head.in_channels == 3:
-            return self.network(y)[0]
+            return self.network(y, self.told)
         luma = (y * y.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        return y + (self.network(luma)[0] - luma)
+        restored, quality = self.network(luma, self.told)
+        return y + (restored - luma), quality
 
 
-def load(path: str | Path) -> Weights:
+def load(path: str | Path, told: int | None = None) -> Weights:
     """Read the public weights, colour or grey: a .pth file, of which only tensors are taken and nothing is executed,
-    or the same tensors as .safetensors. Raises InvalidInput naming the file, what is wrong and the remedy.
+    or the same tensors as .safetensors. `told`: a quality, 1 to 100, in place of the network's own estimate. Raises
+    InvalidInput naming the file, what is wrong and the remedy.
     """
     path = Path(path)
     if not path.is_file():
@@ -141,4 +153,7 @@ def load(path: str | Path) -> Weights:
     with torch.device("meta"):
         network = FBCNN(colours=1 if tensors.get("m_head.weight", torch.empty(0)).shape[1:2] == (1,) else 3)
     network.load_state_dict(tensor_files.fitting(path, tensors, network.state_dict()), assign=True)
-    return Weights(network.eval().requires_grad_(False), tensor_files.file_sha256(path))
+    sha256 = tensor_files.file_sha256(path)
+    if told is not None:
+        sha256 = tensor_files.derived_sha256(f"{sha256}?quality={told}")
+    return Weights(network.eval().requires_grad_(False), sha256, told)

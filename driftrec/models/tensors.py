@@ -80,6 +80,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def derived_sha256(text: str) -> str:
+    """Of a model that is more than one file's bytes, from what it is made of."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _is_plain(value: object) -> bool:
     """Whether it is a tensor whose numbers lie in memory."""
     if not isinstance(value, Tensor):

@@ -213,6 +213,11 @@ def make_attention(config: NetworkConfig, channels: int, level: int, count: int)
     return nn.ModuleList(SelfAttention(config, channels) if here else nn.Identity() for _ in range(count))
 
 
+def sinusoid_phases(t: Tensor, count: int, decay: float) -> Tensor:
+    """(B,) -> (B, count): t exp(-decay i), i from 0 on (Vaswani et al. 2017), in float32."""
+    return t[:, None].float() * torch.exp(-decay * torch.arange(count, device=t.device))
+
+
 def conv3x3(channels: int, width: int) -> nn.Conv2d:
     """(B, channels, H, W) -> (B, width, H, W)."""
     return nn.Conv2d(channels, width, 3, padding=1)

@@ -30,6 +30,7 @@ class Restored:
     sampling: Resolved | None = None  # what it took; None without a network
     strength: float = 1.0  # share of the network's change that was applied
     change: Change | None = None  # what the network proposed; None where it was not asked
+    seen: float | None = None  # JPEG quality, 0 to 100, that the network itself sees; None for one that says none
 
     @property
     def finite(self) -> bool:
@@ -51,9 +52,10 @@ class Restored:
 class Arriving:
     """A batch of the network's results on its way to the CPU; a GPU may still be at work on it."""
 
-    def __init__(self, results: Tensor) -> None:
-        """(B, 3, H, W), about in [0, 1]."""
+    def __init__(self, results: Tensor, qualities: Tensor | None = None) -> None:
+        """results: (B, 3, H, W), about in [0, 1]; qualities: (B,), 0 to 100, that the network sees."""
         self._pixels = results.permute(0, 2, 3, 1).to("cpu", non_blocking=True)
+        self._qualities = None if qualities is None else qualities.to("cpu", non_blocking=True)
         self._sent = torch.cuda.current_stream(results.device).record_event() if results.is_cuda else None
 
     def wait(self) -> NDArray[np.float32]:
@@ -61,6 +63,10 @@ class Arriving:
         if self._sent is not None:
             self._sent.synchronize()
         return self._pixels.numpy()
+
+    def seen(self, place: int) -> float | None:
+        """The quality that the network sees at this place of the batch, once `wait` is over."""
+        return None if self._qualities is None else float(self._qualities[place])
 
 
 class Unfinished:
@@ -70,6 +76,7 @@ class Unfinished:
         self._picture, self._plan, self._nfe = picture, plan, 0
         self._canvas = Canvas(*size, 16 if plan.sampling.color_8bit else picture.depth)  # rounded once, and not before
         self._coming: list[tuple[Tile, Arriving, int]] = []
+        self._seen: float | None = None
 
     def expect(self, tile: Tile, batch: Arriving, place: int, nfe: int) -> None:
         """A tile of it will be at this place of a batch. Batches before that one are waited for."""
@@ -81,11 +88,16 @@ class Unfinished:
     def finish(self) -> Restored:
         """With all that is still to come."""
         self._take_in()
-        return finish(self._picture, self._canvas.without(*self._plan.offset), self._plan, self._nfe)
+        done = finish(self._picture, self._canvas.without(*self._plan.offset), self._plan, self._nfe)
+        if self._seen is None:
+            return done
+        note = joined(done.picture.note, f"the network sees quality {self._seen:.0f}")
+        return replace(done, picture=replace(done.picture, note=note), seen=self._seen)
 
     def _take_in(self) -> None:
         for tile, batch, place in self._coming:
             self._canvas.add(tile, batch.wait()[place])
+            self._seen = batch.seen(place)
         self._coming = []
 
 

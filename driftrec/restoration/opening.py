@@ -53,9 +53,11 @@ def open_picture(
         return picture
     known = constraint(data)
     if isinstance(known, Constraint):
-        return replace(picture, constraint=known)
-    older = known.quality if isinstance(known, Older) else None
-    return replace(picture, older=older, note=joined(picture.note, f"no projection: {known}"))
+        return replace(picture, constraint=known, coefficients=known)
+    note = joined(picture.note, f"no projection: {known}")
+    if isinstance(known, Older):
+        return replace(picture, older=known.quality, coefficients=known.last, note=note)
+    return replace(picture, note=note)
 
 
 def opened(source: Source, projection: bool = True) -> Opened:
@@ -97,7 +99,7 @@ def _of_image(image: Image.Image, projection: bool) -> Picture:
     with contextlib.suppress(BadImage):  # another file has taken its place
         found = open_picture(data, projection=projection)
         if np.array_equal(found.stored, picture.rgb):
-            said = {"constraint": found.constraint, "older": found.older, "quality": found.quality}
+            said = {name: getattr(found, name) for name in ("constraint", "coefficients", "older", "quality")}
             return replace(picture, source_format="JPEG", **said)
     return picture
 

@@ -23,10 +23,12 @@ from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, Pixels, encode, format_of
-from driftrec.models import fbcnn
-from driftrec.models.checkpoint import Checkpoint, load
+from driftrec.models import fbcnn, qgac
+from driftrec.models.checkpoint import Checkpoint
+from driftrec.models.interpolation import Model
+from driftrec.models.loading import load
 from driftrec.noise import gaussian
-from driftrec.restoration import opening
+from driftrec.restoration import coefficients, opening
 from driftrec.restoration.finishing import Arriving, Unfinished
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.opening import Array, File, Source
@@ -35,9 +37,6 @@ from driftrec.restoration.tiling import Tile, tiles
 
 Part = tuple[int, Tile]  # the number of a picture, and a part of it
 Place = tuple[str, Tile]  # an image's key, and a part of it
-
-FBCNN = "fbcnn:"  # before the path of FBCNN's weights
-
 
 S = TypeVar("S", Image.Image, Array, Tensor)
 
@@ -51,7 +50,7 @@ class Restorer:
     It does what the command `driftrec restore` does.
     """
 
-    def __init__(self, checkpoint: Checkpoint | fbcnn.Weights | None, device: str | torch.device | None = None) -> None:
+    def __init__(self, checkpoint: Model | None, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
@@ -61,15 +60,16 @@ class Restorer:
             self._as_loaded = dict(checkpoint.denoiser.network.state_dict())  # what `_prepare` rounds
             _prepare(checkpoint.denoiser, self.device)
         elif checkpoint:  # float32, as published
-            checkpoint.network.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            checkpoint.network.to(self.device)
+        if isinstance(checkpoint, fbcnn.Weights):
+            checkpoint.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
-        """An embedded model by name, the path or URL of a .safetensors file, or "fbcnn:PATH" (public weights of FBCNN).
-        Raises InvalidInput naming what is wrong with it.
+        """An embedded model by name, the path or URL of a .safetensors file, "fbcnn:PATH" (public weights of FBCNN),
+        "qgac:PATH", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput naming what is
+        wrong with it.
         """
-        if source.startswith(FBCNN):
-            return cls(fbcnn.load(source.removeprefix(FBCNN)), device)
         return cls(load(source), device)
 
     @classmethod
@@ -187,8 +187,8 @@ class Restorer:
         self, pictures: Sequence[Picture], keys: Sequence[str], seed: int = 0, sampling: Sampling | None = None
     ) -> list[Restored]:
         """One result a picture, in order. Each is restored as its file stores it, so that the network sees a JPEG's
-        grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN heeds
-        nothing of `sampling`, so that its results are the published ones.
+        grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN
+        and QGAC heed nothing of `sampling`, so that their results are the published ones.
         """
         return [finish() for finish in self.begin(pictures, keys, seed, sampling)]
 
@@ -204,7 +204,7 @@ class Restorer:
         if model is None:
             return [partial(Restored, picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
-        if isinstance(model, fbcnn.Weights):
+        if not isinstance(model, Checkpoint):
             settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
         elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
             settings = replace(settings, adaptive=False)
@@ -215,22 +215,27 @@ class Restorer:
         for parts in self._batches(sizes, plans):
             y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
             y = y.contiguous(memory_format=torch.channels_last)
-            places = [(keys[i], tile) for i, tile in parts]
-            results, nfe = self._restored(model, y, places, seed, plans[parts[0][0]].sampling)
-            batch = Arriving(results)
+            places, of = [(keys[i], tile) for i, tile in parts], [pictures[i] for i, _ in parts]
+            batch, nfe = self._restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
         return [one.finish for one in unfinished]
 
     @torch.inference_mode()
     def _restored(
-        self, model: Checkpoint | fbcnn.Weights, y: Tensor, places: list[Place], seed: int, settings: Resolved
-    ) -> tuple[Tensor, int]:
-        """(B, 3, H, W) in [0, 1] -> the same, about in [0, 1], and the evaluations each took."""
+        self, model: Model, y: Tensor, pictures: list[Picture], places: list[Place], seed: int, settings: Resolved
+    ) -> tuple[Arriving, int]:
+        """What a network makes of parts of pictures, as pixels (B, 3, H, W) in [0, 1], and the evaluations each took.
+        Raises BadImage for pictures that it does not take.
+        """
         if isinstance(model, fbcnn.Weights):
-            return model.restore(y), 1
+            return Arriving(*model.restore(y)), 1
+        if isinstance(model, qgac.Weights):
+            restored = [coefficients.restore(model, picture) for picture in pictures]  # tables differ: one by one
+            return Arriving(torch.cat(restored)), 1
         denoiser = self._in_float32(model.denoiser) if settings.float32 else model.denoiser
-        return _sampled(denoiser, y, places, seed, settings)
+        results, nfe = _sampled(denoiser, y, places, seed, settings)
+        return Arriving(results), nfe
 
     def _in_float32(self, denoiser: Denoiser) -> Denoiser:
         """The same with the weights as they were loaded."""
@@ -256,9 +261,7 @@ class Restorer:
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]
 
 
-def _sampled(
-    denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved
-) -> tuple[Tensor, int]:
+def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, settings: Resolved) -> tuple[Tensor, int]:
     """What the process and its network make of y (B, 3, H, W), and the evaluations it took."""
     process, weight, calls = denoiser.process, settings.fidelity, 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from driftrec.errors import InvalidInput
+from driftrec.models.source import OURS, ModelSource, Weights
 from driftrec.restoration.options import REAL, SWITCHES, WHOLE, WORDS
 from driftrec.urls import redact
 from pipeline.settings import MIB, Mark, Settings, Values
@@ -88,25 +89,29 @@ def _code(checkout: Path) -> Iterator[tuple[str, Path]]:
 
 def _placed(setting: str, text: str, listed: bool, files: dict[str, Path]) -> str:
     """A place as the job is to read it: a file that goes along is put into `files`, another path is made absolute."""
-    before, path, after = _parts(setting, text, listed)
+    name, source, after = _parts(setting, text, listed)
+    return name + str(source.at([_placed_file(setting, place, files) for place in source.places])) + after
+
+
+def _placed_file(setting: str, path: str, files: dict[str, Path]) -> str:
     if "://" in path:
-        return text
+        return path
     if setting not in SENT:
-        return before + str(Path(path).absolute()) + after
+        return str(Path(path).absolute())
     if not ("/" in path or Path(path).suffix) or not Path(path).is_file():
-        return text  # a name such as tiny, or a path that the nodes may have
+        return path  # a name such as tiny, or a path that the nodes may have
     name = f"{FILES}/{sum(other.startswith(f'{FILES}/') for other in files)}/{Path(path).name}"
     files[name] = Path(path).absolute()
-    return before + name + after
+    return name
 
 
-def _parts(setting: str, text: str, listed: bool) -> tuple[str, str, str]:
-    """What stands before a path or URL, the path, what stands behind it: [NAME=][fbcnn:]PATH[?SETTING=VALUE&...]."""
+def _parts(setting: str, text: str, listed: bool) -> tuple[str, ModelSource, str]:
+    """[NAME=], what is named, and what stands behind it in a list: [?SETTING=VALUE&...]."""
     after = "".join(text.partition("?")[1:]) if listed and setting == "model" else ""
     path = text.removesuffix(after)
     name = path[: path.find("=") + 1] if listed else ""
-    kind = "fbcnn:" if setting == "model" and path.removeprefix(name).startswith("fbcnn:") else ""
-    return name + kind, path.removeprefix(name + kind), after
+    path = path.removeprefix(name)
+    return name, ModelSource.parse(path) if setting == "model" else ModelSource((Weights(OURS, path),)), after
 
 
 def _keep_secrets(values: Values) -> None:
@@ -121,7 +126,8 @@ def _keep_secrets(values: Values) -> None:
                 )
 
 
-def _is_signed(path: str, after: str) -> bool:
+def _is_signed(source: ModelSource, after: str) -> bool:
     """Whether a path or URL holds a secret, or what stands behind a URL's ? is no setting of a restoration."""
     behind = {name for name, _ in parse_qsl(after.removeprefix("?"), keep_blank_values=True)}
-    return redact(path) != path or ("://" in path and not behind <= SETTINGS)
+    known = behind <= SETTINGS | {*source.known}
+    return any(redact(place) != place or ("://" in place and not known) for place in source.places)

@@ -11,6 +11,7 @@ from typing import Literal, NotRequired, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from driftrec.errors import InvalidInput
+from driftrec.models.source import ModelSource
 from driftrec.restoration.options import Resolved, Sampling
 from driftrec.sampling_recipes import RECIPES
 from pipeline.evaluate.conditions import Condition
@@ -18,7 +19,7 @@ from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
 from pipeline.inputs.partners import Partners, find_partners
-from pipeline.model_source import FBCNN, IDENTITY, Weights, find
+from pipeline.model_source import IDENTITY, Weights, find
 from pipeline.settings import Values
 from pipeline.storage.base import redact
 
@@ -120,8 +121,11 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     name, source = (given, rest) if equals else (_short(head) + f"?{query}" * bool(query), head)
     if not source or not name:
         raise InvalidInput(f"{flag}: give SOURCE or NAME=SOURCE, for example mean=tiny?fidelity=1")
-    values = _values(flag, query)
-    if (source == IDENTITY or source.startswith(FBCNN)) and (others := values.keys() - {"projection"}):
+    source, query = _with_options(source, query)
+    parsed = ModelSource.parse(source)
+    values = _values(flag, query, parsed.known)
+    sampled = source != IDENTITY and parsed.sampled
+    if not sampled and (others := values.keys() - {"projection"}):
         raise InvalidInput(f"{flag}: this model is not sampled, {', '.join(sorted(others))} means nothing")
     recipe = values.pop("recipe", None)
     if recipe and recipe not in RECIPES:
@@ -138,16 +142,26 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     return Model(name, public_spec(text), weights, weights.resolve(sampling))
 
 
+def _with_options(source: str, query: str) -> tuple[str, str]:
+    """A source with those of the settings behind it that are its own, such as a quality; and the others."""
+    known = ModelSource.parse(source).known
+    parts = query.split("&") if query else []
+    own = [part for part in parts if part.partition("=")[0] in known]
+    return source + ("?" + "&".join(own)) * bool(own), "&".join(part for part in parts if part not in own)
+
+
 def _short(source: str) -> str:
     """A model's name for people: without its folder and suffix."""
-    kind = FBCNN if source.startswith(FBCNN) else ""
-    return kind + redact(source).removeprefix(FBCNN).rpartition("/")[2].removesuffix(".safetensors")
+    parsed = ModelSource.parse(source)
+    return str(parsed.at(redact(p).rpartition("/")[2].removesuffix(".safetensors") for p in parsed.places))
 
 
-def _values(flag: str, query: str) -> dict[str, str]:
-    """The settings of a spec, fields of Sampling or a recipe of them. Raises InvalidInput, beginning with `flag`."""
+def _values(flag: str, query: str, own: Sequence[str]) -> dict[str, str]:
+    """The settings of a spec, fields of Sampling or a recipe of them; the model's own are `own`, and not in it.
+    Raises InvalidInput, beginning with `flag`.
+    """
     values: dict[str, str] = {}
-    known = ["recipe", *(field.name for field in fields(Sampling))]
+    known = [*own, "recipe", *(field.name for field in fields(Sampling))]
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
         if name not in known:

@@ -8,6 +8,7 @@ import torch
 
 from driftrec.models.checkpoint import embedded
 from driftrec.models.tensors import file_sha256
+from driftrec.networks.qgac import QGAC, QGACConfig
 from jobs import cli
 from jobs.models import main
 from tests import made
@@ -44,6 +45,22 @@ def test_refusals_name_the_file(small_model: Path, tmp_path: Path, capsys: pytes
         assert code == 2
         assert source.name in told["error"]
         assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_an_import_of_qgac_tells_what_it_matched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = QGAC(QGACConfig(4, 8, 4, 2, 4)).state_dict()
+    torch.save({f"w{i}": value for i, value in enumerate(weights.values())}, tmp_path / "a.pth")
+    call = ("import", "--kind", "qgac", str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"))
+    code, told = answer(capsys, *call)
+    assert code == 2
+    assert "a.pth: weight 1, 'w1', is (4, 1, 8, 8), where QGAC has" in told["error"]
+    monkeypatch.setattr("driftrec.models.qgac.QGACConfig", lambda: QGACConfig(4, 8, 4, 2, 4))
+    code, told = answer(capsys, *call)
+    assert (code, told["model"]) == (0, f"qgac:{tmp_path / 'b.safetensors'}")
+    assert list(told["matched"].items())[:2] == [(f"w{i}", name) for i, name in enumerate([*weights][:2])]
+    assert (tmp_path / "b.safetensors").exists()
 
 
 @pytest.mark.parametrize("wrong", ["[]", '{"width": 1' + "0" * 30 + "}", "[" * 5000 + "]" * 5000])

@@ -135,12 +135,63 @@ def test_neither_seed_nor_key_nor_sampling_changes_a_pixel(colour: Restorer) -> 
 def test_the_grey_network_restores_luma_and_leaves_chroma(grey: Restorer) -> None:
     y = torch.rand(1, 3, 16, 24)
     luma = (y * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    restored = grey.checkpoint.restore(y)  # type: ignore[union-attr]
+    restored, _ = grey.checkpoint.restore(y)  # type: ignore[union-attr]
     luma_restored = (restored * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     torch.testing.assert_close(luma_restored, grey.checkpoint.network(luma)[0])  # type: ignore[union-attr]
     torch.testing.assert_close(restored[:, 2] - restored[:, 0], y[:, 2] - y[:, 0])  # so Cb and Cr, too
     picture = from_pil(pictures(1)[0].convert("L"))
     assert (np.ptp(grey.restore([picture], ["a"])[0].picture.rgb, axis=2) == 0).all()
+
+
+@torch.inference_mode()
+def test_the_quality_that_it_sees_is_told(colour: Restorer) -> None:
+    (image,) = pictures(1)
+    (done,) = colour.restore([from_pil(image)], ["a"])
+    _, quality = colour.checkpoint.network(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)  # type: ignore[union-attr]
+    assert done.seen == pytest.approx(float(quality), abs=1e-3)
+    assert done.picture.note == f"the network sees quality {float(quality):.0f}"
+
+
+@torch.inference_mode()
+def test_a_told_quality_takes_the_place_of_its_own(colour_file: Path, colour: Restorer) -> None:
+    network, y = colour.checkpoint.network, drawn_image(3, 16, 24)  # type: ignore[union-attr]
+    own, seen = network(y)
+    told, still_seen = network(y, float(seen))  # its own estimate, told: nothing changes
+    torch.testing.assert_close(told, own, rtol=1e-5, atol=1e-5)
+    assert torch.equal(still_seen, seen)
+    ten, ninety = (Restorer.from_pretrained(f"fbcnn:{colour_file}?quality={q}", device="cpu") for q in (10, 90))
+    image = pictures(1)[0]
+    assert len({made(one, image).tobytes() for one in (colour, ten, ninety)}) == 3
+    assert len({one.fingerprint for one in (colour, ten, ninety)}) == 3  # so that no run goes on with another quality
+    assert ten.checkpoint.restore(y)[1] == seen  # type: ignore[union-attr]
+
+
+def test_what_is_told_is_one_minus_a_hundredth(colour: Restorer) -> None:
+    network, given = colour.checkpoint.network, []  # type: ignore[union-attr]
+    hook = network.qf_embed.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.inference_mode():
+        network(torch.rand(2, 3, 8, 8), 10)
+    hook.remove()
+    assert torch.equal(given[0], torch.full((2, 1), 0.9))
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("quality=0", r"quality must be a whole number in 1\.\.100, got '0'"),
+        ("quality=101", r"1\.\.100, got '101'"),
+        ("quality=10.5", r"1\.\.100, got '10\.5'"),
+        ("quality=", r"1\.\.100, got ''"),
+        ("quality=²", r"1\.\.100, got '²'"),
+        ("qf=10", "unknown option 'qf'; known: quality"),
+        ("quality=10&steps=3", "unknown option 'steps'; known: quality"),
+        ("quality=10&quality=20", "write each option once, as quality=value"),
+        ("quality", "write each option once, as quality=value"),
+    ],
+)
+def test_other_qualities_and_options_are_refused(colour_file: Path, query: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Restorer.from_pretrained(f"fbcnn:{colour_file}?{query}")
 
 
 def test_pth_and_safetensors_give_the_same_network(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 
 from driftrec.errors import InvalidInput
+from driftrec.models.source import ModelSource
 from jobs import degrade, evaluate, restore, split, survey, train
 from pipeline.cluster import package, submit
 from pipeline.cluster.connection import checkout
@@ -119,6 +120,23 @@ def test_files_that_settings_name_go_along(tmp_path: Path, sent: list[Any], monk
     assert files[fbcnn[6:]] == b"fbcnn.pth"
     assert files[evaluated["weights"][0].removeprefix("lpips=")] == b"lpips.pth"
     assert files[evaluated["labels"]] == b"labels.csv"
+
+
+def test_both_files_of_an_interpolation_go_along(
+    tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.pth", "b.pth"):
+        Path(name).write_text(name)
+    text = "interpolate:fbcnn:a.pth,fbcnn:b.pth?alpha=0.7&quality=10"
+    submit.submit_job(URL, "restore", RestoreSettings(input="in", output="out", model=text), detach=True)
+    named = EvaluateSettings(reference="in", output="out", model=(f"m={text}",))
+    submit.submit_job(URL, "evaluate", named, detach=True)
+    restored, evaluated = (json.loads(job["files"][CONFIG])["model"] for job in sent)
+    for job, told in zip(sent, (restored, evaluated[0].removeprefix("m=")), strict=True):
+        source = ModelSource.parse(told)
+        assert [job["files"][place] for place in source.places] == [b"a.pth", b"b.pth"]
+        assert source.at(("a.pth", "b.pth")) == ModelSource.parse(text)
 
 
 def test_the_code_goes_along_and_nothing_beside_it(sent: list[Any]) -> None:

@@ -46,9 +46,23 @@ def test_a_spec_names_a_model_and_its_sampling(source: Path, small_model: Path) 
     assert found.describe()[2]["sampling"]["fidelity"] == 1.0
 
 
+def test_what_a_model_itself_is_told_stands_among_its_settings(source: Path, small_model: Path) -> None:
+    two = f"interpolate:{small_model},{small_model}"
+    found = find(source, model=[f"a={two}?steps=3&alpha=0.5", f"{two}?alpha=0.7"])
+    assert found.names == ("jpeg", "a", "interpolate:small,small?alpha=0.7")
+    assert [model.weights.source for model in found.models] == [f"{two}?alpha=0.5", f"{two}?alpha=0.7"]
+    assert found.models[0].sampling.steps == 3
+    assert len({model.weights.sha256 for model in found.models}) == 2
+    assert pickle.loads(pickle.dumps(found.models[0].weights)).load("cpu").fingerprint == found.models[0].weights.sha256
+    with pytest.raises(InvalidInput, match=r"unknown setting 'alpa'; did you mean alpha\?"):
+        find(source, model=[f"{two}?alpa=0.5"])
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"model": ["fbcnn:a.pth?steps=3"]}, "this model is not sampled, steps means nothing"),
+        ({"model": ["fbcnn:a.pth?quality=0"]}, r"quality must be a whole number in 1\.\.100, got '0'"),
         ({"model": ["identity?step=3"]}, "unknown setting 'step'; did you mean steps"),
         ({"model": ["{m}?steps=many"]}, "steps is 'many': Input should be a valid integer"),
         ({"model": ["{m}?steps=0"]}, "steps must be at least 1, got 0"),

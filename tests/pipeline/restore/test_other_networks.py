@@ -1,0 +1,78 @@
+"""Runs with networks of others: QGAC's rows, FBCNN's quality in the ledger, and one run for each thing told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from driftrec.errors import InvalidInput, Reason
+from driftrec.jpeg.codec import encode_jpeg
+from driftrec.models import fbcnn
+from driftrec.networks.qgac import QGAC, QGACConfig
+from tests import made
+from tests.pipeline import offline
+
+
+@pytest.fixture
+def small_fbcnn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """It changes next to nothing, so that the guard lets it pass."""
+    monkeypatch.setattr(fbcnn, "WIDTHS", (4, 4, 4, 4))
+    torch.manual_seed(0)
+    network = fbcnn.FBCNN()
+    with torch.no_grad():
+        network.m_tail.weight.zero_()
+        for i in range(3):
+            network.m_tail.weight[i, i, 1, 1] = 1
+            network.m_head.weight[i].zero_()
+            network.m_head.weight[i, i, 1, 1] = 1
+        network.m_head.bias.zero_()
+        network.m_tail.bias.zero_()
+        for stage in (network.m_up1, network.m_up2, network.m_up3, network.to_beta_1):
+            for parameter in stage.parameters():
+                parameter.mul_(0.01)
+    torch.save(network.state_dict(), tmp_path / "fbcnn.pth")
+    return tmp_path / "fbcnn.pth"
+
+
+def test_the_ledger_tells_which_quality_fbcnn_sees(small_fbcnn: Path, tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 2)
+    offline.restore(source, tmp_path / "out", model=f"fbcnn:{small_fbcnn}", max_failed="100%")
+    for row in offline.ledger(tmp_path / "out").values():
+        assert (row["status"], row["nfe"], row["reason"]) == ("ok", 1, None), row["detail"]
+        assert row["detail"].startswith("the network sees quality ")
+
+
+def test_a_run_does_not_go_on_with_another_quality(small_fbcnn: Path, tmp_path: Path) -> None:
+    source = made.folder(tmp_path / "in", 2)
+    offline.restore(source, tmp_path / "out", model=f"fbcnn:{small_fbcnn}?quality=10")
+    with pytest.raises(InvalidInput, match="model"):
+        offline.restore(source, tmp_path / "out", model=f"fbcnn:{small_fbcnn}?quality=20")
+    again = offline.restore(source, tmp_path / "out", model=f"fbcnn:{small_fbcnn}?quality=10")
+    assert again["state"] == "done"
+
+
+def test_qgac_has_a_row_for_every_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(QGAC(QGACConfig(4, 8, 4, 2, 4)).state_dict(), tmp_path / "qgac.pth")
+    source = tmp_path / "in"
+    source.mkdir()
+    pixels = made.pixels(0, 48, 64)
+    (source / "420.jpg").write_bytes(encode_jpeg(pixels, 20, "4:2:0"))
+    (source / "444.jpg").write_bytes(encode_jpeg(pixels, 20, "4:4:4"))
+    (source / "grey.jpg").write_bytes(encode_jpeg(pixels[..., 0], 20))
+    Image.fromarray(pixels).save(source / "image.png")
+    offline.restore(source, tmp_path / "out", model=f"qgac:{tmp_path / 'qgac.pth'}", max_failed="100%")
+    rows = offline.ledger(tmp_path / "out")
+    assert {key: row["status"] for key, row in rows.items()} == {
+        "420.jpg": "ok",
+        "grey.jpg": "ok",
+        "444.jpg": "failed",
+        "image.png": "failed",
+    }
+    for key, told in (("444.jpg", "not 4:4:4 or 4:2:2"), ("image.png", "(this PNG is no JPEG)")):
+        assert (rows[key]["reason"], rows[key]["stage"]) == (Reason.unsupported, "restore")
+        assert told in rows[key]["detail"]
+    restored = np.asarray(Image.open(tmp_path / "out/images/420.png"))
+    assert restored.shape == (48, 64, 3)
