@@ -63,12 +63,16 @@ def trained(photos: Path, folder: Path, width: int, recipe: Recipe) -> Path:
 
 
 def pairs(photos: Path) -> Iterator[tuple[Coefficients, Tensor]]:
-    """Eight patches at a time, for ever: what their files say, and the patches."""
+    """Eight patches at a time, for ever: what their files say, and the patches; without what says nothing."""
     draw = generator_for("qgac", "qualities")
     for clean, _ in batches(photos, PatchConfig(share_444=0, share_grey=0, share_double=0)):
         patches = clean.permute(0, 2, 3, 1).contiguous().numpy()
         qualities = (10 * draw.integers(1, 11, len(patches))).tolist()
-        yield compressed(patches, qualities), clean.float() / 255
+        try:
+            said = compressed(patches, qualities)
+        except ValueError:  # black and white noise in one of them
+            continue
+        yield said, clean.float() / 255
 
 
 if __name__ == "__main__":
