@@ -3,7 +3,7 @@
 python -m benchmarks.ablations data/photos data/standins [--steps 800] [--images 24] [--arm NAME ...] [--keep FOLDER]
 
 Each arm changes one thing of the first. Prints a row an arm: scores at quality 10, 4:2:0, of the mean (one evaluation)
-and of a sample of 8 multistep steps, over photographs that none has seen. All arms see the same patches in the same
+and of a sample by its own sampler, over photographs that none has seen. All arms see the same patches in the same
 order. --keep stores the weights of each arm, and a second run goes on with what is there. A few minutes an arm on one
 core: enough to rank what differs much, no more.
 """
@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.scores import Scores, cells, clean_images, header
 from driftrec import Restorer
-from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regression
+from driftrec.diffusion.baselines import I2SB, IRSDE, Cold, Conditional, InDI, Regression
 from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.drift import OUVE, TSDVE, CosVE
 from driftrec.diffusion.process import Process
@@ -34,7 +34,7 @@ from driftrec.networks.config import NetworkConfig
 from driftrec.random import generator_for
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation
-from driftrec.training.loss import TimeDensity
+from driftrec.training.loss import Loss, TimeDensity
 from driftrec.training.patches import PatchConfig, draw_patches
 
 
@@ -49,6 +49,7 @@ class Arm:
     patches: PatchConfig
     sampler: Sampling
     blocking: float = 0.0
+    loss: Loss = "mean"
 
 
 SMALL = replace(NetworkConfig.tiny(), extra=())
@@ -73,6 +74,27 @@ ARMS = {
     "IR-SDE": replace(FIRST, process=IRSDE()),
     "Palette-like": replace(FIRST, process=Conditional()),
     "InDI": replace(FIRST, process=InDI(), form="residual"),
+    # As their papers have them, each with its own sampler; 100 evaluations are theirs for IR-SDE, 8 are for all others.
+    "I2SB, its form and sampler": replace(FIRST, process=I2SB(), form="bridge", density=TimeDensity(t_eps=1e-3)),
+    "IR-SDE, its loss and sampler": replace(
+        FIRST,
+        process=IRSDE(),
+        form="noise",
+        loss="matching",
+        density=TimeDensity(),
+        sampler=Sampling(steps=100, fidelity=0.0, eta=1.0, order=1, grid="uniform"),
+    ),
+    "Palette-like, its form and sampler": replace(
+        FIRST,
+        process=Conditional(),
+        form="noise",
+        density=TimeDensity(),
+        sampler=Sampling(steps=100, fidelity=0.0, eta=1.0, order=1, grid="uniform"),
+    ),
+    "InDI with noise": replace(FIRST, process=InDI(noise=0.1)),
+    "Cold diffusion": replace(
+        FIRST, process=Cold(), form="residual", sampler=Sampling(sampler="cold", steps=8, fidelity=0.0)
+    ),
     "regression": replace(FIRST, process=Regression(), form="residual", sampler=Sampling(steps=1, fidelity=0.0)),
     "stem 4": replace(FIRST, network=replace(SMALL, stem=4)),
     "blocking 0.05": replace(FIRST, blocking=0.05),
@@ -114,7 +136,7 @@ def train(name: str, arm: Arm, photos: Path, steps: int, folder: Path) -> Path:
     torch.manual_seed(0)
     denoiser = Denoiser.create(arm.network, arm.process, arm.form)
     optimisation = Optimisation(steps=steps, lr=8e-4, warmup=100, ema_decay=0.995)
-    learner = Learner(denoiser, arm.density, optimisation, blocking=arm.blocking)
+    learner = Learner(denoiser, arm.density, optimisation, blocking=arm.blocking, loss=arm.loss)
     for _, (x0, y) in zip(range(steps), batches(photos, arm.patches), strict=False):
         learner.step(x0, y)
     save(path, denoiser, learner.ema.state_of(denoiser.network))

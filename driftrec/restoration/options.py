@@ -82,8 +82,8 @@ class Sampling:
 
     sampler: str = "multistep"  # a key of SAMPLERS
     steps: int | None = None  # of the sampler; the multistep and Euler-Maruyama samplers take one evaluation per step
-    samples: int = 1  # posterior samples that are averaged
-    # 0: a posterior sample; 1: the posterior mean (one evaluation); between: a mix of both
+    samples: int = 1  # samples that are averaged
+    # 0: a sample, which is a posterior one if it starts at 1; 1: the posterior mean (one evaluation); between: a mix
     fidelity: float | None = None
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
     color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the authors' script does

@@ -281,3 +281,24 @@ def test_samplers_of_the_reverse_sde_refuse_processes_without_one(name: str) -> 
 def test_sampling_refuses_what_is_out_of_range(bad: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Sampling(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("s", [0.01, 0.02, 0.05, 0.1])
+def test_samples_from_one_have_the_spread_of_what_is_open_and_later_ones_less(s: float) -> None:
+    """Of an exact Gaussian: x0 - y of standard deviation s, of which y says nothing. docs/explanation/samplers.md."""
+    process, y = OUVE(), torch.full((1, 3, 100, 100), 0.5, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+
+    def denoise(x: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        a, sigma = process.mean_coefficient(t), process.std(t)
+        return y + a * s**2 / (a**2 * s**2 + sigma**2) * (x - process.centre(y, t))
+
+    def spread(start: float, steps: int) -> float:
+        resolved = Sampling(start=start, steps=steps).resolve({})
+        noise = [torch.randn(y.shape, generator=generator, dtype=torch.float64) for _ in range(steps + 1)]
+        guess = y if start < 1 else None
+        found = resolved.draw()(denoise, process, y, lambda step: noise[step], resolved.times(process), guess)
+        return (found - y).std().item() / s
+
+    assert spread(1.0, 8) == pytest.approx(1.0, abs=0.07)
+    assert spread(0.2, 2) < 0.65
