@@ -193,8 +193,8 @@ class Conditional(Diffusion):
 class Cold(Process):
     """Cold diffusion (Bansal et al. 2022) by JPEG: x_t is x0 as a JPEG of quality best^(1 - t) worst^t, 4:2:0.
 
-    No noise, and the state is no mixture: its coefficients merely tell how far, about, x_t is from x0, whose chroma is
-    lost at any quality. Sampler: cold.
+    No noise, and the state is no mixture: its coefficients merely tell how far, about, x_t is from x0; soon far, for
+    chroma is lost at any quality. Sampler: cold.
     """
 
     best: float = 100.0  # quality at t = 0
@@ -209,7 +209,7 @@ class Cold(Process):
         return 1 - self._jpeg(t)
 
     def _jpeg(self, t: Array) -> Array:
-        return 0.2 + 0.8 * t
+        return t**0.35
 
     def _variance(self, t: Array) -> Array:
         return np.zeros_like(t)

@@ -41,7 +41,8 @@ class Denoiser(nn.Module):
         if form in ("noise", "x0") and not process.std(0.5) > 0:
             raise ValueError(f"{process.name} has no noise to estimate: its form must be residual, got {form}")
         if form == "residual" and not process.jpeg_coefficient(0.5) > 0:
-            raise ValueError(f"{process.name} holds nothing of the JPEG that could be corrected; take x0")
+            why = "its states hold nothing of the JPEG that could be corrected"
+            raise ValueError(f"process {process.name} does not take form residual: {why}; take x0")
         if form == "bridge" and not isinstance(process, I2SB):
             raise ValueError(f"form bridge is i2sb's own, {process.name} does not have it; take x0")
         self.network = network

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_a_refusal_needs_detail(share: float) -> None:
 
 
 def test_a_form_without_numbers_is_refused_where_it_is_set() -> None:
-    forms: tuple[Form, ...] = ("noise", "x0", "residual", "direct")
+    forms: tuple[Form, ...] = get_args(Form)
     pixel, refused = torch.rand(1, 3, 8, 8), set()
     for name, kind in PROCESSES.items():
         for form in forms:
@@ -166,7 +167,8 @@ def test_a_form_without_numbers_is_refused_where_it_is_set() -> None:
             for t in (1.0, 0.03, 0.01):
                 assert denoiser.estimate(torch.randn(1, 3, 8, 8), pixel, pixel, t).isfinite().all()
                 assert all(part.isfinite().all() for part in denoiser._network_input(pixel, pixel, t))
-    without_noise = {(name, form) for name in ("indi", "regression") for form in ("noise", "x0")}
-    assert refused == {("i2sb", "noise")} | without_noise
+    without_noise = {(name, form) for name in ("indi", "cold", "regression") for form in ("noise", "x0")}
+    others_bridge = {(name, "bridge") for name in PROCESSES if name != "i2sb"}
+    assert refused == {("i2sb", "noise"), ("conditional", "residual")} | without_noise | others_bridge
     with pytest.raises(ValueError, match="residual_std"):
         check(PROCESSES["ouve"](), "x0", 1e30)

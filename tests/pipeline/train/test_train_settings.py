@@ -115,7 +115,7 @@ def test_blocking_reaches_the_loss():
 
 def test_every_process_can_be_named_and_stands_with_all_its_settings():
     for name, process in PROCESSES.items():
-        named = settings(f"process={name}", "form=residual")
+        named = settings(f"process={name}", f"form={'x0' if name == 'conditional' else 'residual'}")
         assert named.build_process() == process()
         assert named.process == {"name": name} | asdict(process())
 
