@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import pyarrow as pa
@@ -128,8 +128,7 @@ class Feed:
     @property
     def spoilt(self) -> tuple[int, int, int]:
         """(images, those among them that cannot be used, shards) looked at; those too small are left out on purpose."""
-        images = self._total.total()
-        return images, images - self._total[""] - self._total[Reason.too_small], len(self.counts)
+        return *looked_at(self._total), len(self.counts)
 
     def __iter__(self) -> Iterator[Pair]:
         threading.Thread(target=self._fill, args=[self.position.item], name="windows", daemon=True).start()
@@ -198,6 +197,20 @@ class Feed:
             log.warning("%s gives no patches: %s", key, why)
             if len(self.named) < NAMED and not why.startswith(Reason.too_small):
                 self.named.append(f"{key}: {why}")
+
+
+def looked_at(counts: Counter[str]) -> tuple[int, int]:
+    """Of `Feed.counts`: images, and those among them that cannot be used."""
+    images = counts.total()
+    return images, images - counts[""] - counts[Reason.too_small]
+
+
+def merged(counts: Iterable[Mapping[int, Counter[str]]]) -> dict[int, Counter[str]]:
+    """What all workers have counted, each shard once, whoever has looked at it."""
+    shards: dict[int, Counter[str]] = {}
+    for theirs in counts:
+        shards |= theirs
+    return shards
 
 
 def too_many_skipped(limit: str, images: float, spoilt: float, seen: float, shards: int) -> bool:

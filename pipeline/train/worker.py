@@ -39,7 +39,7 @@ from pipeline.settings import Values
 from pipeline.storage.base import Store
 from pipeline.train import checkpoints, trackers
 from pipeline.train.checkpoints import Mark
-from pipeline.train.feed import NAMED, Feed, drawers, too_many_skipped
+from pipeline.train.feed import NAMED, Feed, drawers, looked_at, merged, too_many_skipped
 from pipeline.train.halt import Requests
 from pipeline.train.metrics_log import Interval, Journal, Line
 from pipeline.train.model_card import make_card, render
@@ -256,11 +256,15 @@ class Worker:
 
     def too_many_skipped(self) -> str:
         """What to say if more images than max_skipped cannot be used, the same on all workers; "" if not."""
+        limit, shards = self.settings.max_skipped, len(self.task.shards)
         images, spoilt, seen = map(sum, zip(*self.group.gather(*self.feed.spoilt), strict=True))
-        limit = self.settings.max_skipped
-        if not too_many_skipped(limit, images, spoilt, seen, len(self.task.shards)):
+        if not too_many_skipped(limit, images, spoilt, seen, shards):
+            return ""  # of sums, in which a shard that two workers have looked at is twice
+        counts = merged(self.group.gather_objects(self.feed.counts))
+        images, spoilt = looked_at(sum(counts.values(), Counter[str]()))
+        if not too_many_skipped(limit, images, spoilt, len(counts), shards):
             return ""
-        return f"{spoilt:.0f} of {images:.0f} images looked at so far cannot be used, max_skipped is {limit}"
+        return f"{spoilt} of {images} images looked at so far cannot be used, max_skipped is {limit}"
 
     @property
     def interval(self) -> Interval:
@@ -328,10 +332,7 @@ class Worker:
 
 def count_reasons(counts: Sequence[Mapping[int, Counter[str]]]) -> dict[str, int]:
     """How many images gave no patches, by reason; each shard counts once, whoever has looked at it."""
-    shards: dict[int, Counter[str]] = {}
-    for theirs in counts:
-        shards |= theirs
-    total = sum(shards.values(), Counter[str]())
+    total = sum(merged(counts).values(), Counter[str]())
     return {reason: count for reason, count in sorted(total.items()) if reason}
 
 

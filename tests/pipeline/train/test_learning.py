@@ -5,6 +5,7 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from driftrec.models.checkpoint import load as load_model
 from driftrec.training.learner import Learner, StepResult
 from pipeline.storage.local import LocalStore
 from pipeline.train import feed, metrics_log
-from pipeline.train.feed import too_many_skipped
+from pipeline.train.feed import looked_at, merged, too_many_skipped
 from pipeline.train.job import check
 from pipeline.train.trackers import TENSORBOARD
 from tests import made
@@ -274,6 +275,19 @@ def test_what_a_share_is_of_is_estimated_from_the_shards_seen():
     assert not too_many_skipped("5", images=200, spoilt=10, seen=20, shards=10)  # the second epoch: 5 in each
     assert too_many_skipped("4", images=200, spoilt=10, seen=20, shards=10)
     assert not too_many_skipped("0", images=0, spoilt=0, seen=0, shards=10)
+
+
+def test_a_shard_that_two_workers_have_looked_at_counts_once():
+    """Else an archive at its limit, of 9 good images and a bad one, is given up by two workers and not by one."""
+    bad, good, more = Counter({"": 4, "not_an_image": 1}), Counter({"": 3}), Counter({"": 2})
+    workers = [{0: bad, 1: good}, {0: bad, 2: more}]
+    counts = merged(workers)
+    images, spoilt = looked_at(sum(counts.values(), Counter()))
+    assert (images, spoilt, len(counts)) == (10, 1, 3)
+    assert not too_many_skipped("10%", images, spoilt, len(counts), shards=3)
+    both = [(*looked_at(sum(own.values(), Counter())), len(own)) for own in workers]
+    summed = [sum(column) for column in zip(*both, strict=True)]
+    assert too_many_skipped("10%", *summed, shards=3)  # which is why sums are no ground to give up
 
 
 def test_a_small_image_is_reflected_if_so_set(tmp_path: Path):
