@@ -235,7 +235,7 @@ def distance(network: QGAC, said: Coefficients, clean: torch.Tensor) -> float:
     return (restored(network, said) - clean).abs().mean().item()
 
 
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("grey", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_lowers_the_loss(grey: bool, tmp_path: Path) -> None:
     patches = np.stack([photo(32, 32, seed) for seed in range(4)])
     patches = patches[..., 0] if grey else patches
