@@ -74,7 +74,7 @@ ARMS = {
     "IR-SDE": replace(FIRST, process=IRSDE()),
     "Palette-like": replace(FIRST, process=Conditional()),
     "InDI": replace(FIRST, process=InDI(), form="residual"),
-    # As their papers have them, each with its own sampler; 100 evaluations are theirs for IR-SDE, 8 are for all others.
+    # As their papers have them, each with its own sampler: of 100 steps where noise is estimated, else of 8.
     "I2SB, its form and sampler": replace(FIRST, process=I2SB(), form="bridge", density=TimeDensity(t_eps=1e-3)),
     "IR-SDE, its loss and sampler": replace(
         FIRST,

@@ -20,3 +20,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "last_step": 0.01,
     },
 }
+
+
+def settings_of(recipe: object) -> dict[str, Any]:
+    """The settings that a recipe stands for. Raises ValueError with the known ones."""
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
+    return dict(RECIPES[recipe])

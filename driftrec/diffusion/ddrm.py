@@ -10,28 +10,30 @@ with a file's own tables and subsampling.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from driftrec.diffusion.process import Process
-from driftrec.jpeg.codec import subsampling_code
+from driftrec.jpeg.codec import degrade_by, subsampling_code
 from driftrec.jpeg.headers import standard_tables
 from driftrec.networks.block_dct import blocks, joined, to_coefficients, to_samples
 
 Code = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [-1, 1] -> the same
 
 STEPS, FROM, TRAINED = 20, 300, 1000  # steps of a sample; it starts below this one of the steps that were trained
-TO_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))  # as their code rounds it
+THEIR_YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))  # as their code rounds it
 
 
 def times(steps: int = STEPS, start: int = FROM) -> list[int]:
-    """Indices of trained steps, falling: 285, 270, ..., 0 for 20 steps from 300."""
+    """Indices of trained steps, falling: 285, 270, ..., 0 for 20 steps from 300. Raises ValueError for steps that do
+    not divide the start.
+    """
+    if steps < 1 or start % steps:
+        raise ValueError(f"steps must divide the start, got {steps} and {start}")
     return list(range(0, start, start // steps))[::-1]
 
 
@@ -94,7 +96,7 @@ def published(quality: int) -> Code:
 def _published(x: Tensor, tables: Sequence[Tensor]) -> Tensor:
     if x.shape[-1] % 16 or x.shape[-2] % 16:
         raise ValueError(f"the published operators take sides that are multiples of 16, got {tuple(x.shape[-2:])}")
-    mix = torch.tensor(TO_YCC, dtype=torch.float64)
+    mix = torch.tensor(THEIR_YCC, dtype=torch.float64)
     ycc = torch.einsum("pc,bchw->bphw", mix.to(x), (x + 1) * 127.5)
     planes = [ycc[:, :1] - 128, ycc[:, 1:2, ::2, ::2], ycc[:, 2:, ::2, ::2]]  # chroma's offset, taken away again
     decoded = [to_samples(_quantised(plane, table)) for plane, table in zip(planes, tables, strict=True)]
@@ -113,17 +115,11 @@ def of_file(tables: Sequence[Sequence[int]], subsampling: str) -> Code:
     """libjpeg's own, with these tables (of 64 steps each, row by row; luma and chroma). Raises InvalidInput for a
     subsampling that it does not write.
     """
-    code = subsampling_code(subsampling)
+    subsampling_code(subsampling)  # is one that it writes
 
     def encoded_and_decoded(x: Tensor) -> Tensor:
         pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        decoded = np.stack([_through_jpeg(one, tables, code) for one in pixels])
+        decoded = np.stack([degrade_by(one, tables, subsampling) for one in pixels])
         return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(x) / 127.5 - 1
 
     return encoded_and_decoded
-
-
-def _through_jpeg(pixels: np.ndarray, tables: Sequence[Sequence[int]], subsampling: int) -> np.ndarray:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", qtables=[list(table) for table in tables], subsampling=subsampling)
-    return np.asarray(Image.open(file).convert("RGB"))

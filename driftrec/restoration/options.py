@@ -25,7 +25,7 @@ from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.restoration import adaptive
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.tiling import check_side
-from driftrec.sampling_recipes import RECIPES
+from driftrec.sampling_recipes import settings_of
 
 # Fields of Sampling by their kind.
 WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
@@ -41,13 +41,6 @@ def whole(name: str, value: Any) -> int:
     if not number.is_integer():
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     return int(value)
-
-
-def settings_of(recipe: str) -> dict[str, Any]:
-    """The settings that a recipe stands for. Raises ValueError with the known ones."""
-    if recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    return dict(RECIPES[recipe])
 
 
 def _real(name: str, value: Any) -> float:

@@ -18,9 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from driftrec.diffusion.denoiser import Denoiser, score_from_x0
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process, per_image
-from driftrec.diffusion.sampling import check_diffusion, transition
+from driftrec.diffusion.sampling import check_diffusion, reverse_drift, transition
 from driftrec.metrics.blockiness import boundary_excess
 
 # Of squared errors their mean, or half their sum over an image, the authors'; or IR-SDE's distance to the best step.
@@ -96,9 +96,7 @@ def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, 
     """
     diffusion = check_diffusion(process)
     before = (t.double() - STEP).clamp(min=0)
-    score = score_from_x0(process, x, y, x0hat, t)
-    slope = diffusion.drift(x, y, t) - per_image(diffusion.diffusion(t) ** 2, x) * score
-    step = x - slope * per_image(t.double() - before, x)
+    step = x - reverse_drift(diffusion, x, y, x0hat, t) * per_image(t.double() - before, x)
     return (step - transition(process, t.double(), before, eta=1.0).mean(x, y, x0)).abs().mean()
 
 

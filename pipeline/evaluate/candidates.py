@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from driftrec.errors import InvalidInput
 from driftrec.models.source import ModelSource
 from driftrec.restoration.options import Resolved, Sampling
-from driftrec.sampling_recipes import RECIPES
+from driftrec.sampling_recipes import settings_of
 from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
@@ -127,11 +127,12 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     sampled = source != IDENTITY and parsed.sampled
     if not sampled and (others := values.keys() - {"projection"}):
         raise InvalidInput(f"{flag}: this model is not sampled, {', '.join(sorted(others))} means nothing")
-    recipe = values.pop("recipe", None)
-    if recipe and recipe not in RECIPES:
-        raise InvalidInput(f"{flag}: unknown recipe {recipe!r}; known are {', '.join(RECIPES)}")
     try:
-        sampling = TypeAdapter(Sampling).validate_python((RECIPES[recipe] if recipe else {}) | values)
+        given = settings_of(values.pop("recipe")) if "recipe" in values else {}
+    except ValueError as error:
+        raise InvalidInput(f"{flag}: {error}") from None
+    try:
+        sampling = TypeAdapter(Sampling).validate_python(given | values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{part} is {problem['input']!r}: " for part in problem["loc"])

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.errors import Reason
-from driftrec.sampling_recipes import RECIPES
+from driftrec.sampling_recipes import settings_of
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
 Sampler = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
@@ -25,13 +25,13 @@ class RestoreSettings(ShardSettings):
     sampler: Sampler = "multistep"  # docs/explanation/samplers.md
     steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
     samples: int = Field(1, ge=1)  # number of samples that are averaged
-    fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, true to its spread if start is 1; 1: the mean
+    fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
     color_correction: bool = True  # give every channel the input's mean
     color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the paper's authors do it
     tile: int | None = Field(512, ge=128)  # pixels; images with a longer side are restored in tiles; null: whole
     projection: bool = True  # keep within the bounds that a JPEG file states, unless it shows older damage
     adaptive: bool = True  # adapt start, steps and strength to a JPEG file's quality
-    start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: by model
+    start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: by the model
     t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at; None: as the process says
     grid: Literal["uniform", "quadratic", "lambda"] | None = None  # spacing of the times; None: as suits the sampler
     eta: float | None = Field(None, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (SDE) to 2; None: by the process
@@ -85,7 +85,7 @@ class RestoreSettings(ShardSettings):
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         recipe = values.get("recipe")
-        return (RECIPES[recipe] | values) if recipe in RECIPES else values  # any other is refused by its type
+        return values if recipe is None else settings_of(recipe) | values
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from driftrec.diffusion.denoiser import Denoiser, Form
 from driftrec.diffusion.denoiser import check as check_denoiser
 from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
+from driftrec.diffusion.sampling import check_diffusion as check_reversible
 from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.initialisation import initialise
@@ -140,6 +141,8 @@ class TrainSettings(Settings):
                 "share_recoloured to 0"
             )
         check_denoiser(self.build_process(), self.form, self.residual_std)
+        if self.loss == "matching":
+            check_reversible(self.build_process())
         if self.blocking and (self.corrupted or self.form == "noise"):
             raise ValueError("blocking needs JPEG's grid and an estimated image: not with corrupted, nor form=noise")
         if self.validation_corrupted and not self.validation:

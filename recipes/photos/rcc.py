@@ -41,6 +41,8 @@ def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
             stored = data[contents + offset + 4 : contents + offset + 4 + length]
             if len(stored) < length:
                 raise ValueError(f"not a whole Qt resource file: {path} is cut")
+            if ".." in path.split("/"):
+                raise ValueError(f"a Qt resource file that names {path}: fetch it again")
             yield path.removeprefix("/"), zlib.decompress(stored[4:]) if flags & COMPRESSED else stored
 
     yield from walk(0, "")

@@ -119,21 +119,29 @@ def test_every_process_and_form_is_finite_at_both_ends_or_refused(name: str, for
     """What it sees, what it should say, and the estimate whatever it says, at the ends of time and between."""
     process = PROCESSES[name]()
     if (name, form) in REFUSED:
-        with pytest.raises(ValueError, match=r"take x0|must be residual"):
+        with pytest.raises(ValueError, match=r"take x0|must be residual") as refusal:
             check(process, form, 0.05)
+        assert name in str(refusal.value)
+        assert form in str(refusal.value)
         return
     torch.manual_seed(0)
     denoiser = Denoiser.create(NETWORK, process, form)
     x0, y = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    for t in (*ENDS, 0.01, 0.5):
+    for t in (*ENDS, 0.01, 0.03, 0.5):
         times = torch.full((2,), t)
         x = process.state(x0, y, times, torch.randn(x0.shape))
         assert x.isfinite().all()
+        assert all(part.isfinite().all() for part in denoiser._network_input(x, y, times))
         assert denoiser(x, y, times).isfinite().all()
         target = denoiser.network_target(x0, x, y, times)
         assert denoiser.estimate(target, x, y, times).isfinite().all() or form == "direct"
         if process.std(t) > 0 or form == "residual":
             torch.testing.assert_close(denoiser.estimate(target, x, y, times), x0, rtol=0, atol=2e-2)
+
+
+def test_a_residual_of_no_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="residual_std"):
+        check(OUVE(), "x0", 1e30)
 
 
 @pytest.mark.parametrize(("process", "form"), [(I2SB(), "noise"), (InDI(noise=0.1), "noise"), (OUVE(), "bridge")])

@@ -11,7 +11,7 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from driftrec.diffusion.baselines import Conditional
-from driftrec.diffusion.ddrm import TO_YCC, ddrm, linear_levels, of_denoiser, of_file, published, times
+from driftrec.diffusion.ddrm import THEIR_YCC, ddrm, linear_levels, of_denoiser, of_file, published, times
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput
 from driftrec.jpeg.codec import degrade
@@ -42,7 +42,7 @@ def test_the_published_code_is_jpegs_block_by_block(quality: int) -> None:
     found = published(quality)(x)
     tables = standard_tables(quality)
     for one, result in zip(x.numpy(), found.numpy(), strict=True):
-        ycc = np.einsum("pc,chw->phw", np.array(TO_YCC), (one + 1) * 127.5)
+        ycc = np.einsum("pc,chw->phw", np.array(THEIR_YCC), (one + 1) * 127.5)
         planes = []
         for i, plane in enumerate(ycc):
             small = plane - 128 if i == 0 else plane[::2, ::2]
@@ -52,7 +52,7 @@ def test_the_published_code_is_jpegs_block_by_block(quality: int) -> None:
                     block = np.s_[top : top + 8, left : left + 8]
                     out[block] = idctn(np.rint(dctn(small[block], norm="ortho") / step) * step, norm="ortho")
             planes.append(out + 128 if i == 0 else out.repeat(2, 0).repeat(2, 1))
-        expected = np.einsum("cp,phw->chw", np.linalg.inv(TO_YCC), np.stack(planes)) / 127.5 - 1
+        expected = np.einsum("cp,phw->chw", np.linalg.inv(THEIR_YCC), np.stack(planes)) / 127.5 - 1
         assert np.abs(result - expected).max() < 1e-9
 
 
@@ -78,6 +78,8 @@ def test_the_files_code_is_its_encoder(quality: int, subsampling: str) -> None:
 def test_the_sampler_is_theirs_step_by_step(eta: float, eta_b: float) -> None:
     levels, y = linear_levels(times()), images(1).double()
     assert times() == list(range(285, -1, -15))
+    with pytest.raises(ValueError, match="divide the start, got 7 and 300"):
+        times(7)
     draws = [torch.randn(y.shape, dtype=torch.float64) for _ in range(21)]
     code: Callable[[Tensor], Tensor] = lambda x: (x * 4).round() / 4  # noqa: E731
 

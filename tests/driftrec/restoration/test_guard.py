@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ import torch
 from skimage import data as photographs
 
 from driftrec import Restorer
-from driftrec.diffusion.denoiser import Denoiser, Form, check
-from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.image import Picture, decode
 from driftrec.image.picture import ROWS
@@ -146,29 +143,3 @@ def test_a_refusal_needs_detail(share: float) -> None:
     flat = OTHERS["flat"]
     assert implausible(flat, flat + np.uint8(4 * share), 50) is None
     assert implausible(flat, flat + np.uint8(50 * share), 50)
-
-
-def test_a_form_without_numbers_is_refused_where_it_is_set() -> None:
-    forms: tuple[Form, ...] = get_args(Form)
-    pixel, refused = torch.rand(1, 3, 8, 8), set()
-    for name, kind in PROCESSES.items():
-        for form in forms:
-            process = kind()
-            told = ""
-            try:
-                check(process, form, 0.05)
-            except ValueError as error:
-                told = str(error)
-            if told:
-                assert name in told and form in told
-                refused.add((name, form))
-                continue
-            denoiser = Denoiser(torch.nn.Identity(), process, form)  # type: ignore[arg-type]
-            for t in (1.0, 0.03, 0.01):
-                assert denoiser.estimate(torch.randn(1, 3, 8, 8), pixel, pixel, t).isfinite().all()
-                assert all(part.isfinite().all() for part in denoiser._network_input(pixel, pixel, t))
-    without_noise = {(name, form) for name in ("indi", "cold", "regression") for form in ("noise", "x0")}
-    others_bridge = {(name, "bridge") for name in PROCESSES if name != "i2sb"}
-    assert refused == {("i2sb", "noise"), ("conditional", "residual")} | without_noise | others_bridge
-    with pytest.raises(ValueError, match="residual_std"):
-        check(PROCESSES["ouve"](), "x0", 1e30)
