@@ -174,8 +174,12 @@ def test_the_network_in_float32_is_the_one_that_was_loaded(tmp_path: Path) -> No
         restorer = Restorer.from_pretrained(str(tmp_path / "m.safetensors"), "cpu")
         found = restorer._in_float32(restorer.checkpoint.denoiser)(x, y, one)
     assert torch.allclose(found, expected, atol=1e-6)
-    picture = Picture((y[0].permute(1, 2, 0) * 255).round().byte().numpy())
-    plain = Sampling(fidelity=1.0, tile=None, color_correction=False)  # its first state has that noise
-    (restored,) = restorer.restore([picture], ["a"], 0, replace(plain, float32=True))
-    wanted = (expected[0].clamp(0, 1).permute(1, 2, 0) * 255).numpy()
-    assert np.abs(restored.picture.rgb - wanted).max() <= 0.6  # which 8 bits and the canvas round
+    places, wanted = [("a", *tiles(32, 32, None))], expected.permute(0, 2, 3, 1).numpy()
+    error = {}
+    for on in (False, True):
+        settings = Sampling(fidelity=1.0, float32=on).resolve({})  # its first state has that noise
+        batch, _ = restorer._restored(restorer.checkpoint, y, [], places, 0, settings)
+        error[on] = np.abs(batch.wait() - wanted).max()
+    assert error[True] < 1e-6
+    if next(restorer.checkpoint.denoiser.network.parameters()).dtype == torch.bfloat16:
+        assert error[False] > 1e-5
