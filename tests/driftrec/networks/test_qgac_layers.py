@@ -112,7 +112,7 @@ def test_chroma_sees_luma_and_both_tables() -> None:
 
 @torch.inference_mode()
 def test_luma_is_the_sum_of_its_parts_and_of_no_other_image() -> None:
-    net = QGAC(SMALL)
+    net = drawn(QGAC(SMALL))
     y, tables = torch.randn(3, 1, 24, 16), torch.rand(3, 1, 8, 8)
     encoded = net.blocks_encode(y, tables)
     filtered = net.frequencynet(encoded)
