@@ -5,6 +5,7 @@ that a run goes on where it was, whoever draws: this process, or workers beside 
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -85,4 +86,21 @@ class Batches(Dataset[Batch]):
         """Batches from this number on, without end, drawn by so many processes beside this one."""
         ahead = AHEAD if workers else None
         numbers = range(number, sys.maxsize)
-        return iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=ahead))
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=numbers,
+                num_workers=workers,
+                prefetch_factor=ahead,
+                worker_init_fn=heedless,
+            )
+        )
+
+
+def heedless(worker: int) -> None:  # noqa: ARG001
+    """Signals are for the process that trains, which ends its workers after its last step; a terminal, timeout and
+    systemd send theirs to both.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -3,9 +3,12 @@
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,8 +63,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
 
 
-def train(data: Path, out: Path, steps: int) -> int:
-    return main([str(data), str(out), "--device", "cpu", "--minutes", str(steps / 60), "--workers", "0"])
+def train(data: Path, out: Path, steps: int, workers: int = 0) -> int:
+    return main([str(data), str(out), "--device", "cpu", "--minutes", str(steps / 60), "--workers", str(workers)])
 
 
 def curve(out: Path) -> list[dict[str, float]]:
@@ -106,22 +109,28 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(data: Path, tmp_path: Path
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_with_a_state(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, workers: int
 ) -> None:
+    """Also one that goes to its workers too, as that of a terminal, of timeout and of systemd."""
     monkeypatch.setattr(runs, "SAVE_S", 1e9)  # no other reason for a state
     step = Learner.step
 
     def signalled(learner: Learner, clean: torch.Tensor, damaged: torch.Tensor) -> StepResult:
         if learner.step_count == 2:
-            os.kill(os.getpid(), number)
+            children = [child.pid for child in multiprocessing.active_children() if child.pid]
+            assert len(children) == workers
+            for process in (os.getpid(), *children):
+                subprocess.run(["kill", f"-{number.value}", str(process)], check=True)  # a worker may obey its parent
+            time.sleep(0.3)  # one that ends is noticed
         return step(learner, clean, damaged)
 
     before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "step", signalled)
-        assert train(data, tmp_path, 5) == 130
+        assert train(data, tmp_path, 5, workers) == 130
     assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before
     assert curve(tmp_path)[-1]["step"] == 3
     assert train(data, tmp_path, 5) == 0
