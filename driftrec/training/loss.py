@@ -1,4 +1,4 @@
-"""The training loss, E || N - target ||^2, one expression for every form of the network.
+"""The training loss, E || N - target ||^2 and what is made of it, one expression for every form of the network.
 
 For "noise" it is the paper's eq. 15 (|| sigma s + z ||^2 with s = -N / sigma), for "x0" the squared error of x0hat
 weighted by 1 / c_out^2, for "residual" with the process `regression` the baseline of eq. 10.
@@ -23,9 +23,12 @@ from driftrec.diffusion.process import Process, per_image
 from driftrec.diffusion.sampling import check_diffusion, reverse_drift, transition
 from driftrec.metrics.blockiness import boundary_excess
 
-# Of squared errors their mean, or half their sum over an image, the authors'; or IR-SDE's distance to the best step.
-Loss = Literal["mean", "half-sum", "matching"]
+# Of squared errors their mean, or half their sum over an image, the authors'; the logarithm of an image's mean, so that
+# a decibel counts alike in one that is hardly damaged and in one that is (as Chen et al. train NAFNet, ECCV 2022); or
+# IR-SDE's distance to the best step.
+Loss = Literal["mean", "half-sum", "log", "matching"]
 STEP = 1 / 100  # of "matching": theirs
+FLOOR = 0.1  # of "log", added to an image's mean: below it, what is left of the error counts less
 
 
 @dataclass(frozen=True)
@@ -79,30 +82,31 @@ class Objective(nn.Module):
         x = self.denoiser.process.state(x0, y, t, z)
         output = self.denoiser.network_output(x, y, t)
         if self.loss == "matching":
-            loss = matching(self.denoiser.process, x0, self.denoiser.estimate(output, x, y, t), x, y, t)
+            errors = matching(self.denoiser.process, x0, self.denoiser.estimate(output, x, y, t), x, y, t)
         else:
-            loss = (output - self.denoiser.network_target(x0, x, y, t)).square().mean()
+            errors = (output - self.denoiser.network_target(x0, x, y, t)).square().mean(dim=(1, 2, 3))
         if self.loss == "half-sum":
-            loss = loss * output[0].numel() / 2
+            errors = errors * output[0].numel() / 2
         if self.blocking:
             restored = self.denoiser.estimate(output, x, y, t)
-            loss = loss + self.blocking * added_blocks(x0, restored) / self.denoiser.residual_std**2
-        return loss
+            errors = errors + self.blocking * added_blocks(x0, restored) / self.denoiser.residual_std**2
+        return (errors + FLOOR).log().mean() if self.loss == "log" else errors.mean()
 
 
 def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
     """IR-SDE's maximum likelihood objective (Luo et al. 2023, Proposition 3.2): how far an Euler step of the reverse
-    SDE without noise, by the score that x0hat gives, ends from the likeliest state a step before x; absolute, mean.
+    SDE without noise, by the score that x0hat gives, ends from the likeliest state a step before x; absolute, the mean
+    over an image: (B,).
     """
     diffusion = check_diffusion(process)
     before = (t.double() - STEP).clamp(min=0)
     step = x - reverse_drift(diffusion, x, y, x0hat, t) * per_image(t.double() - before, x)
-    return (step - transition(process, t.double(), before, eta=1.0).mean(x, y, x0)).abs().mean()
+    return (step - transition(process, t.double(), before, eta=1.0).mean(x, y, x0)).abs().mean(dim=(1, 2, 3))
 
 
 def added_blocks(x0: Tensor, restored: Tensor) -> Tensor:
-    """What `restored` has more of steps across block boundaries than x0: squared, where positive; the mean over images
-    and channels. Both (B, 3, H, W), blocks from their corner on -> scalar.
+    """What `restored` has more of steps across block boundaries than x0: squared, where positive; the mean over the
+    channels. Both (B, 3, H, W), blocks from their corner on -> (B,).
     """
     more = boundary_excess(restored.float()) - boundary_excess(x0.float())
-    return more.clamp(min=0).mean()
+    return more.clamp(min=0).mean(dim=1)

@@ -94,7 +94,7 @@ class TrainSettings(Settings):
     form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
     residual_std: float = Field(0.05, gt=0)  # standard deviation of clean minus JPEG, pixels in [0, 1]; for form x0
     density: DensitySettings = DensitySettings()  # of the times that are trained
-    loss: Loss = "mean"  # squared error: mean, or the authors' half-sum over an image; or IR-SDE's own, matching
+    loss: Loss = "mean"  # of squared errors: mean, the authors' half-sum, log of an image's; or IR-SDE's matching
     blocking: float = Field(0.0, ge=0)  # weight of a penalty for blocks that the clean image does not have
     optimizer: OptimizerSettings = OptimizerSettings()  # how the weights are trained
     patches: PatchSettings = PatchSettings()  # what is drawn from each photograph, and how it is damaged

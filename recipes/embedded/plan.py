@@ -9,7 +9,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.networks.config import NetworkConfig
 from driftrec.training.learner import Optimisation
-from driftrec.training.loss import TimeDensity
+from driftrec.training.loss import Loss, TimeDensity
 from driftrec.training.patches import PatchConfig
 
 NETWORK = replace(NetworkConfig.tiny(), estimates=(12, 30, 60), grid=True)
@@ -25,6 +25,7 @@ PATCHES = PatchConfig(
     share_recoloured=0.1,
 )
 BLOCKING = 0.05
+LOSS: Loss = "log"
 SEED = 0
 WARMUP = 0.01  # share of the minutes over which the learning rate rises
 RECOMMENDED = {"start": 0.2, "steps": 2, "fidelity": 0.0}  # until the end, which chooses

@@ -63,7 +63,9 @@ class Run:
             take_over(denoiser, init.denoiser)
         self.sizes = plan.sizes(device, fresh=init is None)
         optimisation = plan.optimisation(self.sizes)
-        self.learner = Learner(denoiser.to(device), plan.STAGES[0].density, optimisation, blocking=plan.BLOCKING)
+        self.learner = Learner(
+            denoiser.to(device), plan.STAGES[0].density, optimisation, blocking=plan.BLOCKING, loss=plan.LOSS
+        )
         self.spent = Spent()
         self.halted = False  # asked to end after the present step
         self.init = init.sha256 if init is not None else None

@@ -9,7 +9,7 @@ from driftrec.diffusion.denoiser import Denoiser, Form, score_from_x0
 from driftrec.diffusion.drift import OUVE
 from driftrec.metrics.blockiness import boundary_excess
 from driftrec.networks.config import NetworkConfig
-from driftrec.training.loss import Objective, TimeDensity, added_blocks
+from driftrec.training.loss import FLOOR, Objective, TimeDensity, added_blocks
 
 CONFIG = replace(NetworkConfig.tiny(), width=8)
 
@@ -78,9 +78,28 @@ def test_blocking_adds_the_boundary_steps_that_the_clean_image_has_not() -> None
     t, z = draw
     mean, sigma = denoiser.process.marginal(x0, y, t)
     restored = denoiser(mean + sigma * z, y, t)
-    expected = 0.5 * added_blocks(x0, restored) / denoiser.residual_std**2
+    expected = 0.5 * added_blocks(x0, restored).mean() / denoiser.residual_std**2
     assert expected > 0
     torch.testing.assert_close(penalised - plain, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocking", [0.0, 0.5])
+def test_the_log_loss_moves_every_image_by_its_share_of_its_own_error(blocking: float) -> None:
+    """Its gradient is the mean loss's, each image's part divided by that image's error and the floor."""
+    denoiser = Denoiser.create(CONFIG, OUVE(), "x0")
+    x0, y = images(4)
+    drawn = Objective(denoiser, TimeDensity()).draw(x0, torch.Generator().manual_seed(7))
+    weight = next(denoiser.network.parameters())
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(loss, weight, retain_graph=True)[0]
+
+    mean = Objective(denoiser, TimeDensity(), blocking)
+    alone = [mean(*(of[i : i + 1] for of in (x0, y, *drawn))) for i in range(4)]
+    expected = sum((gradient(error) / (error.detach() + FLOOR) for error in alone), torch.zeros_like(weight)) / 4
+    found = Objective(denoiser, TimeDensity(), blocking, "log")(x0, y, *drawn)
+    torch.testing.assert_close(found, torch.stack([(error + FLOOR).log() for error in alone]).mean())
+    torch.testing.assert_close(gradient(found), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_added_blocks() -> None:
@@ -89,11 +108,11 @@ def test_added_blocks() -> None:
     tiles = 0.1 * ((torch.arange(32) // 8)[:, None] + torch.arange(32) // 8 & 1)
     blocky = (x0 + tiles).requires_grad_()
     added = added_blocks(x0, blocky)
-    assert added.item() == pytest.approx(0.01, rel=1e-5)
-    assert added_blocks(blocky, blocky).item() == 0  # the clean image's own
-    assert added_blocks(blocky, x0).item() == 0  # fewer are no merit
-    (gradient,) = torch.autograd.grad(added, blocky)
-    assert added_blocks(x0, blocky - 0.1 * gradient / gradient.abs().max()) < added
+    assert added.tolist() == pytest.approx([0.01, 0.01], rel=1e-5)
+    assert added_blocks(blocky, blocky).tolist() == [0, 0]  # the clean image's own
+    assert added_blocks(blocky, x0).tolist() == [0, 0]  # fewer are no merit
+    (gradient,) = torch.autograd.grad(added.sum(), blocky)
+    assert added_blocks(x0, blocky - 0.1 * gradient / gradient.abs().max()).sum() < added.sum()
 
 
 def test_the_posterior_mean_has_no_boundary_excess() -> None:
