@@ -9,7 +9,9 @@ JPEGs and one for the network, at quality 10. --keep stores the weights, for `--
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,9 @@ from driftrec.networks.qgac import QGAC, QGACConfig
 from driftrec.random import generator_for
 from driftrec.restoration.opening import open_picture
 from driftrec.training.patches import PatchConfig
-from driftrec.training.qgac import Recipe, compressed, train
+from driftrec.training.qgac import Recipe, compressed, loss, train
+
+JUDGED = 16  # batches, whose loss before and after stands beside each other
 
 
 def main() -> None:
@@ -55,11 +59,21 @@ def trained(photos: Path, folder: Path, width: int, recipe: Recipe) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     network = QGAC(QGACConfig(manifold=width // 4, width=width, features=width // 4, chroma=width // 8))
-    losses = list(train(network, pairs(photos), recipe))
-    print(f"\nloss: {np.mean(losses[:20]):.5f} at first, {np.mean(losses[-20:]):.5f} at last\n", flush=True)
+    stream = pairs(photos)
+    judged = list(islice(stream, JUDGED))
+    before = mean_loss(network, judged)
+    deque(train(network, stream, recipe), maxlen=0)
+    after = mean_loss(network, judged)
+    print(f"\nloss of {JUDGED} batches aside: {before:.5f} at first, {after:.5f} at last\n", flush=True)
     path = folder / f"qgac {width} {recipe.steps}.safetensors"
     save_file(network.state_dict(), path)
     return path
+
+
+@torch.inference_mode()
+def mean_loss(network: QGAC, judged: Sequence[tuple[Coefficients, Tensor]]) -> float:
+    """Over batches, nothing being learnt."""
+    return sum(loss(network, said, clean).item() for said, clean in judged) / len(judged)
 
 
 def pairs(photos: Path) -> Iterator[tuple[Coefficients, Tensor]]:
