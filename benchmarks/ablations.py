@@ -98,6 +98,7 @@ ARMS = {
     "regression": replace(FIRST, process=Regression(), form="residual", sampler=Sampling(steps=1, fidelity=0.0)),
     "stem 4": replace(FIRST, network=replace(SMALL, stem=4)),
     "blocking 0.05": replace(FIRST, blocking=0.05),
+    "log loss": replace(FIRST, loss="log"),
     "quality uniform": replace(FIRST, patches=replace(FIRST.patches, quality_power=1.0)),
 }
 
