@@ -24,6 +24,11 @@ EXTENSIONS = {
     ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
     ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF",
 }  # fmt: skip
+# Cameras' raw files: what a TIFF reader finds in most of them is a preview.
+RAW_SUFFIXES = frozenset(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw "
+    ".x3f".split()
+)
 BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # the sizes that name a BMP header's version
 
 # Pictures that are not read: (offset, magic, name).

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from driftrec.errors import InvalidInput
 from pipeline.inputs.collisions import OutputName, Taken
 from pipeline.inputs.containers import CONTAINERS
+from pipeline.inputs.kinds import sorted_out
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.loose import grouped
-from pipeline.inputs.names import IMAGE_SUFFIXES, suffix
+from pipeline.inputs.names import suffix
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
 from pipeline.inputs.shards import Cutting, Shard, checked, shard_id
-from pipeline.storage.base import NO_FILE, StorageError
+from pipeline.storage.base import StorageError
 from pipeline.storage.packed import PackedNames
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Listing:
 
     source: Input
     shards: list[Shard]
-    ignored: Counter[str]  # files that are no images, by suffix
+    ignored: Counter[str]  # files that are no images, by suffix or what they are
     left_out: int = 0  # loose files and rows of Parquet files that the choice leaves out
     output_name: OutputName | None = None  # by which outputs are named, where there are any
     most_shards: int | None = None  # of loose files, beyond which neighbours were joined
@@ -120,15 +121,13 @@ def _list(
     containers: list[tuple[str, int]] = []
     selection = Selection(choice)
     loose = PackedNames()
-    for name, size in source.entries():
-        kind = suffix(name)
-        if kind in IMAGE_SUFFIXES or (size == NO_FILE and kind in CONTAINERS):
-            if selection.takes(name):
-                loose.add(name, max(0, size))
-        elif kind in CONTAINERS:
+    for name, size, kind, counted_as in sorted_out(source.store, source.entries(), CONTAINERS):
+        if kind is None:
+            ignored[counted_as] += 1
+        elif kind == "container":
             containers.append((name, size))
-        else:
-            ignored[kind] += 1
+        elif selection.may_hold(name) if kind == "folder" else selection.takes(name):
+            loose.add(name, max(0, size))
     taken = Taken(output_name) if output_name else None
     unopened = [(name, size) for name, size in containers if not CONTAINERS[suffix(name)].tells_keys]
     if taken:

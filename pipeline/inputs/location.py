@@ -28,11 +28,13 @@ class Input:
         return ((name, size) for name, size in self.entries() if size != NO_FILE)
 
     def entries(self) -> Iterator[tuple[str, int]]:
-        """The same, and with NO_FILE bytes what bears a name and is none: a link that leads nowhere, a pipe, ..."""
+        """The same, and with NO_FILE bytes what bears a name and is none: a link that leads nowhere, a pipe, a
+        folder that cannot be listed, ...
+        """
         if self.name is not None:
             yield self.name, NO_FILE if self.store.no_file(self.name) else self.store.size(self.name) or 0
             return
-        for name, size in self.store.entries():
+        for name, size in self.store.entries(patient=True):
             if self.pattern is None or self.pattern.fullmatch(name):
                 yield name, size
 

@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from driftrec.errors import Reason
-from pipeline.inputs.names import printable, unsafe
+from driftrec.image.sniff import RAW_SUFFIXES
+from pipeline.inputs.kinds import RAW
+from pipeline.inputs.names import printable, suffix, unsafe
 from pipeline.inputs.shards import Incoming, Shard, shard_id, too_large
-from pipeline.storage.base import StorageError, Store, is_of_object
+from pipeline.storage.base import CLOSED_FOLDER, LINKED_FOLDER, StorageError, Store, is_of_object
 from pipeline.storage.packed import PackedNames, packed, unpacked
 
 MOST_SHARDS = 40_000  # of an input's loose files, as far as the next two let neighbours be joined
@@ -105,13 +107,21 @@ def _joined(groups: Iterable[list[tuple[str, int]]], together: int) -> Iterator[
 
 
 def not_to_open(store: Store, name: str) -> tuple[Reason, str] | None:
-    """Why a loose file is not opened, None if it may be."""
+    """Why a loose file, or a folder in its place, is not opened; None if it may be."""
     if why := unsafe(name):
         return Reason.unsafe_name, why
-    if store.leads_out(name):
+    what, out = store.no_file(name), store.leads_out(name)
+    if out and what == LINKED_FOLDER:
+        return Reason.unsafe_name, f"{what} out of the input: put the folder in its place, or give it by its own name"
+    if out:
         return Reason.unsafe_name, "a link that leads out of the input: put the file in its place"
-    what = store.no_file(name)
-    return (Reason.unreadable, f"{what}; put the file in its place") if what else None
+    if what == CLOSED_FOLDER:
+        return Reason.unreadable, f"{what}: check owner and mode, or leave it out"
+    if what:
+        return Reason.unreadable, f"{what}; put the file in its place"
+    if suffix(name) in RAW_SUFFIXES:
+        return RAW
+    return None
 
 
 def _row(store: Store, name: str, size: int, max_bytes: int) -> Incoming:

@@ -88,6 +88,11 @@ class Selection:
         made = self._numbered.get(printable(key), {})
         return self._counted(self._match(printable(key), *made.values()) and self._patterns.takes(key))
 
+    def may_hold(self, folder: str) -> bool:
+        """Whether images may be meant in this folder, which cannot be looked into."""
+        excluded = any(_matches(pattern, key) for pattern in self.choice.exclude for key in (folder, f"{folder}/"))
+        return not excluded and (self.choice.listed is None or printable(folder) in self._folders)
+
     def rows(self, keys: Sequence[str], container: str, first: int = 0) -> frozenset[int]:
         """The places of those that are meant of a container's rows, or a part of it that begins at `first`."""
         whole = self.takes_all(container)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
-from pipeline.inputs.names import is_image, strip_suffix
+from driftrec.image.sniff import RAW_SUFFIXES
+from pipeline.inputs.kinds import HEAD, RAW, Found, by_content, by_name
+from pipeline.inputs.names import strip_suffix, suffix
 from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
@@ -213,14 +215,21 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def _member_row(file: TarFile, member: tarfile.TarInfo, stem: str, max_bytes: int) -> Incoming | None:
-    """The row of one member, None if it does not promise an image."""
-    if member.isdir() or not is_image(member.name):
+    """The row of one member, None if it is no image."""
+    if member.isdir():
+        return None
+    found = by_name(member.name, member.size)
+    if found is None and member.isreg():
+        found = Found(member.name, member.size, *by_content(member.name, _read(file, member.offset_data, HEAD)))
+    if found is None or found.kind is None:
         return None
     key = f"{stem}/{member.name.removeprefix('./')}"
     if member.issym() or member.islnk():
         return Incoming(key, b"", Reason.unsafe_name, f"a link to {member.linkname!r} inside the tar, not a file")
     if not member.isreg() or member.issparse():
         return Incoming(key, b"", Reason.unsupported, "a device, sparse or other special file inside the tar")
+    if suffix(member.name) in RAW_SUFFIXES:
+        return Incoming(key, b"", *RAW)
     there = max(0, min(member.size, file.size - member.offset_data))  # a header may say anything
     if there < member.size:
         return Incoming(key, b"", Reason.truncated, f"the tar ends after {there} of its {member.size} bytes")

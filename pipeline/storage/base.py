@@ -19,6 +19,8 @@ PART_PREFIX, PART_SUFFIX = ".driftrec-", ".part"  # a put that is not finished, 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FREE_ROOM = "free some and run the same command again"
 NO_FILE = -1  # in place of the bytes of a name that is no file
+LINKED_FOLDER = "a link to a folder"  # what a name may be that is no file
+CLOSED_FOLDER = "a folder that may not be listed"
 SOME = 10  # objects that are tried to see whether a store gives any
 READERS = 16  # objects of a remote store that are read at once: each waits for its answer
 
@@ -96,7 +98,9 @@ class Store:
         return False
 
     def no_file(self, name: str) -> str:
-        """What a name is that is no file, in words; "" for a file, or where only files have names."""
+        """What a name is that is no file, in words such as LINKED_FOLDER; "" for a file, or where only files have
+        names.
+        """
         return ""
 
     def each(self, read: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:

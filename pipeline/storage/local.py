@@ -12,8 +12,10 @@ from pathlib import Path
 
 from driftrec.errors import DriftRecError, StorageFull
 from pipeline.storage.base import (
+    CLOSED_FOLDER,
     FREE_ROOM,
     FULL,
+    LINKED_FOLDER,
     NO_FILE,
     PART_PREFIX,
     PART_SUFFIX,
@@ -121,7 +123,8 @@ class LocalStore(Store):
     def no_file(self, name: str) -> str:
         path = self.root / name
         try:
-            return _no_file(path.stat().st_mode)  # nothing is opened for that: a pipe would wait
+            what = _no_file(path.stat().st_mode)  # nothing is opened for that: a pipe would wait
+            return CLOSED_FOLDER if what == LINKED_FOLDER and not path.is_symlink() else what
         except OSError as error:
             return f"a link that leads nowhere: {error.strerror}" if path.is_symlink() else ""
 
@@ -192,7 +195,7 @@ def _replace(part: Path, target: Path) -> None:
 
 def _no_file(mode: int) -> str:
     if stat.S_ISDIR(mode):
-        return "a link to a folder"
+        return LINKED_FOLDER
     return "" if stat.S_ISREG(mode) else "a pipe, socket or device"
 
 

@@ -281,7 +281,7 @@ def test_many_names_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     count = 200_000
     names = ((f"folder-{number // 1000:04}/image-{number:09}.jpg", 50_000) for number in range(count))
-    monkeypatch.setattr(LocalStore, "entries", lambda self: names)
+    monkeypatch.setattr(LocalStore, "entries", lambda self, patient: names)
     tracemalloc.start()
     listing = list_input(str(tmp_path), output_name=PNG)
     kept, _ = tracemalloc.get_traced_memory()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "socket": listening,
     "device": lambda path: path.symlink_to("/dev/zero"),
 }
+NO_FILES = "links that lead nowhere, pipes, sockets, devices"
 NAMES = {"x.jpg": "row", "y.tar": "row", "z.parquet": "row", "n.txt": "counted", "none": "counted"}
 
 
@@ -62,12 +64,11 @@ def test_a_name_that_is_no_file(kind: str, name: str, alone: bool, tmp_path: Pat
     if NAMES[name] == "row":
         assert rows[name]["reason"] in ("unreadable", "unsafe_name")
         assert rows[name]["detail"].endswith("put the file in its place")
-    extra = {".txt": 1} if kind == "link to a pipe" else {}
     counted = dict(list_input(str(folder)).ignored)
-    if NAMES[name] == "counted":
-        suffix = ".txt" if name == "n.txt" else ""
-        extra[suffix] = extra.get(suffix, 0) + 1
-    assert counted == extra == result["ignored_files"]
+    words = "links to folders that are read elsewhere" if kind == "folder" else NO_FILES
+    expected = Counter([NO_FILES] if kind == "link to a pipe" else [])
+    expected += Counter([words] if NAMES[name] == "counted" else [])
+    assert counted == expected == result["ignored_files"]
     assert len(rows) == (NAMES[name] == "row") + (folder / "ok.jpg").exists()
     settings = SurveySettings(input=str(folder), output=str(tmp_path / "survey"))
     survey = SurveyShard(settings, 0, LocalStore(settings.output))
@@ -92,8 +93,13 @@ def test_a_store_waits_for_no_pipe(tmp_path: Path) -> None:
         read_keys(str(tmp_path / "x.jpg"))
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exclude", [(), ("closed",), ("a/closed/**",), ("*.png",)])
+def test_a_folder_that_cannot_be_listed_is_a_row(
+    exclude: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends no run; its row goes where it is left out."""
     (tmp_path / "in/a/closed").mkdir(parents=True)
+    (tmp_path / "in/a/ok.jpg").write_bytes(made.jpeg(1))
     scandir = os.scandir
 
     def closed(path: Path) -> object:
@@ -102,5 +108,31 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    with pytest.raises(InvalidInput, match="in/a/closed: Permission denied"):
-        list_input(str(tmp_path / "in"))
+    restore(tmp_path / "in", tmp_path / "out", exclude=exclude, copy_failed=True)
+    failed = {key: row for key, row in ledger(tmp_path / "out").items() if row["status"] == "failed"}
+    assert failed.keys() == (set() if exclude and "closed" in exclude[0] else {"a/closed"})
+    for row in failed.values():
+        assert row["reason"] == "unreadable"
+        assert "a folder that may not be listed: check owner and mode" in row["detail"]
+
+
+@pytest.mark.parametrize("where", ["inside", "itself", "above", "outside", "outside, inside a folder"])
+def test_a_linked_folder_is_read_by_its_own_name_or_told(where: str, tmp_path: Path) -> None:
+    """What lies in INPUT is restored once; what lies elsewhere is not read, and its row says so."""
+    folder = tmp_path / "in"
+    for name in ("in/b/far.jpg", "elsewhere/far.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(made.jpeg(1))
+    link = folder / ("b/link" if "folder" in where else "2019")
+    target = {"inside": folder / "b", "itself": folder, "above": tmp_path}.get(where, tmp_path / "elsewhere")
+    link.symlink_to(target)
+    result = restore(folder, tmp_path / "out", copy_failed=True)
+    rows = ledger(tmp_path / "out")
+    assert rows["b/far.jpg"]["status"] == "ok"
+    if where in ("inside", "itself"):
+        assert rows.keys() == {"b/far.jpg"}
+        assert result["ignored_files"] == {"links to folders that are read elsewhere": 1}
+    else:
+        (row,) = (row for key, row in rows.items() if key != "b/far.jpg")
+        assert (row["key"], row["reason"]) == (link.relative_to(folder).as_posix(), "unsafe_name")
+        assert "a link to a folder out of the input" in row["detail"]
