@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional controls,
-# with which a name can pretend to be another.
-CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+# Control characters, lone surrogates (a name that is no UTF-8), line separators and the bidirectional embeddings,
+# overrides and isolates, with which a name can pretend to be another. (Marks such as U+200E reorder no neighbours.)
+CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069"
 _HIDDEN = re.compile(f"[{CONTROL}]")
 
 

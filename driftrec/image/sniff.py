@@ -26,8 +26,8 @@ EXTENSIONS = {
 }  # fmt: skip
 # Cameras' raw files: what a TIFF reader finds in most of them is a preview.
 RAW_SUFFIXES = frozenset(
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw "
-    ".x3f".split()
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf "
+    ".srw .x3f".split()
 )
 BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # the sizes that name a BMP header's version
 
@@ -40,6 +40,10 @@ OTHER_IMAGES = (
     (0, b"8BPS", "Photoshop"),
     (0, b"\0\0\1\0", "ICO"),
     (0, b"qoif", "QOI"),
+    *((0, b"P%d%c" % (number, space), "PNM") for number in range(1, 8) for space in b"\n\r\t "),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"gimp xcf", "GIMP"),
     (0, b"DDS ", "DDS"),
     (0, b"FUJIFILMCCD-RAW", "camera raw"),
     (0, b"IIU\0", "camera raw"),

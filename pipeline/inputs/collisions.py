@@ -22,6 +22,8 @@ from pipeline.inputs.names import (
     unsafe,
 )
 
+NAMED = 5  # pairs that an error names
+
 OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
 
 
@@ -114,15 +116,19 @@ class Taken:
 
     def _refuse(self, names: Iterator[str], repeated: set[int]) -> None:
         first: dict[int, str] = {}
+        pairs: list[str] = []
+        count = 0
         for name in names:
-            outputs = names_of(self._output_name, name)
-            for place in (*map(collision_id, outputs), *_folder_ids(name)):
-                if place in repeated and first.setdefault(place, name) != name:
-                    output = printable(outputs[0])
-                    raise InvalidInput(
-                        f"{printable(first[place])} and {printable(name)} cannot both be written: on some disks at "
-                        f"least images/{output} would hold two of them; rename one"
-                    )
+            places = (*map(collision_id, names_of(self._output_name, name)), *_folder_ids(name))
+            earlier = [first.setdefault(place, name) for place in places if place in repeated]
+            if others := {other for other in earlier if other != name}:
+                count += 1
+                pairs += [f"{printable(min(others))} and {printable(name)}"] if count <= NAMED else []
+        more = f" and {count - NAMED} more pairs" if count > NAMED else ""
+        raise InvalidInput(
+            f"{', '.join(pairs)}{more} cannot both be written: on some disks at least one name would hold two outputs; "
+            "rename one, leave one out, or keep their suffixes apart (restore: --format same)"
+        )
 
 
 def _folder_ids(name: str) -> list[int]:

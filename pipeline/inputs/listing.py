@@ -16,6 +16,7 @@ from pipeline.inputs.kinds import sorted_out
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.loose import grouped
 from pipeline.inputs.names import suffix
+from pipeline.inputs.parquet import NoImages
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
 from pipeline.inputs.shards import Cutting, Shard, checked, shard_id
 from pipeline.storage.base import StorageError
@@ -137,8 +138,15 @@ def _list(
     length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
     cutting = Cutting(selection, taken, length if cut_tars else None)
     shards: list[Shard] = [*grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)]
+    refused: list[NoImages] = []
     for name, size in containers:
-        shards += CONTAINERS[suffix(name)].shards(source.store, name, size, cutting)
+        try:
+            shards += CONTAINERS[suffix(name)].shards(source.store, name, size, cutting)
+        except NoImages as error:
+            ignored[f"{suffix(name)} without images"] += 1
+            refused.append(error)
+    if refused and not shards:
+        raise refused[0]
     selection.check_found()
     return Listing(source, shards, ignored, selection.left_out, output_name, most_shards)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from driftrec.errors import InvalidInput
 from driftrec.urls import split
 from pipeline.inputs.containers import CONTAINERS
-from pipeline.inputs.names import glob_regex, is_image, printable, suffix
+from pipeline.inputs.kinds import HEAD, by_content, promises
+from pipeline.inputs.names import glob_regex, printable, suffix
 from pipeline.storage import open_store
 from pipeline.storage.base import NO_FILE, StorageError, Store, redact
 
@@ -57,14 +58,16 @@ def open_input(url: str) -> Input:
 def _single(store: Store, url: str, shown: str) -> Input:
     """One file if the URL names one, else a remote prefix."""
     parent, name = split(store.url if store.local else url.rstrip("/"))
-    usable = suffix(_path(name)) in CONTAINERS or is_image(_path(name))
-    if store.local and not store.exists(""):
+    size = store.size("")
+    if store.local and size is None:
         raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")
+    promised = promises(name if store.local else _path(name), CONTAINERS)
+    usable = promised or (size and by_content(name, store.read("", 0, HEAD))[0])
     if not usable and (store.local or suffix(name) in PACKED):
         raise InvalidInput(f"INPUT {shown} is no image, .tar or .parquet file; unpack it, or give its folder")
     if not usable:
         return Input(store, shown)
-    if not store.exists(""):
+    if size is None:
         raise InvalidInput(f"INPUT {shown} does not exist; check the name")
     return Input(open_store(parent), shown, name=name)
 

@@ -1,5 +1,6 @@
 """Parquet files as shards, one per row group. Knows no Ray."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
@@ -13,9 +14,13 @@ from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import Store
 from pipeline.storage.file import StoreFile
 
-IMAGE_COLUMNS = ("image", "jpg", "bytes")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes")
 ROWS = 16  # of Parquet that are unpacked at once
 KEY_COLUMNS = ("key", "__key__", "path", "id")
+
+
+class NoImages(InvalidInput):
+    """A Parquet file in which no column can hold images, such as the metadata that img2dataset lays beside its tars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ class BrokenParquet(Shard):
 
 
 def parquet_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iterator[Shard]:
-    """One shard per row group; a file whose footer cannot be read is one shard that says so."""
+    """One shard per row group; a file whose footer cannot be read is one shard that says so. Raises NoImages."""
     try:
         file = open_parquet(store, name)
         schema = file.schema_arrow
@@ -60,7 +65,7 @@ def parquet_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iter
         cutting.selection.takes_all(name)
         yield BrokenParquet(id=shard_id("parquet", name, size), store=store, name=name, size=size, images=1)
         return
-    parquet_columns(schema, store.where(name))  # a file without images is refused
+    parquet_columns(schema, store.where(name))
     first = 0
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
@@ -108,15 +113,17 @@ def open_parquet(store: Store, name: str) -> pq.ParquetFile:
 
 
 def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:
-    """(image column, key column or None) of a Parquet file. Raises InvalidInput if no column can hold images."""
-    for column in IMAGE_COLUMNS:
-        if column in schema.names and _holds_bytes(schema.field(column).type):
-            break
-    else:
-        raise InvalidInput(
+    """(image column, key column or None) of a Parquet file: of the columns that can hold images one that is called so,
+    or the only one. Raises NoImages if there is none.
+    """
+    able = [field.name for field in schema if _holds_bytes(field.type)]
+    called = [column for column in IMAGE_COLUMNS if column in able]
+    if not called and len(able) != 1:
+        raise NoImages(
             f"{name}: no image column; name one of its columns {' | '.join(IMAGE_COLUMNS)}, binary or a struct with "
             f"bytes (it has {', '.join(schema.names) or 'none'})"
         )
+    column = (called or able)[0]
     keys = [key for key in KEY_COLUMNS if key in schema.names and _is_key(schema.field(key).type)]
     return column, keys[0] if keys else None
 
@@ -131,13 +138,21 @@ def parquet_keys(file: pq.ParquetFile, group: int, column: str | None, stem: str
     try:
         values = file.read_row_group(group, columns=[column]).column(column)
         keys = _texts(values)
-        return [f"{stem}/{number}" if key is None else key for number, key in zip(numbers, keys, strict=True)]
+        return [f"{stem}/{number}" if key is None else relative(key) for number, key in zip(numbers, keys, strict=True)]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadImage(Reason.shard_incomplete, _broken(group, error)) from None
 
 
+def relative(key: str) -> str:
+    """A path or URL as a path below OUTPUT: without a scheme and what it begins with, as tar takes a leading / off."""
+    place = re.sub(r"^\w[\w+.-]*://+", "", key).lstrip("/")
+    return re.sub(r"//+", "/", place).removeprefix("./") or key
+
+
 def _texts(values: "pa.ChunkedArray[Any]") -> list[str | None]:
     """What is no UTF-8 is kept as file names keep it, and found unsafe later."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
     try:
         return [None if value is None else str(value) for value in values.to_pylist()]
     except UnicodeDecodeError:
@@ -185,11 +200,16 @@ def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[Any]:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    sized = pa.types.is_fixed_size_binary(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or sized
 
 
 def _is_key(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_key(kind.value_type)
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return text or pa.types.is_integer(kind)

@@ -147,17 +147,22 @@ def tar_rows(
     end = find_member(file, start, last) if start else 0
     if end is None:
         return  # a long member goes on here, or the padding at the end
+    following: int | None = end
     ended = False
     try:
-        file.seek(end)
-        with tarfile.open(fileobj=cast(IO[bytes], file), mode="r:", tarinfo=_Member) as tar:
-            while not ended and (end < last or end >= size):
-                if member := tar.next():
-                    end = tar.offset
-                    if row := _member_row(file, member, stem, max_bytes):
-                        yield row
-                else:
-                    ended = True
+        while following is not None:
+            file.seek(end := following)
+            ended = False
+            with tarfile.open(fileobj=cast(IO[bytes], file), mode="r:", tarinfo=_Member) as tar:
+                while not ended and (end < last or end >= size):
+                    if member := tar.next():
+                        end = tar.offset
+                        if row := _member_row(file, member, stem, max_bytes):
+                            yield row
+                    else:
+                        ended = True
+            marked = ended and _read(file, end, BLOCK) == bytes(BLOCK)  # behind the mark another tar may have been hung
+            following = find_member(file, end + BLOCK, last) if marked else None
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         yield Incoming(name, b"", Reason.shard_incomplete, f"broken after byte {end} of {size}: {error}")
         return
