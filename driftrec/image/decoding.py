@@ -27,7 +27,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import isobmff, pixels, png, sniff, tiff
 from driftrec.image.metadata import Metadata, joined, left_out, metadata
-from driftrec.image.picture import Mode, Picture
+from driftrec.image.picture import Chunk, Mode, Picture
+from driftrec.jpeg import ending
 from driftrec.jpeg.headers import inspect
 
 Frames = Literal["first", "skip"]
@@ -86,12 +87,17 @@ def from_pil(image: Image.Image) -> Picture:
 def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames: Frames) -> Picture:
     """The picture, or whatever its decoder raises."""
     sniff.check_header(data, source_format, max_pixels)
-    chunks, dropped = png.kept(data) if source_format == "PNG" else ((), "")
+    chunks: tuple[Chunk, ...] = ()
+    mended = ""
+    if source_format == "PNG":
+        data, chunks, mended = png.kept(data)
+    elif source_format == "JPEG":
+        data, mended = ending.mended(data)
     image = PLUGINS[source_format](io.BytesIO(data))
     sniff.check_size(*image.size, max_pixels)
     if frames == "skip" and _has_frames(PLUGINS[source_format](io.BytesIO(data))):
         raise BadImage(Reason.animated, f"{source_format} of several frames or pages, which this run skips")
-    turned, packet, notes = 1, None, [dropped]
+    turned, packet, notes = 1, None, [mended]
     if isinstance(image, TiffImageFile):
         tiff.check(image, data)
         turned, packet = tiff.orientation(image), image.info.pop("xmp", None)

@@ -14,7 +14,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 PREFIX = b"Exif\0\0"
-ORIENTATION, X_RESOLUTION = 0x0112, 0x011A  # TIFF 6.0
+ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 0x0112, 0x011A, 0x011B  # TIFF 6.0
+SIDES = (0xA002, 0xA003)  # PixelXDimension, PixelYDimension: "the valid size of the image" (EXIF 2.32, 4.6.6)
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # EXIF 2.32, table 3
 
 # What describes the picture and not its storage: document and page name, description, make, model, software,
@@ -69,7 +70,9 @@ def has_tag(exif: bytes | None, tag: int) -> bool:
 
 
 def upright(exif: bytes) -> tuple[int, bytes]:
-    """The orientation, 1 to 8 (1 if there is none or a senseless one), and the same EXIF with it set to 1."""
+    """The orientation, 1 to 8 (1 if there is none or a senseless one), and the same EXIF with it set to 1; where the
+    sides change places, so do its two resolutions and the sides that it tells.
+    """
     tiff = bytearray(exif.removeprefix(PREFIX))
     order = ">" if tiff.startswith(b"MM") else "<"
     try:
@@ -84,7 +87,41 @@ def upright(exif: bytes) -> tuple[int, bytes]:
     if not 2 <= orientation <= 8:
         return 1, exif
     struct.pack_into(code, tiff, entry.position, 1)
+    if orientation >= 5:
+        _exchange(tiff, order, (X_RESOLUTION, Y_RESOLUTION), None)
+        _exchange(tiff, order, SIDES, EXIF_DIRECTORY)
     return orientation, exif[: len(exif) - len(tiff)] + bytes(tiff)
+
+
+def _exchange(tiff: bytearray, order: str, tags: tuple[int, int], below: int | None) -> None:
+    """Give each of two tags the other's value, in the first directory or in that which a tag of it leads to. Left alone
+    where they are not both there and of one kind.
+    """
+    try:
+        start = None
+        if below is not None:
+            link = next((e.position for e in directory(tiff) if e.tag == below), None)
+            if link is None:
+                return
+            (start,) = struct.unpack_from(order + "I", tiff, link)
+        one, other = ({e.tag: e for e in directory(tiff, start)}.get(tag) for tag in tags)
+        if one is None or other is None or one.kind != other.kind:
+            return
+        places = [_place(tiff, order, entry) for entry in (one, other)]
+        values = [bytes(tiff[a:b]) for a, b in places]
+        if len(values[0]) == len(values[1]) > 0:
+            for (a, b), value in zip(places, reversed(values), strict=True):
+                tiff[a:b] = value
+    except struct.error:
+        return
+
+
+def _place(tiff: bytearray, order: str, entry: Entry) -> tuple[int, int]:
+    """Where the value of an entry lies; of no bytes where that is beyond the end."""
+    if entry.end == entry.position + 4:
+        return entry.position, entry.end
+    (start,) = struct.unpack_from(order + "I", tiff, entry.position)
+    return (start, entry.end) if entry.end <= len(tiff) else (0, 0)
 
 
 def without_thumbnail(exif: bytes) -> bytes:

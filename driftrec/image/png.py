@@ -22,6 +22,7 @@ from driftrec.image.picture import Chunk, Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER_END = 33  # bytes: signature and IHDR
+PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")  # what the pixels need
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 COLOURS = (b"cICP", b"mDCV", b"cLLI", b"gAMA", b"cHRM", b"sRGB")  # what the colours mean, beside an ICC profile
 XMP = b"XML:com.adobe.xmp\0"  # begins the iTXt chunk that holds XMP
@@ -49,11 +50,9 @@ def depth(data: bytes) -> int:
     return data[24]
 
 
-def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and body of all chunks that are kept as found: colours, texts but XMP. Every chunk is checked: whole, its
-    checksum right, and the end chunk there.
-    """
-    view, position = memoryview(data), len(SIGNATURE)
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Type of each chunk, and where its body begins and ends: all whole, and the end chunk there, or BadImage."""
+    position = len(SIGNATURE)
     while True:
         if position + 12 > len(data):
             raise BadImage(Reason.truncated, "PNG without its end chunk")
@@ -63,30 +62,43 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         end = position + 8 + length
         if end + 4 > len(data):
             raise BadImage(Reason.truncated, f"PNG ends inside a chunk ({kind.decode()})")
-        (checksum,) = struct.unpack_from(">I", data, end)
-        if zlib.crc32(view[position + 4 : end]) != checksum:
-            raise BadImage(Reason.corrupt, f"PNG with a wrong checksum ({kind.decode()} at byte {position})")
-        if kind in COLOURS or (kind in TEXTS and not data.startswith(XMP, position + 8)):
-            yield kind, view[position + 8 : end]
+        yield kind, position + 8, end
         if kind == b"IEND":
             return
         position = end + 4
 
 
-def kept(data: bytes) -> tuple[tuple[Chunk, ...], str]:
-    """The chunks that are kept, after all are checked, and a note of the texts that are not."""
+def kept(data: bytes) -> tuple[bytes, tuple[Chunk, ...], str]:
+    """(the file, the chunks of it that are kept as found, a note of what is not): colours, and texts but XMP. A chunk
+    whose checksum is wrong is taken out of the file, as other decoders leave it out; if the pixels need it, the file is
+    refused as `corrupt`.
+    """
+    view, begin = memoryview(data), 0
+    sound: list[memoryview] = []
+    broken: list[str] = []
     colours: dict[bytes, Chunk] = {}
     texts: list[Chunk] = []
     taken, dropped = 0, 0
-    for kind, body in chunks(data):
-        if kind in COLOURS:
-            colours.setdefault(kind, (kind, bytes(body)))  # a second one is an error of the file
-        elif taken + len(body) > TEXT_BYTES:
+    for kind, start, end in chunks(data):
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if zlib.crc32(view[start - 4 : end]) != checksum:
+            if kind in PIXELS or kind[:1].isupper():
+                raise BadImage(Reason.corrupt, f"PNG with a wrong checksum ({kind.decode()} at byte {start - 8})")
+            broken.append(kind.decode())
+            sound.append(view[begin : start - 8])
+            begin = end + 4
+        elif kind in COLOURS:
+            colours.setdefault(kind, (kind, data[start:end]))  # a second one is an error of the file
+        elif kind not in TEXTS or data.startswith(XMP, start):
+            continue
+        elif taken + end - start > TEXT_BYTES:
             dropped += 1
         else:
-            texts.append((kind, bytes(body)))
-            taken += len(body)
-    return (*colours.values(), *texts), f"{dropped} PNG texts beyond {TEXT_BYTES} bytes left out" if dropped else ""
+            texts.append((kind, data[start:end]))
+            taken += end - start
+    notes = [f"{dropped} PNG texts beyond {TEXT_BYTES} bytes left out"] if dropped else []
+    notes += [f"PNG chunks with a wrong checksum left out: {', '.join(broken)}"] if broken else []
+    return b"".join([*sound, view[begin:]]) if broken else data, (*colours.values(), *texts), "; ".join(notes)
 
 
 def with_all_bytes(image: PngImageFile, data: bytes) -> bool:

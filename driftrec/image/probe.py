@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import exif, isobmff, png, sniff, tiff
 from driftrec.image.decoding import reason_of
-from driftrec.jpeg import headers
+from driftrec.jpeg import ending, headers
 
 HEAD, GROWTH, MOST_HEAD = 4096, 8, 1 << 25  # bytes: read first; so many times more where needed; at most
 TAIL = 64  # bytes at the end that are looked at for the mark of a whole file
@@ -103,13 +103,15 @@ class _Source:
 def _jpeg(source: _Source, found: dict[str, Any]) -> None:
     while True:
         try:
-            segments, scan = headers.segments(source.head)
+            segments, _ = headers.segments(source.head)
             break
         except BadImage:
             if len(source.head) >= min(source.size, MOST_HEAD):
                 raise
             source.more((GROWTH - 1) * len(source.head))
     info = headers.info_of(segments)
+    if not info.height:
+        info = headers.inspect(ending.mended(source.whole())[0])
     found |= {
         "width": info.width,
         "height": info.height,
@@ -129,8 +131,8 @@ def _jpeg(source: _Source, found: dict[str, Any]) -> None:
         raise BadImage(Reason.unsupported, f"JPEG of {info.precision}-bit samples: convert it to a 16-bit PNG")
     if not info.tables:
         raise BadImage(Reason.corrupt, "JPEG without the quantisation tables that it names")
-    if sniff.is_cut(source.tail(), "JPEG") and b"\xff\xd9" not in source.whole()[scan:]:
-        raise BadImage(Reason.truncated, "JPEG without its end marker")  # in a scan such bytes never stand
+    if sniff.is_cut(source.tail(), "JPEG"):
+        ending.mended(source.whole())  # raises what is wrong
 
 
 def _exif(block: bytes | None, found: dict[str, Any]) -> None:

@@ -17,11 +17,28 @@ PACKET = (
 ORIENTATION = re.compile(rb"""(\btiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[2-8](?=\D)""")
 HISTORY_END = re.compile(rb"</rdf:Seq>\s*</driftrec:history>")
 RDF_END = b"</rdf:RDF>"
+# What XMP says of pictures and videos that lie behind the image in its file, by namespace: names of its properties.
+BEHIND = {
+    b"http://ns.google.com/photos/1.0/camera/": rb"(?:MotionPhoto|MicroVideo)\w*",
+    b"http://ns.google.com/photos/1.0/container/": rb"Directory",
+    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"\w+",
+}
 
 
 def upright(xmp: bytes) -> bytes:
     """The same packet with an orientation of 1 in place of any other."""
     return ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def without_claims(xmp: bytes) -> bytes:
+    """The same packet without what it says of things behind the image: a motion photo's video, a gain map."""
+    for namespace, name in BEHIND.items():
+        for declared in set(re.findall(rb"xmlns:(\w+)\s*=\s*[\"']" + re.escape(namespace), xmp)):
+            property_ = declared + b":" + name
+            element = rb"<(%b)\b[^>]*?(?:/>|(?<!/)>.*?</\1\s*>)\s*" % property_
+            xmp = re.sub(element, b"", xmp, flags=re.DOTALL)
+            xmp = re.sub(rb"\s+%b\s*=\s*(?:\"[^\"]*\"|'[^']*')" % property_, b"", xmp)
+    return xmp
 
 
 def takes_record(xmp: bytes | None) -> bool:

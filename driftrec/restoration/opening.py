@@ -26,6 +26,7 @@ from driftrec.image.encoding import to_pil
 from driftrec.image.metadata import joined
 from driftrec.image.picture import Picture
 from driftrec.jpeg.constraint import Constraint, Older, constraint
+from driftrec.jpeg.ending import mended
 from driftrec.jpeg.headers import estimate_quality
 
 File = str | Path | bytes  # a path, or the bytes themselves
@@ -51,7 +52,7 @@ def open_picture(
     picture = decode(data, name, max_pixels, frames)
     if not projection or picture.source_format != "JPEG":
         return picture
-    known = constraint(data)
+    known = constraint(mended(data)[0])
     if isinstance(known, Constraint):
         return replace(picture, constraint=known, coefficients=known)
     note = joined(picture.note, f"no projection: {known}")

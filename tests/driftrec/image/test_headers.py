@@ -112,7 +112,8 @@ def test_what_stands_behind_the_end_of_an_image_is_no_damage():
     data = encode_jpeg(noise(64), 90)
     for more in (b"\0" * 500, b"SEFT" * 4000, encode_jpeg(noise(8), 10)):
         assert header_of(data + more, MAX_PIXELS).reason is None
-    for cut in (data[:-2], data[: len(data) // 2], data[: len(data) // 2] + bytes(5000)):
+    assert header_of(data[:-2], MAX_PIXELS).reason is None  # its end marker alone is missing
+    for cut in (data[:-9], data[: len(data) // 2], data[: len(data) // 2] + bytes(5000)):
         assert header_of(cut, MAX_PIXELS).reason == "truncated"
     thumbnail = b"\xff\xe1" + (len(data[:3000]) + 2).to_bytes(2, "big") + data[:2998] + b"\xff\xd9"
     assert header_of(data[:2] + thumbnail + data[2:-400], MAX_PIXELS).reason == "truncated"  # its end is no end
