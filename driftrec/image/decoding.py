@@ -26,7 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import isobmff, pixels, png, sniff, tiff
-from driftrec.image.metadata import Metadata, joined, left_out, metadata
+from driftrec.image.metadata import Metadata, fitting, joined, left_out, metadata
 from driftrec.image.picture import Chunk, Mode, Picture
 from driftrec.jpeg import ending
 from driftrec.jpeg.headers import inspect
@@ -40,7 +40,7 @@ PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,  # takes the first picture of an MPO
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": tiff.opened,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
     "AVIF": isobmff.avif,
@@ -105,7 +105,10 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     layers = _deep(image, data)
     image.load()  # turns a TIFF upright by its tag; it would by its XMP, were that not away
     found = metadata(image, packet)
-    notes += [found.note, left_out(image)]
+    behind = ending.behind(data) if source_format == "JPEG" else b""
+    notes += [found.note, left_out(image, behind)]
+    if source_format == "HEIC" and isobmff.has_box(data, b"mpvd"):
+        notes.append("a video in it left out")
     orientation = max(turned, found.orientation)
     picture = _picture(image, found.upright(orientation), layers, found.orientation)
     quality = steps = None
@@ -154,10 +157,11 @@ def _picture(
         raise BadImage(Reason.corrupt, "no pixels")
     if alpha is None and key is not None:
         alpha = pixels.keyed(rgb, key)
+    icc, misfit = fitting(how.icc, grey)
     mode: Mode = ("L" if grey else "RGB") if alpha is None else ("LA" if grey else "RGBA")
-    return Picture(
-        rgb, mode, alpha, how.icc, found.exif, found.dpi, note=how.note, xmp=found.xmp, comment=found.comment
-    )
+    note = joined(how.note, misfit)
+    picture = Picture(rgb, mode, alpha, icc, found.exif, found.dpi, note=note, xmp=found.xmp)
+    return replace(picture, comment=found.comment, iptc=found.iptc)
 
 
 def _scale_colour_key(image: PngImageFile, depth: int) -> None:

@@ -2,7 +2,10 @@
 
 import io
 import json
+import math
+import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Literal, get_args
 
@@ -12,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from driftrec.errors import BadImage, InvalidInput, Reason, one_line
 from driftrec.image import exif, png, tiff, xmp
-from driftrec.image.metadata import joined
+from driftrec.image.metadata import IPTC_RESOURCE, joined
 from driftrec.image.picture import Picture
 from driftrec.image.probe import XMP as XMP_SEGMENT
 from driftrec.image.sniff import EXTENSIONS
@@ -75,29 +78,34 @@ def encode(
 
     Raises:
         InvalidInput: an unknown format or subsampling.
-        BadImage: `unsupported` if the format cannot hold the picture (alpha or long metadata in JPEG, sides).
+        BadImage: `unsupported` if the format cannot hold the picture (transparency in JPEG, sides).
     """
     if format not in get_args(Format):
         raise InvalidInput(f"unknown output format {format!r}: give one of {', '.join(get_args(Format))}")
-    words = None if record is None else json.dumps(record, sort_keys=True, separators=(",", ":"))
     if format == "png":
         plain = png.encode_16(picture, png_level) if picture.depth == 16 else _saved(picture, png_level)
-        return png.with_metadata(plain, picture, words)
-    packet = picture.xmp if words is None else xmp.with_record(picture.xmp, words)
-    _check_fits(picture, format, packet)
+        return png.with_metadata(plain, picture, _words(record))
+    _check_fits(picture, format)
+    packet = _packet(picture, format, record)
     if format == "tiff":
         return _save_tiff(picture, packet)
-    options: dict[str, Any] = {"exif": picture.exif, "icc_profile": picture.icc}
+    icc = None if picture.grey and format == "webp" else picture.icc  # its pixels are RGB
+    options: dict[str, Any] = {"exif": picture.exif, "icc_profile": icc}
     if format == "jpeg":
         quality = max(JPEG_QUALITY, picture.quality or 0) if jpeg_quality is None else jpeg_quality
         options |= {"quality": quality, "subsampling": subsampling_code(jpeg_subsampling)}
-        options |= {"dpi": picture.dpi, "comment": _jpeg_comment(picture), "extra": _xmp_segment(packet)}
+        options |= {"dpi": picture.dpi, "extra": _xmp_segment(packet) + _iptc_segment(picture.iptc)}
+        options |= {"comment": None if _too_long(picture.comment) else picture.comment}
+        options |= {"exif": None if _too_long(picture.exif) else picture.exif}
     else:
         options |= WEBP_LOSSLESS if webp_quality is None else {"quality": webp_quality, "exact": True}
         options |= {"xmp": packet}
     out = io.BytesIO()
     given = {name: value for name, value in options.items() if value is not None}
-    _bare(picture.in_8_bits()).save(out, format.upper(), **given)
+    picture = picture.in_8_bits()
+    if format == "jpeg" and picture.alpha is not None:
+        picture = replace(picture, alpha=None, mode="L" if picture.grey else "RGB")
+    _bare(picture).save(out, format.upper(), **given)
     return out.getvalue()
 
 
@@ -111,20 +119,42 @@ def format_of(name: str) -> Format:
     return FORMATS[suffix]
 
 
-def not_kept(picture: Picture, format: Format) -> str:  # noqa: A002
+def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None = None) -> str:  # noqa: A002
     """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing."""
     if format == "png":
-        return ""
+        return "IPTC left out" if picture.iptc else ""
     kinds = {kind for kind, _ in picture.chunks} - {b"sRGB"}  # what an image is without a profile
     resolution = picture.dpi and not exif.has_tag(picture.exif, exif.X_RESOLUTION)
     return joined(
         "16 bits rounded to 8" if picture.depth == 16 and format not in DEEP else "",
         "PNG texts left out" if kinds & {*png.TEXTS} else "",
         "PNG colour chunks left out" if kinds & {*png.COLOURS} and not picture.icc else "",
-        "comment left out" if picture.comment and (format != "jpeg" or _jpeg_comment(picture) is None) else "",
+        "comment left out" if picture.comment and (format != "jpeg" or _too_long(picture.comment)) else "",
+        "IPTC left out" if picture.iptc and (format == "webp" or not _iptc_segment(picture.iptc)) else "",
+        "GRAY profile left out" if picture.icc and picture.grey and format == "webp" else "",
         "resolution left out" if resolution and format == "webp" else "",
-        "no room in its XMP for the record" if not xmp.takes_record(picture.xmp) else "",
+        "opaque alpha left out" if picture.alpha is not None and format == "jpeg" else "",
+        f"EXIF of {len(picture.exif or b'')} bytes left out" if format == "jpeg" and _too_long(picture.exif) else "",
+        f"XMP of {len(picture.xmp)} bytes left out" if picture.xmp and not _packet(picture, format, None) else "",
+        "no room in its XMP for the record" if record and not _has_room(picture, format, record) else "",
     )
+
+
+def _words(record: Mapping[str, Any] | None) -> str | None:
+    """A record as it is written."""
+    return None if record is None else json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+
+def _packet(picture: Picture, format: Format, record: Mapping[str, Any] | None) -> bytes | None:  # noqa: A002
+    """The XMP that is written: with the record, else as it is, else none, as much as a JPEG has room for."""
+    words = _words(record)
+    wanted = [picture.xmp if words is None else xmp.with_record(picture.xmp, words), picture.xmp]
+    room = MAX_SEGMENT - len(XMP_SEGMENT) if format == "jpeg" else math.inf
+    return next((packet for packet in wanted if packet and len(packet) <= room), None)
+
+
+def _has_room(picture: Picture, format: Format, record: Mapping[str, Any]) -> bool:  # noqa: A002
+    return xmp.takes_record(picture.xmp) and _packet(picture, format, record) != picture.xmp
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -170,28 +200,34 @@ def _save_tiff(picture: Picture, packet: bytes | None) -> bytes:
         raise BadImage(Reason.unsupported, detail) from error
 
 
-def _check_fits(picture: Picture, format: Format, packet: bytes | None) -> None:  # noqa: A002
+def _check_fits(picture: Picture, format: Format) -> None:  # noqa: A002
     """Refuse what the output format cannot hold."""
     side = max(picture.height, picture.width)
     if side > MAX_SIDE.get(format, side):
         detail = f"a side of {side} pixels; {format} holds {MAX_SIDE[format]}: choose png"
         raise BadImage(Reason.unsupported, detail)
-    if format != "jpeg":
-        return
-    if picture.alpha is not None:
+    if format == "jpeg" and picture.alpha is not None and picture.alpha.min() < picture.peak:
         raise BadImage(Reason.unsupported, "jpeg holds no transparency: choose png, webp or tiff")
-    for name, found, room in (("EXIF", picture.exif, MAX_SEGMENT), ("XMP", packet, MAX_SEGMENT - len(XMP_SEGMENT))):
-        if found and len(found) > room:
-            raise BadImage(Reason.unsupported, f"{name} of {len(found)} bytes; jpeg holds {room}: choose png")
 
 
-def _jpeg_comment(picture: Picture) -> bytes | None:
-    """The comment if a JPEG can hold it."""
-    return picture.comment if picture.comment and len(picture.comment) <= MAX_SEGMENT else None
+def _too_long(found: bytes | None) -> bool:
+    """Whether a JPEG's segment cannot hold it."""
+    return found is not None and len(found) > MAX_SEGMENT
 
 
-def _xmp_segment(packet: bytes | None) -> bytes | None:
+def _xmp_segment(packet: bytes | None) -> bytes:
     """The APP1 segment of an XMP packet that fits into one."""
-    if packet is None:
-        return None
-    return b"\xff\xe1" + (2 + len(XMP_SEGMENT) + len(packet)).to_bytes(2, "big") + XMP_SEGMENT + packet
+    return _segment(0xE1, XMP_SEGMENT + packet) if packet else b""
+
+
+def _iptc_segment(records: bytes | None) -> bytes:
+    """The APP13 segment of IPTC records, as Photoshop's resource; b"" for more than fits into one."""
+    if not records:
+        return b""
+    resource = struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(records)) + records + bytes(len(records) % 2)
+    body = b"Photoshop 3.0\0" + resource
+    return b"" if _too_long(body) else _segment(0xED, body)
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (2 + len(body)).to_bytes(2, "big") + body

@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+import struct
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -11,8 +13,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from driftrec.errors import one_line
 from driftrec.image import exif, xmp
 
+VIDEOS = (b"ftyp", b"MotionPhoto_Data")  # of motion photos: Google's and Samsung's
+STRAY = 64  # bytes behind a picture's end that are not worth a word
+ICC_HEADER = 128  # bytes
 MORE_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"  # XMP part 3, 1.1.3.1
-IPTC_RESOURCE = 0x0404  # of Photoshop
+IPTC_RESOURCE, IPTC = 0x0404, 0x83BB  # of Photoshop; a tag of TIFF
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Metadata:
     dpi: tuple[float, float] | None
     xmp: bytes | None
     comment: bytes | None
+    iptc: bytes | None
     orientation: int  # 1 to 8: how the pixels lie
     note: str
 
@@ -51,23 +57,43 @@ def metadata(image: Image.Image, packet: object = None) -> Metadata:
         comment = b"\n".join(body for name, body in image.applist if name == "COM")
         notes += _jpeg_notes(image)
     packet = packet or image.info.get("xmp")
+    notes.append(_aspect(image))
     return Metadata(
         icc=image.info.get("icc_profile") or None,
         exif=exif.without_thumbnail(block) if block else None,
         dpi=_dpi(image, block),
-        xmp=packet if isinstance(packet, bytes) and packet else None,
+        xmp=xmp.without_claims(packet) if isinstance(packet, bytes) and packet else None,
         comment=comment if isinstance(comment, bytes) and comment else None,
+        iptc=_iptc(image),
         orientation=exif.upright(block)[0] if block else 1,
         note=joined(*notes),
     )
 
 
-def left_out(image: ImageFile.ImageFile) -> str:
-    """A note if the file holds more pictures than the one that was read."""
-    more = "mp" in image.info  # the index of a multi-picture JPEG
+def left_out(image: ImageFile.ImageFile, behind: bytes) -> str:
+    """A note if the file holds more than the picture that was read. behind: what stands behind its end."""
+    more = "mp" in image.info or behind.startswith(b"\xff\xd8")  # the index of a multi-picture JPEG; one more JPEG
     with contextlib.suppress(Exception):  # broken later frames of a GIF
         more = more or bool(getattr(image, "is_animated", False))
-    return "further pictures in it left out" if more else ""
+    video = any(sign in behind[:4096] for sign in VIDEOS)
+    rest = "" if more or video or len(behind) < STRAY else f"{len(behind)} bytes behind its end left out"
+    video_note = "a video behind its end left out" if video else ""
+    return joined("further pictures in it left out" if more else "", video_note, rest)
+
+
+def fitting(icc: bytes | None, grey: bool) -> tuple[bytes | None, str]:
+    """(the ICC profile if it is one of such pixels, a note if it is not): a profile of another colour space than the
+    picture's is refused by most readers (ICC.1, 7.2).
+    """
+    if not icc:
+        return None, ""
+    if len(icc) < ICC_HEADER or icc[36:40] != b"acsp" or int.from_bytes(icc[:4], "big") > len(icc):
+        return None, "incomplete ICC profile left out"
+    space = icc[16:20]
+    if space == (b"GRAY" if grey else b"RGB "):
+        return icc, ""
+    kind = "grey" if grey else "colour"
+    return None, f"ICC profile of {space.decode('latin-1').strip()} left out of a {kind} picture"
 
 
 def _exif_block(image: Image.Image) -> bytes | None:
@@ -97,10 +123,33 @@ def _dpi(image: Image.Image, block: bytes | None) -> tuple[float, float] | None:
 def _jpeg_notes(image: JpegImageFile) -> list[str]:
     """What of a JPEG's metadata is left out."""
     long = any(body.startswith(MORE_XMP_SEGMENT) for _, body in image.applist)
+    strange = any(body.startswith(b"Exif") and not body.startswith(exif.PREFIX) for _, body in image.applist)
     return [
-        *(["IPTC left out"] if IPTC_RESOURCE in image.info.get("photoshop", {}) else []),
         *(["the long part of its XMP left out"] if long else []),
+        *(["EXIF with an unknown beginning left out"] if strange else []),
     ]
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """The records of IPTC-IIM."""
+    found: Any = None
+    if isinstance(image, JpegImageFile):
+        found = image.info.get("photoshop", {}).get(IPTC_RESOURCE)
+    elif isinstance(image, TiffImageFile):
+        found = image.tag_v2.get(IPTC)
+        if isinstance(found, tuple):  # some write them as numbers of four bytes
+            order = ">" if image.tag_v2.prefix == b"MM" else "<"
+            with contextlib.suppress(struct.error):
+                found = struct.pack(f"{order}{len(cast(Any, found))}I", *found)
+    return found if isinstance(found, bytes) and found else None
+
+
+def _aspect(image: Image.Image) -> str:
+    """A note if a pixel is no square by what the file says without a resolution."""
+    x, y = image.info.get("aspect") or (1, 1)
+    if isinstance(image, JpegImageFile) and image.info.get("jfif_unit") == 0:
+        x, y = image.info.get("jfif_density") or (1, 1)
+    return f"pixel aspect {x}:{y} left out" if x != y else ""
 
 
 def joined(*notes: str) -> str:

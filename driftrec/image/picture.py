@@ -48,6 +48,7 @@ class Picture:
     older: int | None = None  # the lower quality at which it was compressed before the JPEG file, if that is certain
     xmp: bytes | None = None  # XMP packet, as found but for its orientation
     comment: bytes | None = None  # of a JPEG or GIF, as found
+    iptc: bytes | None = None  # IPTC-IIM records of a JPEG or TIFF, as found
     chunks: tuple[Chunk, ...] = ()  # text and colour chunks of a PNG, as found
     quality: int | None = None  # of the JPEG file, 1 to 100, estimated from its tables
     steps: tuple[int, ...] | None = None  # of the JPEG file's luma, 64 in row order

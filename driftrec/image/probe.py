@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL.TiffImagePlugin import TiffImageFile
-
 from driftrec.errors import BadImage, Reason, one_line
 from driftrec.image import exif, isobmff, png, sniff, tiff
 from driftrec.image.decoding import reason_of
@@ -216,7 +214,7 @@ def _bmp(source: _Source, found: dict[str, Any]) -> None:
 
 def _tiff(source: _Source, found: dict[str, Any]) -> None:
     source.file.seek(0)
-    image = TiffImageFile(source.file)
+    image = tiff.opened(source.file)
     tags = image.tag_v2
     found |= {
         "width": image.width,

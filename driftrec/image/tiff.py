@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,8 +34,17 @@ STRIP_OFFSETS, SAMPLES, STRIP_HEIGHT, STRIP_BYTES, PLANAR, PREDICTOR = 0x0111, 0
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 0x0142, 0x0143, 0x0144, 0x0145
 EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, IPTC, ICC, DNG_VERSION = 0x0152, 0x0153, 0x02BC, 0x83BB, 0x8773, 0xC612
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+# Compressions that Pillow does not know.
+COMPRESSIONS = {
+    32767: "ARW's own", 32769: "PackBits of 1-bit samples", 32895: "IT8", 32908: "PixarFilm", 32909: "PixarLog",
+    32947: "DCS", 33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGILog", 34677: "SGILog24",
+    34712: "JPEG 2000", 34713: "NEF's own", 34887: "LERC", 34892: "lossy JPEG of DNG", 50000: "Zstandard",
+    50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+PLAIN = 1
 # Values of some of them.
 REDUCED, DEFLATE, DIFFERENCES, INCH = 1, 8, 2, 2
+UNDEFINED = 7  # type of bytes
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 UNNAMED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 TOGETHER = 1  # the samples of a pixel
@@ -59,14 +68,39 @@ def check_tags(image: TiffImageFile, size: int, is_cut: Callable[[], bool]) -> N
     tiled = TILE_OFFSETS in tags
     offsets = tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
     lengths = tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
+    width, height = tags[IMAGE_WIDTH], tags[IMAGE_HEIGHT]
+    wide, high = (tags[TILE_WIDTH], tags[TILE_HEIGHT]) if tiled else (width, tags.get(STRIP_HEIGHT, height))
+    if tags.get(COMPRESSION, PLAIN) == PLAIN and not tiled and min(wide, high) > 0:  # as libtiff: counts may be wrong
+        lengths = [min(length, most) for length, most in zip(lengths, _plain(image, len(offsets), high), strict=False)]
     end = max((a + b for a, b in zip(offsets, lengths, strict=False)), default=0)
     if end > size:
         raise BadImage(Reason.truncated, f"TIFF of {size} bytes with pixels up to byte {end}")
-    width, height = tags[IMAGE_WIDTH], tags[IMAGE_HEIGHT]
-    wide, high = (tags[TILE_WIDTH], tags[TILE_HEIGHT]) if tiled else (width, tags.get(STRIP_HEIGHT, height))
     if len(offsets) < -(-width // wide) * -(-height // high):
         reason = Reason.truncated if is_cut() else Reason.corrupt
         raise BadImage(reason, f"TIFF whose {len(offsets)} strips or tiles do not cover it")
+
+
+def _plain(image: TiffImageFile, strips: int, high: int) -> list[int]:
+    """Bytes that each strip of an uncompressed file has; as many where samples lie apart."""
+    tags, height = image.tag_v2, image.tag_v2[IMAGE_HEIGHT]
+    apart = tags.get(PLANAR, TOGETHER) != TOGETHER
+    bits = tags.get(BITS_PER_SAMPLE, (1,))
+    row = -(-tags[IMAGE_WIDTH] * (max(bits) if apart else max(sum(bits), bits[0] * tags.get(SAMPLES, 1))) // 8)
+    each = max(1, -(-height // high))
+    return [row * min(high, height - number % each * high) for number in range(strips)]
+
+
+def opened(file: BinaryIO) -> TiffImageFile:
+    """The file as Pillow opens it. Raises BadImage `unsupported` for a compression that it does not know."""
+    try:
+        return TiffImageFile(file)
+    except SyntaxError as error:
+        number = error.__cause__.args[0] if isinstance(error.__cause__, KeyError) else None
+        if not isinstance(number, int):
+            raise
+        name = COMPRESSIONS.get(number, "a method that is not known here")
+        detail = f"TIFF compressed by {name} ({number}): save it uncompressed, by LZW or deflate"
+        raise BadImage(Reason.unsupported, detail) from None
 
 
 def _check_samples(image: TiffImageFile) -> None:
@@ -119,7 +153,6 @@ def notes(image: TiffImageFile) -> list[str]:
     return [
         *(["a channel without a meaning left out"] if UNNAMED in extra else []),
         *(["premultiplied alpha made straight"] if PREMULTIPLIED in extra else []),
-        *(["IPTC left out"] if IPTC in image.tag_v2 else []),
     ]
 
 
@@ -166,6 +199,9 @@ def encode(picture: Picture, tags: Mapping[int, Any], xmp: bytes | None = None, 
         directory[X_RESOLUTION], directory[Y_RESOLUTION], directory[RESOLUTION_UNIT] = *picture.dpi, INCH
     if xmp:
         directory[XMP] = xmp
+    if picture.iptc:
+        directory.tagtype[IPTC] = UNDEFINED
+        directory[IPTC] = picture.iptc
     if picture.icc:
         directory[ICC] = picture.icc
     out = io.BytesIO()

@@ -18,7 +18,7 @@ from driftrec.errors import BadImage, Reason
 from driftrec.jpeg.headers import FRAMES, segments
 
 END = b"\xff\xd9"
-PADDING = b"\0\xff"  # what is lost may have been filled up with it; no scan ends so
+PADDING = 4  # zero bytes at the end: no scan ends so, they stand for what is lost
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in a scan: no stuffed byte, no restart
 SCAN, HEIGHT = 0xDA, 0xDC
 LENGTHLESS = frozenset({0x01, 0xD8})
@@ -77,7 +77,8 @@ def mended(data: bytes) -> tuple[bytes, str]:
         data = data[:at] + told.height.to_bytes(2, "big") + data[at + 2 :]
         notes.append("its height stands behind its first scan")
     if told.end is None:
-        if told.open or not _is_whole(data.rstrip(PADDING)):
+        zeros = len(data) - len(data.rstrip(b"\0"))
+        if told.open or not _is_whole(data[: len(data) - (zeros if zeros >= PADDING else 0)].rstrip(b"\xff")):
             raise BadImage(Reason.truncated, "JPEG without its end marker")
         data = data.rstrip(b"\xff") + END
         notes.append("no end marker; its last scan is whole")
@@ -103,4 +104,4 @@ def behind(data: bytes) -> bytes:
         told = scans(data)
     except BadImage:
         return b""
-    return data[told.end :].strip(b"\0\xff \r\n") if told.end else b""
+    return data[told.end :].strip(b"\0 \r\n") if told.end else b""

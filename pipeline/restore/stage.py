@@ -264,7 +264,7 @@ class RestoreShard(ShardStage):
             "output_sha256": hashlib.sha256(data).hexdigest(),
             "output_bytes": len(data),
             "depth": picture.depth if kind in DEEP else 8,
-            "detail": joined(picture.note, not_kept(picture, kind)) or None,
+            "detail": joined(picture.note, not_kept(picture, kind, item.record)) or None,
             "bef_after": _bef(picture),
         }
         return replace(item, row=row)

@@ -30,7 +30,7 @@ from tests.corpus.made import (
     tiff,
 )
 from tests.corpus.profiles import cmyk_profile, srgb
-from tests.driftrec.pictures import png_chunk, saved
+from tests.driftrec.pictures import png_chunk, profile, saved
 
 FIXTURES = Path(__file__).parent / "fixtures"  # HEIC files of pillow-heif 1.8.1, since tests may run without it
 SMALL = PHOTO[:24, :32]  # what the HEIC files hold
@@ -273,8 +273,9 @@ def others() -> Iterator[Odd]:
     plain = (FIXTURES / "plain.heic").read_bytes()
     yield Odd("plain.heic", "heic", plain, rgb=SMALL, within=8)
     yield Odd("named-mif1.heif", "heic", plain.replace(b"ftypheic", b"ftypmif1"), rgb=SMALL, within=8)
-    turned = (FIXTURES / "turned.heic").read_bytes()
-    yield Odd("turned.heic", "heic", turned, rgb=SMALL, within=8, icc=bytes(range(256)), exif=ANY)
+    icc = profile(b"RGB ", bytes(128))
+    turned = (FIXTURES / "turned.heic").read_bytes().replace(bytes(range(256)), icc)
+    yield Odd("turned.heic", "heic", turned, rgb=SMALL, within=8, icc=icc, exif=ANY)
     yield Odd("deep.heic", "heic-deep", _flagged(plain, b"hvcC", 17, 2), reason="unsupported", words="10 bits")
 
 

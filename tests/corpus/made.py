@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from tests.driftrec.pictures import exif_bytes, photo, png_chunk, saved
+from tests.driftrec.pictures import exif_bytes, photo, png_chunk, profile, saved
 
-ICC = b"".join(bytes([7 * i % 256]) * (i % 5) for i in range(1500))  # 3 kB; nobody looks inside
+ICC = profile(b"RGB ", b"".join(bytes([7 * i % 256]) * (i % 5) for i in range(1500)))  # 3 kB
+GREY_ICC = profile(b"GRAY", ICC[128:])
 XMP = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '

@@ -7,13 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from tests.corpus import beside, kinds, trouble
+from tests.corpus import beside, kinds, mended, trouble
 from tests.corpus.made import Odd
 
 PARTS = (
     *(kinds.jpegs, kinds.cmyks, kinds.pngs, kinds.palettes, kinds.deep, kinds.tiffs, kinds.refused_tiffs),
     *(kinds.animations, kinds.others, beside.turned, beside.metadata, beside.lies, beside.sizes),
-    *(trouble.no_images, trouble.damaged),
+    *(mended.mended, mended.behind, mended.misfits, mended.codecs, trouble.no_images, trouble.damaged),
 )
 
 

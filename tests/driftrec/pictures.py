@@ -12,8 +12,18 @@ from driftrec.errors import BadImage
 from driftrec.image import decode
 
 HEIGHT, WIDTH = 37, 53
-ICC = bytes(range(256)) * 300  # more than one JPEG segment; Pillow does not look inside
 GPS, CAMERA = 0x8825, 0x8769
+
+
+def profile(space: bytes, body: bytes) -> bytes:
+    """An ICC profile as far as its header tells: nobody looks further inside."""
+    header = bytearray(128)
+    header[:4], header[16:20], header[36:40] = struct.pack(">I", 128 + len(body)), space, b"acsp"
+    return bytes(header) + body
+
+
+ICC = profile(b"RGB ", bytes(range(256)) * 300)  # more than one JPEG segment
+GREY_ICC = profile(b"GRAY", ICC[128:])
 
 
 def photo() -> np.ndarray:

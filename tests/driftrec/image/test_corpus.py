@@ -75,7 +75,7 @@ def kept(odd: Odd) -> None:
         if kind == "tiff" and odd.name == "broken-exif.jpg":
             continue
         other = decode(encode(picture, kind), f"x.{kind}")
-        assert other.icc == picture.icc, odd.name
+        assert other.icc == (None if kind == "webp" and picture.grey else picture.icc), odd.name
         assert other.xmp == picture.xmp, odd.name
         if kind != "tiff":
             assert other.exif == picture.exif, odd.name

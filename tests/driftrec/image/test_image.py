@@ -14,6 +14,7 @@ from tests.driftrec.pictures import (
     CAMERA,
     GPS,
     GREY,
+    GREY_ICC,
     HEIGHT,
     ICC,
     KINDS,
@@ -131,7 +132,8 @@ def full(mode: str) -> Picture:
     alpha = photo()[..., 1] if mode.endswith("A") else None
     grey = np.repeat(photo()[..., :1], 3, axis=2)
     rgb = grey if mode.startswith("L") else photo()
-    return Picture(rgb, mode, alpha, icc=ICC, exif=exif_bytes(), dpi=(300.0, 150.0))
+    icc = GREY_ICC if mode.startswith("L") else ICC
+    return Picture(rgb, mode, alpha, icc=icc, exif=exif_bytes(), dpi=(300.0, 150.0))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -150,7 +152,7 @@ def test_encode_then_decode_gives_the_picture(kind, mode):
     assert again.mode == (mode.replace("L", "RGB") if kind == "webp" else mode)  # WEBP has no grey
     assert np.abs(again.rgb.astype(int) - picture.rgb).max() <= (30 if kind == "jpeg" else 0)
     assert np.array_equal(again.alpha, picture.alpha) if picture.alpha is not None else again.alpha is None
-    assert again.icc == ICC
+    assert again.icc == (None if kind == "webp" and picture.grey else picture.icc)
     if kind != "webp":
         assert again.dpi == pytest.approx(picture.dpi, abs=0.02)
     if kind != "tiff":
@@ -270,8 +272,6 @@ def test_what_an_output_format_cannot_hold_is_refused_before_writing():
     for kind in ("jpeg", "webp"):
         with pytest.raises(BadImage, match=f"unsupported: a side of 70000 pixels; {kind}"):
             encode(long, kind)
-    with pytest.raises(BadImage, match="unsupported: EXIF of 70006 bytes; jpeg"):
-        encode(Picture(photo(), exif=b"Exif\0\0" + bytes(70_000)), "jpeg")
     with pytest.raises(InvalidInput, match=r"'gif'.*png, jpeg, webp, tiff"):
         encode(full("RGB"), "gif")
     with pytest.raises(InvalidInput, match="4:1:1"):

@@ -42,7 +42,7 @@ ODD = {odd.name: odd.data for odd in odd_files()}
 
 @pytest.mark.parametrize("name", FRAMED)
 def test_every_cut_is_told(name):
-    """These formats say how long they are: no beginning of them decodes, unless (TIFF, JPEG) all the pixels are in it."""
+    """These formats say how long they are: no beginning of them decodes, unless (TIFF, JPEG) it has all pixels."""
     data, whole = WHOLE[name], decode(WHOLE[name])
     for length in {*range(1, len(data), 7), *range(1, 60), *range(len(data) - 30, len(data))}:
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, IptcImagePlugin
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import Picture, decode, encode, exif, from_pil, not_kept, to_pil, xmp
@@ -74,7 +74,7 @@ def test_without_a_record_nothing_is_added():
 def test_a_packet_of_another_kind_is_left_alone():
     odd = Picture(PHOTO, xmp=b"\xff\xfeu\0t\0f\0")
     assert decode(encode(odd, "webp", record=RECORD)).xmp == odd.xmp
-    assert "no room in its XMP for the record" in not_kept(odd, "webp")
+    assert "no room in its XMP for the record" in not_kept(odd, "webp", RECORD)
     assert decode(encode(odd, record=RECORD)).chunks[0][1].startswith(b"driftrec\0")
 
 
@@ -156,10 +156,19 @@ def test_what_an_output_leaves_out_is_told():
     assert not_kept(picture, "webp") == "PNG texts left out; comment left out; resolution left out"
     assert not_kept(replace(picture, exif=exif_bytes(), comment=None, chunks=()), "webp") == ""
     assert decode(encode(picture, "jpeg")).comment is None
-    with pytest.raises(BadImage, match=r"XMP of 70000 bytes; jpeg holds 65504: choose png"):
-        encode(Picture(PHOTO, xmp=bytes(70_000)), "jpeg")
-    full = XMP % 1 + bytes(65_504 - len(XMP % 1))
-    assert decode(encode(Picture(PHOTO, xmp=full), "jpeg")).xmp == full
+    long = Picture(PHOTO, xmp=XMP % 1 + bytes(70_000), exif=b"Exif\0\0" + bytes(70_000))
+    told = f"EXIF of 70006 bytes left out; XMP of {len(long.xmp)} bytes left out"
+    assert not_kept(long, "jpeg") == told
+    again = decode(encode(long, "jpeg", record=RECORD))
+    assert (again.xmp, again.exif) == (None, None)
+    full = Picture(PHOTO, xmp=XMP % 1 + bytes(65_504 - len(XMP % 1)))
+    assert not_kept(full, "jpeg") == ""
+    assert decode(encode(full, "jpeg")).xmp == full.xmp
+    assert not_kept(full, "jpeg", RECORD) == "no room in its XMP for the record"
+    assert decode(encode(full, "jpeg", record=RECORD)).xmp == full.xmp
+    opaque = Picture(PHOTO, "RGBA", np.full(PHOTO.shape[:2], 255, np.uint8))
+    assert not_kept(opaque, "jpeg") == "opaque alpha left out"
+    assert decode(encode(opaque, "jpeg")).mode == "RGB"
 
 
 def test_left_out_parts_of_a_jpeg_are_noted():
@@ -168,7 +177,21 @@ def test_left_out_parts_of_a_jpeg_are_noted():
     extra = b"".join(
         marker + struct.pack(">H", len(body) + 2) + body for marker, body in ((b"\xff\xe1", long), (b"\xff\xed", iptc))
     )
-    assert decode(saved(RGB, "JPEG", extra=extra)).note == "IPTC left out; the long part of its XMP left out"
+    assert decode(saved(RGB, "JPEG", extra=extra)).note == "the long part of its XMP left out"
+
+
+@pytest.mark.parametrize("source", ["JPEG", "TIFF"])
+def test_iptc_goes_along_where_there_is_a_place(source: str):
+    records = b"\x1c\x02\x78\0\7caption\x1c\x02\x19\0\3key"
+    with_iptc = Picture(PHOTO, iptc=records)
+    picture = decode(encode(with_iptc, source.lower()))
+    assert picture.iptc == records
+    for kind in ("png", "jpeg", "webp", "tiff"):
+        kept = kind in ("jpeg", "tiff")
+        assert decode(encode(picture, kind)).iptc == (records if kept else None)
+        assert not_kept(picture, kind) == ("" if kept else "IPTC left out")
+    image = Image.open(io.BytesIO(encode(picture, source.lower())))
+    assert IptcImagePlugin.getiptcinfo(image)[2, 120] == b"caption"
 
 
 def test_a_pil_image_carries_xmp_and_comment():

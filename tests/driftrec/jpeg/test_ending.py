@@ -57,13 +57,12 @@ def test_a_file_that_was_cut_is_not(kind: tuple[bool, int, bool, int], seed: int
     for cut in {*range(1, 90), *range(100, length, 97)}:
         cut_data = data[: length - cut]
         found = read_header(io.BytesIO(cut_data), len(cut_data), 10**6)
-        try:
-            picture = decode(cut_data)
-        except BadImage as error:
-            assert found.reason == error.reason == "truncated"
+        if found.reason:
+            with pytest.raises(BadImage, match="truncated"):
+                decode(cut_data)
             continue
         odd += 1
-        assert found.reason is None
+        picture = decode(cut_data)
         assert "no end marker" in picture.note
         assert np.array_equal(np.squeeze(picture.rgb[..., : 1 if kind[2] else 3]), whole), cut
     assert odd <= 2
