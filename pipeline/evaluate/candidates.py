@@ -18,7 +18,7 @@ from pipeline.evaluate.conditions import Condition
 from pipeline.evaluate.settings import EvaluateSettings, public_spec
 from pipeline.inputs.location import Input
 from pipeline.inputs.names import printable
-from pipeline.inputs.partners import Partners, find_partners
+from pipeline.inputs.partners import STEM, Partners, find_partners
 from pipeline.model_source import IDENTITY, Weights, find
 from pipeline.settings import Values
 from pipeline.storage.base import redact
@@ -183,7 +183,8 @@ def _files(text: str, conditions: Sequence[Condition], references: Input) -> Fil
     if name == JPEG:
         raise InvalidInput(f"--candidate {redact(text)}: the name {JPEG} belongs to the damaged images; give another")
     if len(conditions) > 1 and FOLDER not in url:
-        url = f"{url.rstrip('/')}/{FOLDER}"
+        place, _, pattern = url.rpartition("/")
+        url = f"{place or '.'}/{FOLDER}/{pattern}" if STEM in pattern else f"{url.rstrip('/')}/{FOLDER}"
     partners = {
         one.slug: find_partners(url.replace(FOLDER, one.slug), references, f"--candidate {name}") for one in conditions
     }

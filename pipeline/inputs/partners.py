@@ -1,7 +1,8 @@
 """The other side of a pair: files that belong to the keys of another input, wherever a tool has put them.
 
-A file belongs to the key that has its name, whatever the two suffixes: `a/cat.png` to the key `a/cat.jpg`. In tars the
-member counts as below the tar's own name, as it does in keys; of one tar, given by its name, the name does not count.
+A file belongs to the key that has its name, whatever the two suffixes: `a/cat.png` to the key `a/cat.jpg`. Tools that
+put something around the name are met by a pattern: of `FOLDER/{}_out` `a/cat_out.png` belongs to it. In tars the member
+counts as below the tar's own name, as it does in keys; of one tar, given by its name, the name does not count.
 """
 
 import hashlib
@@ -21,12 +22,37 @@ from pipeline.inputs.names import (
     name_digest,
     name_digests,
     place_among,
+    printable,
     strip_suffix,
     suffix,
 )
 from pipeline.storage.base import NotFound, StorageError, Store, is_of_object
 
 NAMED = 10  # names that are told of many
+STEM = "{}"  # in the last part of a place: where the name of the key stands in its partner's
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What stands around the name of a key in the last part of its partner's, suffixes apart."""
+
+    head: str = ""
+    tail: str = ""
+
+    def bare(self, name: str) -> str | None:
+        """The key's name without its suffix; None if this is no partner's name."""
+        folder, slash, last = strip_suffix(name).rpartition("/")
+        if not (last.startswith(self.head) and last.endswith(self.tail)) or len(last) <= len(self.head + self.tail):
+            return None
+        return folder + slash + last[len(self.head) : len(last) - len(self.tail)]
+
+    def of(self, bare: str) -> str:
+        """The partner's name without its suffix."""
+        folder, slash, last = bare.rpartition("/")
+        return f"{folder}{slash}{self.head}{last}{self.tail}"
+
+
+PLAIN = Naming()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +69,7 @@ class Partners:
     tars: tuple[str, ...] = ()
     members: np.ndarray = field(default_factory=lambda: np.empty((4, 0), np.uint64))  # stem digest, tar, offset, size
     renamed: Renamed = SAME_NAMES  # from the keys to their partners
+    naming: Naming = PLAIN
 
     def read(self, key: str) -> bytes | None:
         """The bytes of the key's partner, None if it has none. Raises StorageError."""
@@ -52,17 +79,18 @@ class Partners:
             _, tar, offset, size = (int(value) for value in self.members[:, at])
             return self.store.read(self.tars[tar], offset, size)
         for ending in self.suffixes:
+            name = self.naming.of(wanted) + ending
             try:
-                return self.store.read(wanted + ending)
+                return self.store.read(name)
             except NotFound as error:
-                if ending == self.suffixes[-1] and not is_of_object(self.store, wanted + ending, error):
+                if ending == self.suffixes[-1] and not is_of_object(self.store, name, error):
                     raise
         return None
 
     def without_key(self, stems: np.ndarray) -> tuple[int, list[str]]:
         """How many files belong to no key, and the first of them. `stems`: sorted digests of all keys' partners."""
         count, named = 0, []
-        for bare, name in _stems(self.source):
+        for bare, name in _stems(self.source, self.naming):
             if place_among(stems, name_digest(bare)) is None:
                 count += 1
                 if len(named) < NAMED:
@@ -71,10 +99,17 @@ class Partners:
 
 
 def find_partners(url: str, references: Input, flag: str) -> Partners:
-    """List what another tool has restored: a folder, tars, or a glob. Raises InvalidInput, beginning with `flag`."""
+    """List what another tool has restored: a folder, tars, or a glob; with {} in its last part a folder and how names
+    are made there. Raises InvalidInput, beginning with `flag`, also where no file has the name of a reference.
+    """
+    place, slash, pattern = url.rpartition("/")
+    head, told, tail = pattern.partition(STEM)
+    naming = Naming(head, strip_suffix(tail) if is_image(tail) else tail) if told else PLAIN
     try:
-        source = open_input(url)
-        return replace(_list(source), renamed=_renamed(references, source))
+        source = open_input((place or slash or ".") if told else url)
+        renamed = _renamed(references, source)
+        naming = naming if told or source.name else _met(source, references, renamed)
+        return replace(_list(source, naming), renamed=renamed)
     except StorageError as error:
         raise InvalidInput(f"{flag}: {error}") from None
     except InvalidInput as error:
@@ -89,10 +124,38 @@ def _renamed(references: Input, source: Input) -> Renamed:
     return Renamed(f"{strip_suffix(here)}/" if here else "", f"{strip_suffix(source.name)}/")
 
 
-def _list(source: Input) -> Partners:
+def _met(source: Input, references: Input, renamed: Renamed) -> Naming:
+    """How names are made among loose files, as far as loose references tell: as theirs, or with a suffix more
+    (a.png.png). Raises InvalidInput where no file fits.
+    """
+    stems = np.sort(name_digests(renamed.stem(name) for name, _ in references.files() if is_image(name)))
+    unmet = ""
+    more = set[str]()
+    for name, _ in source.files():
+        kind = suffix(name)
+        if kind not in (".tar", ".parquet") and not is_image(name):
+            continue
+        if not len(stems) or not is_image(name) or place_among(stems, name_digest(strip_suffix(name))) is not None:
+            return PLAIN
+        unmet = unmet or name
+        more.add(strip_suffix(name)[len(strip_suffix(strip_suffix(name))) :])
+    for naming in (Naming(tail=ending) for ending in sorted(more) if ending and is_image(f"x{ending}")):
+        if any(place_among(stems, name_digest(bare)) is not None for bare, _ in _stems(source, naming)):
+            return naming
+    if not unmet:
+        return PLAIN
+    known = next(name for name, _ in references.files() if is_image(name))
+    raise InvalidInput(
+        f"{source.url} has no file for any reference: it has {printable(unmet)}, looked for was "
+        f"{printable(strip_suffix(known))}.*; where a tool puts something around names, say how: "
+        f"{source.url.rstrip('/')}/{STEM}_out"
+    )
+
+
+def _list(source: Input, naming: Naming) -> Partners:
     digest, suffixes, tars, others = hashlib.sha256(), dict[str, None](), list[str](), 0
     for name, size in source.files():
-        if is_image(name):
+        if is_image(name) and naming.bare(name) is not None:
             suffixes[name[len(strip_suffix(name)) :]] = None
         elif suffix(name) == ".tar":
             tars.append(name)
@@ -102,18 +165,20 @@ def _list(source: Input) -> Partners:
         digest.update(f"{size}:{name}\0".encode("utf-8", "surrogateescape"))
     if not suffixes and not tars:
         raise nothing_found(source, others)
-    members = _index(source.store, tars)
+    members = _index(source.store, tars, naming)
     if len(suffixes) > 1 or tars:
-        _refuse_repeated(source, members)
-    return Partners(source.store, source, digest.hexdigest(), tuple(sorted(suffixes)), tuple(tars), members)
+        _refuse_repeated(source, members, naming)
+    found = Partners(source.store, source, digest.hexdigest(), tuple(sorted(suffixes)), tuple(tars), members)
+    return replace(found, naming=naming)
 
 
-def _index(store: Store, tars: list[str]) -> np.ndarray:
+def _index(store: Store, tars: list[str], naming: Naming) -> np.ndarray:
     """(4, N): stem digest, tar, offset and size of every image in the tars, sorted. Each tar is read once."""
     rows = [
-        (name_digest(f"{strip_suffix(tar)}/{strip_suffix(name)}"), number, offset, size)
+        (name_digest(f"{strip_suffix(tar)}/{bare}"), number, offset, size)
         for number, tar in enumerate(tars)
         for name, offset, size in tar_members(store.read(tar))
+        if (bare := naming.bare(name)) is not None
     ]
     members = np.array(rows, np.uint64).reshape(-1, 4)
     return np.ascontiguousarray(members[np.argsort(members[:, 0], kind="stable")].T)
@@ -132,25 +197,26 @@ def tar_members(data: bytes) -> Iterator[tuple[str, int, int]]:
         raise InvalidInput(f"a tar that cannot be read ({error}); fetch it again") from None
 
 
-def _refuse_repeated(source: Input, members: np.ndarray) -> None:
+def _refuse_repeated(source: Input, members: np.ndarray, naming: Naming) -> None:
     """Two files for one key: which of them is meant?"""
-    loose = name_digests(strip_suffix(name) for name, _ in source.files() if is_image(name))
+    names = (naming.bare(name) for name, _ in source.files() if is_image(name))
+    loose = name_digests(bare for bare in names if bare is not None)
     digests = np.sort(np.concatenate([loose, members[0]]))
     repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     if not repeated:
         return
     first: dict[int, str] = {}
-    for bare, name in _stems(source):
+    for bare, name in _stems(source, naming):
         digest = name_digest(bare)
         if digest in repeated and first.setdefault(digest, name) != name:
             raise InvalidInput(f"{first[digest]} and {name} in {source.url} belong to one key; remove one of them")
 
 
-def _stems(source: Input) -> Iterator[tuple[str, str]]:
-    """(stem, name) of every file, tar members included."""
+def _stems(source: Input, naming: Naming) -> Iterator[tuple[str, str]]:
+    """(stem, name) of every file, tar members included; a file that is named otherwise has its own stem."""
     for name, _ in source.files():
         if is_image(name):
-            yield strip_suffix(name), name
+            yield naming.bare(name) or strip_suffix(name), name
         elif suffix(name) == ".tar":
             for member, _, _ in tar_members(source.store.read(name)):
-                yield f"{strip_suffix(name)}/{strip_suffix(member)}", f"{name}:{member}"
+                yield f"{strip_suffix(name)}/{naming.bare(member) or strip_suffix(member)}", f"{name}:{member}"

@@ -107,6 +107,8 @@ def test_files_lie_below_the_condition_or_where_the_url_says(source: Path, tmp_p
 
 def test_a_partner_has_the_keys_name_whatever_the_suffixes(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "made"
+    (source / "a").mkdir(exist_ok=True)
+    (source / "a/x.jpg").write_bytes(made.jpeg(1))
     for name in ("a/x.png", "b.c/y.JPG", "plain.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
@@ -117,6 +119,45 @@ def test_a_partner_has_the_keys_name_whatever_the_suffixes(tmp_path: Path, sourc
     assert found.read("a/none.jpg") is None
     stems = np.sort(name_digests(["a/x", "plain"]))
     assert found.without_key(stems) == (1, ["b.c/y.JPG"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("", "{}.webp"),
+        ("", "{}.png.png"),
+        ("/{}_out", "{}_out.png"),
+        ("/{}_x4.png", "{}_x4.png"),
+        ("/restored-{}", "restored-{}.jpg"),
+        ("/{}.png", "{}.png.webp"),
+    ],
+)
+def test_names_as_other_tools_make_them(pattern: str, names: str, packed: bool, tmp_path: Path) -> None:
+    source, folder = tmp_path / "clean", tmp_path / "made"
+    for key in ("a/x", "a/y.z", "w"):
+        for place, name in ((source, f"{key}.png"), (folder, str(Path(key).parent / names.format(Path(key).name)))):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(key.encode())
+    if packed and pattern:
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        folder = tmp_path / "tars"
+        folder.mkdir()
+        (folder / "t.tar").write_bytes(made.tar(files))
+    below = "t/" if packed and pattern else ""
+    found = pickle.loads(pickle.dumps(partners(Path(f"{folder}{pattern}"), source)))
+    for key in ("a/x", "a/y.z", "w"):
+        assert found.read(f"{below}{key}.jpg") == key.encode()
+    assert found.read(f"{below}a/none.jpg") is None
+    assert found.without_key(np.sort(name_digests(f"{below}{key}" for key in ("a/x", "a/y.z"))))[0] == 1
+
+
+def test_a_candidate_none_of_whose_files_fits_is_refused(tmp_path: Path) -> None:
+    for name in ("clean/a.png", "clean/b.png", "made/a_out.png", "made/b_out.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"-")
+    with pytest.raises(InvalidInput, match=r"has a_out\.png, looked for was a\.\*; .*made/\{\}_out"):
+        partners(tmp_path / "made", tmp_path / "clean")
 
 
 def test_partners_in_tars(tmp_path: Path, source: Path) -> None:
