@@ -31,6 +31,8 @@ TOKEN = (
     "is the address right? If the head wants a token, set RAY_AUTH_MODE=token and give the head's own (there: ray "
     "get-auth-token) by RAY_AUTH_TOKEN or in ~/.ray/auth_token"
 )
+SOCKET_PATH = 107  # bytes of a Unix socket's path, at most
+SESSION = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # what Ray adds to a folder
 FIRST_WORD_S, WORD_S = 1.0, 60.0  # until it is said what a run waits for, and between two such words
 
 
@@ -51,6 +53,8 @@ def connect(num_cpus: int | None = None) -> None:
     except Exception as error:  # a node that is slow to start gives a bare one
         address = os.environ.get("RAY_ADDRESS")
         remedy = f"; {TOKEN}" if address and isinstance(error, ConnectionError | AuthenticationError) else ""
+        if "AF_UNIX path length" in str(error):
+            remedy = "; set RAY_TMPDIR to a folder with a short name"
         where = address or "a local cluster"
         raise DriftRecError(f"Ray ({where}) did not start: {one_line(error, 500)}{remedy}") from error
     finally:
@@ -70,7 +74,16 @@ def _init(num_cpus: int | None) -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
             _node_ip_address=LOOPBACK,
+            _temp_dir=_temporary_folder(),
         )
+
+
+def _temporary_folder() -> str | None:
+    """Where a local Ray puts its sockets, whose paths have little room; None: where it would by itself."""
+    wanted = os.fsencode(tempfile.gettempdir())
+    if os.environ.get("RAY_TMPDIR") or len(wanted) + len(SESSION) <= SOCKET_PATH:
+        return None
+    return next((f"{place}/ray" for place in ("/tmp", "/var/tmp") if os.access(place, os.W_OK | os.X_OK)), None)
 
 
 def checkout() -> Path | None:

@@ -1,6 +1,7 @@
 """What a cluster may become, by its node types; and for what a run says that it waits."""
 
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,14 @@ def test_a_run_waits_for_a_node_with_room_for_an_actor(
         while not asked:
             time.sleep(0.01)
     assert ("waiting for a node with 4 CPUs and 1 GPUs" in caplog.text) == waits
+
+
+@pytest.mark.parametrize("length", [4, 30, 39, 40, 70, 200])
+def test_rays_sockets_have_room_wherever_temporary_files_lie(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))
+    chosen = connection._temporary_folder()
+    assert len((chosen or f"/{'x' * (length - 1)}/ray") + connection.SESSION.removeprefix("/ray")) <= 107
+    assert (chosen is None) == (length <= 107 - len(connection.SESSION))
+    monkeypatch.setenv("RAY_TMPDIR", "/y")  # whoever names a folder gets it
+    assert connection._temporary_folder() is None
