@@ -86,7 +86,7 @@ class Result(EffortTold):
     fingerprint: str
     images: int
     status: dict[str, int]  # images that are ok, failed, skipped
-    reasons: dict[str, int]  # rows
+    reasons: dict[str, int]  # of images that did not come out well
     ignored_files: dict[str, int]  # by suffix
     shards: Shards
     seconds: float  # of this attempt

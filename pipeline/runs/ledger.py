@@ -206,7 +206,7 @@ class Tally:
 
     rows_per_image: int = 1
     statuses: Counter[str] = field(default_factory=Counter)  # of images; one with a row that failed has failed
-    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+    reasons: Counter[str] = field(default_factory=Counter)  # of images that did not come out well
     rows: int = 0
     odd: int = 0  # images with more or fewer rows than they should have, within a part
     _keys: list[np.ndarray] = field(default_factory=list)
@@ -218,7 +218,7 @@ class Tally:
         rows = Counter(keys)
         self.rows += part.num_rows
         self.statuses.update(statuses_of(keys, statuses))
-        self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
+        self.reasons.update(reasons_of(keys, statuses, part["reason"].to_pylist()))
         self.odd += sum(count != self.rows_per_image for count in rows.values())
         self._keys.append(name_digests(rows))
         if "output" in part.column_names:
@@ -250,6 +250,14 @@ def statuses_of(keys: Sequence[str], statuses: Sequence[str]) -> Counter[str]:
     status_of = dict(zip(keys, statuses, strict=True))
     status_of |= {key: FAILED for key, status in zip(keys, statuses, strict=True) if status == FAILED}
     return Counter(status_of.values())
+
+
+def reasons_of(keys: Sequence[str], statuses: Sequence[str], reasons: Sequence[str | None]) -> Counter[str]:
+    """Of images, by the keys, statuses and reasons of their rows: of one that failed that of a row that did."""
+    reason_of = dict(zip(keys, reasons, strict=True))
+    rows = zip(keys, statuses, reasons, strict=True)
+    reason_of |= {key: reason for key, status, reason in rows if status == FAILED}
+    return Counter(reason for reason in reason_of.values() if reason)
 
 
 def container(output: str) -> str:

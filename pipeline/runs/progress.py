@@ -10,7 +10,7 @@ from typing import TextIO, TypedDict
 
 import pyarrow as pa
 
-from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger, statuses_of, texts
+from pipeline.runs.ledger import FAILED, OK, SKIPPED, Ledger, reasons_of, statuses_of, texts
 from pipeline.runs.stage import Counts
 
 LIVE_S = 0.2  # seconds between two redraws of the live line
@@ -120,7 +120,7 @@ class Known:
 
     shards: int = 0
     statuses: Counter[str] = field(default_factory=Counter)  # of images
-    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+    reasons: Counter[str] = field(default_factory=Counter)  # of images that did not come out well
 
     def add(self, row: Counts) -> None:
         """Count one more shard."""
@@ -128,14 +128,15 @@ class Known:
         for outcome in row["outcomes"]:
             self.statuses[outcome["status"]] += outcome["images"]
             if outcome["reason"]:
-                self.reasons[outcome["reason"]] += outcome["rows"]
+                self.reasons[outcome["reason"]] += outcome["images"]
 
     def add_part(self, part: pa.Table) -> None:
         """Count a shard by its ledger part; of one without the columns that all have no image is known."""
         self.shards += 1
         if set(COLUMNS) <= set(part.column_names):
-            self.statuses.update(statuses_of(texts(part, "key"), texts(part, "status")))
-            self.reasons.update(reason for reason in part["reason"].to_pylist() if reason)
+            keys, statuses = texts(part, "key"), texts(part, "status")
+            self.statuses.update(statuses_of(keys, statuses))
+            self.reasons.update(reasons_of(keys, statuses, part["reason"].to_pylist()))
 
     def leave_out(self, part: pa.Table, keys: Collection[str]) -> None:
         """Take out a shard of which these images are to be done again."""

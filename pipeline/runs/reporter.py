@@ -57,7 +57,7 @@ class Status(EffortTold):
     images_listed: int | None  # of INPUT; None while tars are unopened
     images: int  # of all shards that are done, whichever attempt did them, as the next two
     status: dict[str, int]
-    reasons: dict[str, int]  # rows
+    reasons: dict[str, int]  # of images that did not come out well
     seconds: float  # of this attempt
     images_this_attempt: int
     images_per_second: float  # of this attempt

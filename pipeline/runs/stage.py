@@ -35,10 +35,9 @@ class Outcome(TypedDict):
     status: str
     reason: str  # "" for none
     images: int
-    rows: int  # of the ledger
 
 
-OUTCOME = pa.struct([("status", pa.string()), ("reason", pa.string()), ("images", pa.int64()), ("rows", pa.int64())])
+OUTCOME = pa.struct([("status", pa.string()), ("reason", pa.string()), ("images", pa.int64())])
 
 
 class Counts(TypedDict):
@@ -70,12 +69,10 @@ def _nothing_done(shard: str) -> Counts:
 
 
 def outcomes_of(rows: Sequence[AnyRow]) -> list[Outcome]:
-    """How the images of these rows ended, one with a row that failed as that row did; and how many rows say so."""
+    """How the images of these rows ended, one with a row that failed as that row did."""
     failures_last = sorted(rows, key=lambda row: row["status"] == FAILED)
     images = Counter({row["key"]: (row["status"], row.get("reason") or "") for row in failures_last}.values())
-    told = Counter((row["status"], row.get("reason") or "") for row in rows)
-    known = sorted(images.keys() | told.keys())
-    return [{"status": how[0], "reason": how[1], "images": images[how], "rows": told[how]} for how in known]
+    return [{"status": how[0], "reason": how[1], "images": count} for how, count in sorted(images.items())]
 
 
 class Stage(Generic[Work]):

@@ -39,6 +39,7 @@ from pipeline.runs.ledger import (
     ForeignPart,
     Ledger,
     part_name,
+    reasons_of,
     rows_of_any,
     statuses_of,
 )
@@ -117,7 +118,7 @@ class Seen:
     images: int = 0
     outputs: int = 0
     statuses: Counter[str] = field(default_factory=Counter)  # of images
-    reasons: Counter[str] = field(default_factory=Counter)  # of rows
+    reasons: Counter[str] = field(default_factory=Counter)  # of images that did not come out well
 
     def add(self, other: "Seen") -> None:
         """Take in another."""
@@ -224,9 +225,9 @@ def _look_at(store: Store, ledger: Ledger, shard: str, files: Files, quick: bool
         rows = _rows(ledger.read_part(shard))
         wrong += [(fault.kind, fault.output) for fault in faults(store, rows, quick, files.size)]
         outputs = sum(row.get("output") is not None for row in rows)
-        statuses = statuses_of([row["key"] for row in rows], [row.get("status") or "" for row in rows])
-        reasons = Counter(row["reason"] for row in rows if row.get("reason"))
-        seen = Seen(1, len({row["key"] for row in rows}), outputs, statuses, reasons)
+        keys, statuses = [row["key"] for row in rows], [row.get("status") or "" for row in rows]
+        reasons = reasons_of(keys, statuses, [row.get("reason") for row in rows])
+        seen = Seen(1, len(set(keys)), outputs, statuses_of(keys, statuses), reasons)
     except (BrokenPart, ForeignPart) as error:
         rows = _rows_of_any(store, shard)
         wrong.append((BROKEN if isinstance(error, BrokenPart) else FOREIGN, part_name(shard)))

@@ -161,7 +161,7 @@ def test_given_files_are_scored_in_place_of_made_ones(tmp_path: Path, small_mode
         target.write_bytes(encode_jpeg(np.array(Image.open(path)), 10, "4:2:0"))
     given = {"model": [str(small_model)], "damaged": str(damaged), "quality": "none", "max_failed": 1}
     result = evaluate(source, output, **given)
-    assert (result["exit_code"], result["reasons"]) == (0, {"no_partner": 2})
+    assert (result["exit_code"], result["reasons"]) == (0, {"no_partner": 1})
     rows = {(row["key"], row["candidate"]): row for row in report(output)}
     expected = by_place(score(source, tmp_path / "made", model=[str(small_model)], quality="10"))
     for (key, name), row in rows.items():

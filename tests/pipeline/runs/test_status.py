@@ -76,13 +76,15 @@ def told(output: str) -> dict[str, Any]:
 
 
 def counted(output: str) -> dict[str, Any]:
-    """What the ledger says, of images by their keys and of rows."""
+    """What the ledger says of images, by their keys."""
     store = open_store(output)
     parts = [store.read(name) for name, _ in store.list("ledger") if name.endswith(".parquet")]
     rows = [row for part in parts for row in pq.read_table(io.BytesIO(part)).to_pylist()]
     failed = {row["key"] for row in rows if row["status"] == "failed"}
     ok = {row["key"] for row in rows if row["status"] == "ok"} - failed
-    reasons = Counter(row["reason"] for row in rows if row["reason"])
+    reason_of = {row["key"]: row["reason"] for row in sorted(rows, key=lambda row: row["status"] == "failed")}
+    reasons = Counter(reason for reason in reason_of.values() if reason)
+    assert reasons.total() == len(reason_of) - len(ok)
     return {"shards": len(parts), "ok": len(ok), "failed": len(failed), "reasons": dict(reasons)}
 
 
