@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +21,7 @@ from ray._private.state import state as ray_state
 from ray.exceptions import AuthenticationError
 
 from driftrec.errors import DriftRecError, one_line
+from pipeline.cluster import reaper
 from pipeline.cluster.watch import End, watched
 from pipeline.cpus import usable_cpus
 from pipeline.runs.ends import Interrupted
@@ -66,7 +69,7 @@ def _init(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return
-    with _held_back_stderr(), _forking_into_own_groups(), contextlib.chdir(code_folder()):
+    with _held_back_stderr(), _forking_into_own_groups(), _reaped(), contextlib.chdir(code_folder()):
         ray.init(
             address="local",
             num_cpus=num_cpus or usable_cpus(),
@@ -84,6 +87,37 @@ def _temporary_folder() -> str | None:
     if os.environ.get("RAY_TMPDIR") or len(wanted) + len(SESSION) <= SOCKET_PATH:
         return None
     return next((f"{place}/ray" for place in ("/tmp", "/var/tmp") if os.access(place, os.W_OK | os.X_OK)), None)
+
+
+@contextmanager
+def _reaped() -> Generator[None]:
+    """What is started inside the block ends soon after `disconnect`, or this process, however it ends."""
+    mark = f"DRIFTREC_CLUSTER={secrets.token_hex(8)}"
+    name, _, value = mark.partition("=")
+    command = [sys.executable, "-I", "-S", reaper.__file__, mark]
+    none = subprocess.DEVNULL  # nobody is to wait for it behind a pipe
+    _reapers.append(
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=none, stderr=none, start_new_session=True)
+    )
+    os.environ[name] = value
+    try:
+        yield
+    except BaseException:
+        _reap()
+        raise
+    finally:
+        del os.environ[name]  # what this process starts later is none of the cluster's
+
+
+_reapers: list[subprocess.Popen[bytes]] = []
+
+
+def _reap() -> None:
+    """Let them know that the clusters are to end, and do not wait for it."""
+    for process in _reapers:
+        if process.stdin and not process.stdin.closed:
+            process.stdin.close()
+    _reapers[:] = [process for process in _reapers if process.poll() is None]
 
 
 def checkout() -> Path | None:
@@ -139,6 +173,7 @@ def _held_back_stderr() -> Generator[None]:
 def disconnect() -> None:
     """Leave the cluster; a local one ends."""
     ray.shutdown()
+    _reap()
 
 
 @contextmanager
