@@ -24,6 +24,7 @@ RUN_DIGITS = 8  # of a fingerprint, by which people know a run
 PLAIN = re.compile(r'[^\s"=]+')  # needs no quotes in a log line
 TOO_LONG = f"is longer than {MAX_COMPONENT_BYTES} bytes in a part or {MAX_NAME_BYTES} bytes as a whole"
 
+VERSION = "?versionId="
 _UNSAFE = re.compile(f"[{CONTROL}\\\\]")
 
 
@@ -97,6 +98,8 @@ def unsafe(key: str) -> str:
     """Why no output may be named after this key, in words; "" if it is safe."""
     if match := _UNSAFE.search(key):
         return f"the name holds the character {printable(match.group())} (U+{ord(match.group()):04X})"
+    if VERSION in key:
+        return f"the name holds {VERSION}, which clients of S3 take for a version of another object"
     if key.startswith("/"):
         return "the name is absolute"
     parts = key.split("/")
