@@ -23,6 +23,7 @@ NO_IMAGES = frozenset(
 )
 # What network drives, file managers and macOS leave beside photographs: small copies, and no photographs.
 BESIDE = re.compile(r"(?:^|/)(@eaDir|\.thumbs|\.thumbnails|__MACOSX)/")
+WEB = ("http://", "https://")
 HEAD = 1024  # bytes of a file that are looked at
 RAW = Reason.unsupported, "camera raw is not read: develop it to TIFF, PNG or JPEG"
 AT_ONCE = 1000  # files that are looked into together
@@ -61,6 +62,8 @@ def _some(
         found = no_file(store, entry[0], containers) if entry[1] == NO_FILE else by_name(*entry, containers)
         if found is None and store.leads_out(entry[0]):
             found = Found(*entry, None, "links that lead out of the input")
+        if found is None and "?" in entry[0] and store.url.startswith(WEB):
+            found = Found(*entry, None, "")  # its key would show what a signed URL's query holds
         unclear += found is None
         some.append((*entry, found))
     return some
