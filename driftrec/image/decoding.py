@@ -92,7 +92,7 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     if source_format == "PNG":
         data, chunks, mended = png.kept(data)
     elif source_format == "JPEG":
-        data, mended = ending.mended(data)
+        data, mended = ending.mended(data, max_pixels)
     image = PLUGINS[source_format](io.BytesIO(data))
     sniff.check_size(*image.size, max_pixels)
     if frames == "skip" and _has_frames(PLUGINS[source_format](io.BytesIO(data))):

@@ -11,13 +11,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from driftrec.errors import one_line
-from driftrec.image import exif, xmp
+from driftrec.image import exif, tiff, xmp
 
 VIDEOS = (b"ftyp", b"MotionPhoto_Data")  # of motion photos: Google's and Samsung's
 STRAY = 64  # bytes behind a picture's end that are not worth a word
 ICC_HEADER = 128  # bytes
 MORE_XMP_SEGMENT = b"http://ns.adobe.com/xmp/extension/\0"  # XMP part 3, 1.1.3.1
-IPTC_RESOURCE, IPTC = 0x0404, 0x83BB  # of Photoshop; a tag of TIFF
+IPTC_RESOURCE = 0x0404  # of Photoshop
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _iptc(image: Image.Image) -> bytes | None:
     if isinstance(image, JpegImageFile):
         found = image.info.get("photoshop", {}).get(IPTC_RESOURCE)
     elif isinstance(image, TiffImageFile):
-        found = image.tag_v2.get(IPTC)
+        found = image.tag_v2.get(tiff.IPTC)
         if isinstance(found, tuple):  # some write them as numbers of four bytes
             order = ">" if image.tag_v2.prefix == b"MM" else "<"
             with contextlib.suppress(struct.error):

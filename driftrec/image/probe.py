@@ -58,7 +58,7 @@ def read_header(file: BinaryIO, size: int, max_pixels: int) -> Header:
         max_pixels: larger ones have the reason `too_large`.
     """
     found: dict[str, Any] = {}
-    source = _Source(file, size, file.read(HEAD))
+    source = _Source(file, size, max_pixels, file.read(HEAD))
     try:
         found["format"] = sniff.identify(source.head)
         READERS[found["format"]](source, found)
@@ -79,6 +79,7 @@ class _Source:
 
     file: BinaryIO
     size: int  # bytes
+    max_pixels: int
     head: bytes  # read so far; the file stands behind it until something else is asked for
 
     def more(self, length: int) -> None:
@@ -109,7 +110,7 @@ def _jpeg(source: _Source, found: dict[str, Any]) -> None:
             source.more((GROWTH - 1) * len(source.head))
     info = headers.info_of(segments)
     if not info.height:
-        info = headers.inspect(ending.mended(source.whole())[0])
+        info = headers.inspect(ending.mended(source.whole(), source.max_pixels)[0])
     found |= {
         "width": info.width,
         "height": info.height,
@@ -130,7 +131,7 @@ def _jpeg(source: _Source, found: dict[str, Any]) -> None:
     if not info.tables:
         raise BadImage(Reason.corrupt, "JPEG without the quantisation tables that it names")
     if sniff.is_cut(source.tail(), "JPEG"):
-        ending.mended(source.whole())  # raises what is wrong
+        ending.mended(source.whole(), source.max_pixels)  # raises what is wrong
 
 
 def _exif(block: bytes | None, found: dict[str, Any]) -> None:

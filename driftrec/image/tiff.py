@@ -38,13 +38,12 @@ X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 COMPRESSIONS = {
     32767: "ARW's own", 32769: "PackBits of 1-bit samples", 32895: "IT8", 32908: "PixarFilm", 32909: "PixarLog",
     32947: "DCS", 33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGILog", 34677: "SGILog24",
-    34712: "JPEG 2000", 34713: "NEF's own", 34887: "LERC", 34892: "lossy JPEG of DNG", 50000: "Zstandard",
-    50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+    34712: "JPEG 2000", 34713: "NEF's own", 34887: "LERC", 34892: "lossy JPEG of DNG", 50002: "JPEG XL",
+    52546: "JPEG XL",
 }  # fmt: skip
-PLAIN = 1
-# Values of some of them.
-REDUCED, DEFLATE, DIFFERENCES, INCH = 1, 8, 2, 2
-UNDEFINED = 7  # type of bytes
+# Values of some of them, and a type.
+REDUCED, PLAIN, DEFLATE, DIFFERENCES, INCH = 1, 1, 8, 2, 2
+UNDEFINED = 7  # bytes
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 UNNAMED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 TOGETHER = 1  # the samples of a pixel

@@ -34,11 +34,25 @@ def without_claims(xmp: bytes) -> bytes:
     """The same packet without what it says of things behind the image: a motion photo's video, a gain map."""
     for namespace, name in BEHIND.items():
         for declared in set(re.findall(rb"xmlns:(\w+)\s*=\s*[\"']" + re.escape(namespace), xmp)):
-            property_ = declared + b":" + name
-            element = rb"<(%b)\b[^>]*?(?:/>|(?<!/)>.*?</\1\s*>)\s*" % property_
-            xmp = re.sub(element, b"", xmp, flags=re.DOTALL)
-            xmp = re.sub(rb"\s+%b\s*=\s*(?:\"[^\"]*\"|'[^']*')" % property_, b"", xmp)
+            claim = rb"%b:%b" % (declared, name)
+            xmp = _without_elements(xmp, re.compile(rb"<(%b)\b[^<>]*>" % claim))
+            xmp = re.sub(rb"\s%b\s*=\s*(?:\"[^\"]*\"|'[^']*')" % claim, b"", xmp)
     return xmp
+
+
+def _without_elements(xmp: bytes, opening: re.Pattern[bytes]) -> bytes:
+    """Without the elements that begin so, and all in them; one that does not end stays."""
+    parts, at = list[bytes](), 0
+    while found := opening.search(xmp, at):
+        end = found.end()
+        if not found[0].endswith(b"/>"):
+            closing = b"</" + found[1] + b">"
+            if (end := xmp.find(closing, end)) < 0:
+                break
+            end += len(closing)
+        parts.append(xmp[at : found.start()])
+        at = end
+    return b"".join([*parts, xmp[at:]])
 
 
 def takes_record(xmp: bytes | None) -> bool:

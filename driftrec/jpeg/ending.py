@@ -6,22 +6,21 @@ that tells its height behind the first scan (DNL; ITU-T T.81, B.2.5), which libj
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
 from driftrec.errors import BadImage, Reason
-from driftrec.jpeg.headers import FRAMES, segments
+from driftrec.jpeg.headers import BARE_MARKERS, FRAMES, segments
 
 END = b"\xff\xd9"
 PADDING = 4  # zero bytes at the end: no scan ends so, they stand for what is lost
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in a scan: no stuffed byte, no restart
 SCAN, HEIGHT = 0xDA, 0xDC
-LENGTHLESS = frozenset({0x01, 0xD8})
 COEFFICIENTS = 64  # of a block
 # Three ends of a scan: what is missing comes out differently. Restarts between, for a decoder that waits for the next.
 RESTARTS = [b"\xff" + bytes([0xD0 + number]) for number in range(8)]
@@ -47,7 +46,7 @@ def scans(data: bytes) -> Scans:
         marker, position = data[mark.start() + 1], mark.end()
         if marker == END[1]:
             return Scans(frozenset(left), position, height)
-        if marker in LENGTHLESS:
+        if marker in BARE_MARKERS:
             continue
         length = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + length]
@@ -62,9 +61,10 @@ def scans(data: bytes) -> Scans:
     return Scans(frozenset(left), None, height)
 
 
-def mended(data: bytes) -> tuple[bytes, str]:
-    """(the file as libjpeg reads it whole, a note of what was mended or ""). A file that is sound is given back. Raises
-    BadImage `truncated` where the end marker is missing and pixels too, and as `segments` does.
+def mended(data: bytes, max_pixels: int) -> tuple[bytes, str]:
+    """(the file as libjpeg reads it whole, a note of what was mended or ""). A file that is sound is given back; of one
+    with more pixels the end is not looked at, for that takes decoding it. Raises BadImage `truncated` where the end
+    marker is missing and pixels too, and as `segments` does.
     """
     found, start = segments(data)
     frame = next((body for marker, body in found if marker in FRAMES), b"")
@@ -73,10 +73,12 @@ def mended(data: bytes) -> tuple[bytes, str]:
         return data, ""
     told, notes = scans(data), list[str]()
     if lacks_height and told.height:
-        at = data.index(frame) + 1  # of the frame header's own bytes the height alone is 0
+        at = data.index(frame) + 1
         data = data[:at] + told.height.to_bytes(2, "big") + data[at + 2 :]
+        frame = data[at - 1 : at - 1 + len(frame)]
         notes.append("its height stands behind its first scan")
-    if told.end is None:
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    if told.end is None and height * width <= max_pixels:
         zeros = len(data) - len(data.rstrip(b"\0"))
         if told.open or not _is_whole(data[: len(data) - (zeros if zeros >= PADDING else 0)].rstrip(b"\xff")):
             raise BadImage(Reason.truncated, "JPEG without its end marker")
@@ -88,14 +90,13 @@ def mended(data: bytes) -> tuple[bytes, str]:
 def _is_whole(data: bytes) -> bool:
     """Whether a file without an end marker has all of its last scan: nothing that follows is read for a pixel then."""
     try:
-        first, *others = (_pixels(data + filler + END) for filler in FILLERS)
+        return len({_digest_of_pixels(data + filler + END) for filler in FILLERS}) == 1
     except (OSError, SyntaxError, ValueError):
         return False
-    return all(np.array_equal(first, other) for other in others)
 
 
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    return np.asarray(JpegImageFile(io.BytesIO(data)))
+def _digest_of_pixels(data: bytes) -> bytes:
+    return hashlib.blake2b(np.asarray(JpegImageFile(io.BytesIO(data))).tobytes()).digest()
 
 
 def behind(data: bytes) -> bytes:

@@ -52,7 +52,7 @@ def open_picture(
     picture = decode(data, name, max_pixels, frames)
     if not projection or picture.source_format != "JPEG":
         return picture
-    known = constraint(mended(data)[0])
+    known = constraint(mended(data, max_pixels)[0])
     if isinstance(known, Constraint):
         return replace(picture, constraint=known, coefficients=known)
     note = joined(picture.note, f"no projection: {known}")

@@ -8,12 +8,13 @@ counts as below the tar's own name, as it does in keys; of one tar, given by its
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from driftrec.errors import InvalidInput
+from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.names import (
     SAME_NAMES,
@@ -45,6 +46,10 @@ class Naming:
         if not (last.startswith(self.head) and last.endswith(self.tail)) or len(last) <= len(self.head + self.tail):
             return None
         return folder + slash + last[len(self.head) : len(last) - len(self.tail)]
+
+    def digests(self, names: Iterable[str]) -> np.ndarray:
+        """Sorted digests of the keys' names without their suffix."""
+        return np.sort(name_digests(bare for bare in map(self.bare, names) if bare is not None))
 
     def of(self, bare: str) -> str:
         """The partner's name without its suffix."""
@@ -128,26 +133,22 @@ def _met(source: Input, references: Input, renamed: Renamed) -> Naming:
     """How names are made among loose files, as far as loose references tell: as theirs, or with a suffix more
     (a.png.png). Raises InvalidInput where no file fits.
     """
-    stems = np.sort(name_digests(renamed.stem(name) for name, _ in references.files() if is_image(name)))
-    unmet = ""
-    more = set[str]()
-    for name, _ in source.files():
-        kind = suffix(name)
-        if kind not in (".tar", ".parquet") and not is_image(name):
-            continue
-        if not len(stems) or not is_image(name) or place_among(stems, name_digest(strip_suffix(name))) is not None:
-            return PLAIN
-        unmet = unmet or name
-        more.add(strip_suffix(name)[len(strip_suffix(strip_suffix(name))) :])
-    for naming in (Naming(tail=ending) for ending in sorted(more) if ending and is_image(f"x{ending}")):
-        if any(place_among(stems, name_digest(bare)) is not None for bare, _ in _stems(source, naming)):
-            return naming
-    if not unmet:
+    names = [name for name, _ in source.files() if is_image(name) or suffix(name) in CONTAINERS]
+    if not names or not all(map(is_image, names)):
         return PLAIN
-    known = next(name for name, _ in references.files() if is_image(name))
+    more = {suffix(strip_suffix(name)) for name in names if is_image(strip_suffix(name))}
+    known = {naming: naming.digests(names) for naming in (PLAIN, *(Naming(tail=ending) for ending in sorted(more)))}
+    first = ""
+    for name in (name for name, _ in references.files() if is_image(name)):
+        digest = name_digest(renamed.stem(name))
+        if fit := next((naming for naming, digests in known.items() if place_among(digests, digest) is not None), None):
+            return fit
+        first = first or name
+    if not first:
+        return PLAIN
     raise InvalidInput(
-        f"{source.url} has no file for any reference: it has {printable(unmet)}, looked for was "
-        f"{printable(strip_suffix(known))}.*; where a tool puts something around names, say how: "
+        f"{source.url} has no file for any reference: it has {printable(names[0])}, looked for was "
+        f"{printable(strip_suffix(first))}.*; where a tool puts something around names, say how: "
         f"{source.url.rstrip('/')}/{STEM}_out"
     )
 
@@ -199,8 +200,7 @@ def tar_members(data: bytes) -> Iterator[tuple[str, int, int]]:
 
 def _refuse_repeated(source: Input, members: np.ndarray, naming: Naming) -> None:
     """Two files for one key: which of them is meant?"""
-    names = (naming.bare(name) for name, _ in source.files() if is_image(name))
-    loose = name_digests(bare for bare in names if bare is not None)
+    loose = naming.digests(name for name, _ in source.files() if is_image(name))
     digests = np.sort(np.concatenate([loose, members[0]]))
     repeated = set(digests[1:][digests[1:] == digests[:-1]].tolist())
     if not repeated:

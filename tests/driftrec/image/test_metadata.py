@@ -180,6 +180,15 @@ def test_left_out_parts_of_a_jpeg_are_noted():
     assert decode(saved(RGB, "JPEG", extra=extra)).note == "the long part of its XMP left out"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("part", [b"<C:Directory>", b"<C:Directory", b"<C:Directory/>", b" ", b"\n", b"C:Directory="])
+def test_claims_of_any_packet_are_taken_out_in_time(part: bytes):
+    """A packet may be made so that a pattern looks through it again and again."""
+    head, count = b"<x xmlns:C='http://ns.google.com/photos/1.0/container/'>", 2**20 // len(part)
+    left = xmp.without_claims(head + part * count + b"</x>")
+    assert (b"Directory/>" in left, left.startswith(head)) == (False, True)
+
+
 @pytest.mark.parametrize("source", ["JPEG", "TIFF"])
 def test_iptc_goes_along_where_there_is_a_place(source: str):
     records = b"\x1c\x02\x78\0\7caption\x1c\x02\x19\0\3key"

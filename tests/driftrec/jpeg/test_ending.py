@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -10,11 +11,15 @@ from PIL import Image
 from driftrec.errors import BadImage
 from driftrec.image.decoding import decode
 from driftrec.image.probe import read_header
+from driftrec.jpeg import ending
 from driftrec.jpeg.ending import behind, mended, scans
 from driftrec.restoration.opening import open_picture
 from tests import made
 
 KINDS = list(itertools.product([False, True], [0, 2], [False, True], [0, 1]))
+
+
+MOST = 10**6
 
 
 def jpeg(progressive: bool, subsampling: int, grey: bool, restarts: int, seed: int = 3) -> bytes:
@@ -35,11 +40,11 @@ def without_end(data: bytes) -> bytes:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_file_that_lacks_its_end_alone_is_whole(kind: tuple[bool, int, bool, int]) -> None:
     data = jpeg(*kind)
-    assert mended(data) == (data, "")
+    assert mended(data, MOST) == (data, "")
     assert not scans(data).open
     whole = open_picture(data)
     for cut in (data[:-1], data[:-2]):
-        assert mended(cut)[0] == data
+        assert mended(cut, MOST)[0] == data
         picture = open_picture(cut)
         assert np.array_equal(picture.rgb, whole.rgb)
         assert "no end marker" in picture.note
@@ -79,6 +84,20 @@ def test_the_height_behind_the_first_scan() -> None:
     assert "height stands behind its first scan" in picture.note
     found = read_header(io.BytesIO(moved), len(moved), 10**6)
     assert (found.height, found.reason) == (77, None)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_nothing_larger_than_allowed_is_decoded_to_see_its_end(
+    progressive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However large a file without an end says that it is."""
+    data = without_end(jpeg(progressive, 0, False, 0))
+    at = data.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5
+    large = data[:at] + struct.pack(">HH", 65_000, 65_000) + data[at + 4 :]
+    monkeypatch.setattr(ending, "_digest_of_pixels", None)
+    with pytest.raises(BadImage, match="too_large: 65000x65000"):
+        decode(large)
+    assert read_header(io.BytesIO(large), len(large), MOST).reason == "too_large"
 
 
 @pytest.mark.parametrize("thing", [b"\0\0\0\x18ftypmp42" + bytes(range(250)), b"x" * 500])
