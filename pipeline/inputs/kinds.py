@@ -6,7 +6,7 @@ so that it has a row which says so.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from driftrec.errors import BadImage, Reason
@@ -22,7 +22,9 @@ NO_IMAGES = frozenset(
     ".yaml .yml .zip .zst".split()
 )
 # What network drives, file managers and macOS leave beside photographs: small copies, and no photographs.
-BESIDE = re.compile(r"(?:^|/)(@eaDir|\.thumbs|\.thumbnails|__MACOSX)/")
+BESIDE = ("@eaDir", ".thumbs", ".thumbnails", "__MACOSX")
+IN_BESIDE = re.compile(rf"(?:^|/)({'|'.join(map(re.escape, BESIDE))})/")
+PICTURES = IMAGE_SUFFIXES | RAW_SUFFIXES
 WEB = ("http://", "https://")
 HEAD = 1024  # bytes of a file that are looked at
 RAW = Reason.unsupported, "camera raw is not read: develop it to TIFF, PNG or JPEG"
@@ -44,40 +46,50 @@ def sorted_out(store: Store, entries: Iterable[tuple[str, int]], containers: Col
     """What each (name, bytes) of the entries is, in their order; `containers` are suffixes. Raises StorageError if
     storage as a whole fails.
     """
-    entries = iter(entries)
-    while some := _some(store, entries, containers):
-        unclear = [name for name, _, found in some if found is None]
-        heads = iter(store.each(lambda name: head_of(store, name), unclear))
-        for name, size, found in some:
-            yield found or Found(name, size, *by_content(name, next(heads)))
-
-
-def _some(
-    store: Store, entries: Iterator[tuple[str, int]], containers: Collection[str]
-) -> list[tuple[str, int, Found | None]]:
-    """The next entries, with what their names tell: some of them wait while others are looked into."""
-    some: list[tuple[str, int, Found | None]] = []
+    waiting: list[tuple[str, int, Found | None]] = []  # a file that is to be looked into, and what comes after it
     unclear = 0
-    while unclear < AT_ONCE and len(some) < 10 * AT_ONCE and (entry := next(entries, None)):
-        found = no_file(store, entry[0], containers) if entry[1] == NO_FILE else by_name(*entry, containers)
-        if found is None and store.leads_out(entry[0]):
-            found = Found(*entry, None, "links that lead out of the input")
-        if found is None and "?" in entry[0] and store.url.startswith(WEB):
-            found = Found(*entry, None, "")  # its key would show what a signed URL's query holds
-        unclear += found is None
-        some.append((*entry, found))
-    return some
+    for name, size in entries:
+        found = by_name(name, size, containers) if size >= 0 else no_file(store, name, containers)
+        if found is None:
+            found = _not_looked_into(store, name, size)
+            unclear += found is None
+        if found and not waiting:
+            yield found
+            continue
+        waiting.append((name, size, found))
+        if unclear >= AT_ONCE or len(waiting) >= 10 * AT_ONCE:
+            yield from _looked_into(store, waiting)
+            waiting, unclear = [], 0
+    yield from _looked_into(store, waiting)
+
+
+def _looked_into(store: Store, waiting: Sequence[tuple[str, int, Found | None]]) -> Iterator[Found]:
+    """What they are; those of which nothing is known yet are looked into together."""
+    heads = iter(store.each(lambda name: head_of(store, name), [name for name, _, found in waiting if found is None]))
+    for name, size, found in waiting:
+        yield found or Found(name, size, *by_content(name, next(heads)))
+
+
+def _not_looked_into(store: Store, name: str, size: int) -> Found | None:
+    """As what a file is counted whose name does not tell, if it is not looked into all the same."""
+    if store.leads_out(name):
+        return Found(name, size, None, "links that lead out of the input")
+    if "?" in name and store.url.startswith(WEB):
+        return Found(name, size, None, "")  # its key would show what a signed URL's query holds
+    return None
 
 
 def by_name(name: str, size: int, containers: Collection[str] = ()) -> Found | None:
     """What a file's name and size tell; None if it is to be looked into."""
     kind = suffix(name)
-    if beside := BESIDE.search(name):
+    if any(part in name for part in BESIDE) and (beside := IN_BESIDE.search(name)):
         return Found(name, size, None, f"{beside.group(1)}/")
-    if is_hidden_twin(name):
+    if "._" in name and is_hidden_twin(name):
         return None if size else Found(name, size, None, "._*")
-    if promises(name, containers):
-        return Found(name, size, "container" if kind in containers else "image")
+    if kind in PICTURES:
+        return Found(name, size, "image")
+    if kind in containers:
+        return Found(name, size, "container")
     return None if size and kind not in NO_IMAGES else Found(name, size, None, kind)
 
 
@@ -96,7 +108,7 @@ def no_file(store: Store, name: str, containers: Collection[str]) -> Found:
 def promises(name: str, containers: Collection[str]) -> bool:
     """Whether a name is that of an image or a container."""
     kind = suffix(name)
-    return kind in IMAGE_SUFFIXES or kind in RAW_SUFFIXES or kind in containers
+    return kind in PICTURES or kind in containers
 
 
 def by_content(name: str, head: bytes | None) -> tuple[Kind | None, str]:

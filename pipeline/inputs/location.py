@@ -10,7 +10,7 @@ from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.kinds import HEAD, by_content, promises
 from pipeline.inputs.names import glob_regex, printable, suffix
 from pipeline.storage import open_store
-from pipeline.storage.base import NO_FILE, StorageError, Store, redact
+from pipeline.storage.base import NO_FILE, AccessDenied, StorageError, Store, redact
 
 PACKED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -58,10 +58,15 @@ def open_input(url: str) -> Input:
 def _single(store: Store, url: str, shown: str) -> Input:
     """One file if the URL names one, else a remote prefix."""
     parent, name = split(store.url if store.local else url.rstrip("/"))
-    size = store.size("")
+    promised = promises(name if store.local else _path(name), CONTAINERS)
+    try:
+        size = store.size("")
+    except AccessDenied:
+        if promised:
+            raise
+        size = None  # as it seems a prefix, which may be listed though no object of its name may be asked for
     if store.local and size is None:
         raise InvalidInput(f"INPUT {shown} does not exist; give a folder, a tar, Parquet, or a glob of them")
-    promised = promises(name if store.local else _path(name), CONTAINERS)
     usable = promised or (size and by_content(name, store.read("", 0, HEAD))[0])
     if not usable and (store.local or suffix(name) in PACKED):
         raise InvalidInput(f"INPUT {shown} is no image, .tar or .parquet file; unpack it, or give its folder")

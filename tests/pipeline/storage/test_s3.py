@@ -18,6 +18,7 @@ from pipeline.runs.outputs import read_output
 from pipeline.runs.verify import verify
 from pipeline.storage import open_store
 from pipeline.storage.base import AccessDenied, NotFound, StorageError, Store
+from pipeline.storage.remote import RemoteStore
 from tests import made
 from tests.pipeline import offline
 from tests.s3 import SECRET, Server
@@ -84,6 +85,23 @@ def test_refusals_name_the_url_and_no_secret(bucket: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("pipeline.storage.remote.FIRST_WAIT_S", 0.01)
     with pytest.raises(StorageError, match=r"could not be reached in 5 attempts.*127\.0\.0\.1:9"):
         list(open_store(bucket).list())
+
+
+def test_a_prefix_that_may_be_listed_is_read_though_no_object_of_its_name_may_be_asked_for(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store(bucket).put("in/1.jpg", made.jpeg(1))
+    size = RemoteStore.size
+
+    def refused(self: RemoteStore, name: str) -> int | None:
+        if name:
+            return size(self, name)
+        raise AccessDenied(f"access to {self.url} was refused: Forbidden")
+
+    monkeypatch.setattr(RemoteStore, "size", refused)
+    assert list_input(f"{bucket}/in").images == 1
+    with pytest.raises(InvalidInput, match=f"access to {bucket}/in/1.jpg was refused"):
+        list_input(f"{bucket}/in/1.jpg")
 
 
 def files(store: Store, folder: str) -> dict[str, bytes]:
