@@ -14,7 +14,7 @@ from pipeline.storage import open_store
 from tests.pipeline.evaluations import clean, score
 from tests.s3 import SECRET
 
-pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.mark.usefixtures("ray_cluster")

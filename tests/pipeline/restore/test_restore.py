@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -121,6 +122,7 @@ def test_tars_and_parquet(tmp_path: Path) -> None:
     assert result["shards"]["done"] == 4
 
 
+@pytest.mark.slow
 def test_storage_that_fails_in_a_worker_ends_the_run_and_it_goes_on_later(tmp_path: Path) -> None:
     source, output = made.folder(tmp_path / "in", 8), tmp_path / "out"
     output.mkdir()
@@ -163,15 +165,22 @@ def test_images_that_end_or_stop_their_actor_are_rows(tmp_path: Path, monkeypatc
     assert 0 <= result["idle_share"] < 1
 
 
-def test_a_tar_is_spread_over_actors_and_written_as_tars(tmp_path: Path) -> None:
+def test_a_tar_is_spread_over_actors_and_written_as_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.inputs.listing.MIN_PIECE", 1)
     (tmp_path / "in").mkdir()
-    images = {f"{number:03}.jpg": made.jpeg(number, 256, 256, quality=95) for number in range(100)}
+    images = {f"{number:03}.jpg": made.jpeg(number, quality=95) for number in range(48)}
     (tmp_path / "in/t.tar").write_bytes(made.tar(images))
     result = restore(tmp_path / "in", tmp_path / "out", layout="tar", actors=2)
     assert result["shards"]["listed"] > 2
-    assert result["status"]["ok"] == 100
-    assert result["megapixels_this_attempt"] == pytest.approx(100 * 256 * 256 / 1e6, abs=1e-3)
-    assert len(list((tmp_path / "out/shards").glob("*.tar"))) == result["shards"]["listed"]
+    assert result["status"]["ok"] == 48
+    assert result["megapixels_this_attempt"] == pytest.approx(48 * 48 * 64 / 1e6, abs=1e-3)
+    written = list((tmp_path / "out/shards").glob("*.tar"))
+    assert result["shards"]["listed"] - 1 <= len(written) <= result["shards"]["listed"]  # the last may hold no image
+    names: list[str] = []
+    for path in written:
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert sorted(names) == [f"t/{Path(name).stem}.png" for name in images]
 
 
 def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model: Path) -> None:

@@ -113,6 +113,7 @@ def restore(source: str, output: str, **changes: Any) -> dict[str, Any]:
     return run_restore(RestoreSettings(input=source, output=output, **values))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_tar_shards_on_s3_become_a_mirrored_tree(bucket: str, tmp_path: Path, small_model: Path) -> None:
     shards = {f"{n}.tar": {f"d{i % 2}/{i}.jpg": made.jpeg(10 * n + i) for i in range(4)} for n in range(3)}

@@ -91,6 +91,7 @@ def test_a_finished_run_is_not_trained_again(trained: tuple[Path, dict[str, Any]
     assert (output / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_model_that_is_gone_is_written_anew_and_one_that_was_changed_is_told_of(
     trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
 ):
@@ -183,6 +184,7 @@ def test_a_run_of_before_a_setting_was_added_goes_on_with_its_default(
         job.run_train(small(data, older, optimizer=SMALL["optimizer"] | {"lr": 2e-3}))
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_the_state_of_another(trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path):
     output, _ = trained
     state = output / "checkpoints/step-00000006.safetensors"
