@@ -110,7 +110,8 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     if source_format == "HEIC" and isobmff.has_box(data, b"mpvd"):
         notes.append("a video in it left out")
     orientation = max(turned, found.orientation)
-    picture = _picture(image, found.upright(orientation), layers, found.orientation)
+    stored = (image.height, image.width) if turned >= 5 else image.size
+    picture = _picture(image, found.upright(orientation, stored), layers, found.orientation)
     quality = steps = None
     if source_format == "JPEG":
         with contextlib.suppress(BadImage):  # without tables; Pillow could read it all the same
@@ -146,9 +147,7 @@ def _deep(image: ImageFile.ImageFile, data: bytes) -> list[pixels.Layer]:
     return [pixels.Layer(lambda: image, pixels.high_bytes), pixels.Layer(low, np.asarray)]
 
 
-def _picture(
-    image: Image.Image, found: Metadata, layers: Sequence[pixels.Layer] = (), orientation: int = 1
-) -> Picture:
+def _picture(image: Image.Image, found: Metadata, layers: Sequence[pixels.Layer] = (), orientation: int = 1) -> Picture:
     """A loaded image with all that was found beside its pixels. layers: how it is read, if its mode does not tell."""
     how = pixels.reading(image, found.icc)
     key = None if image.mode in ("P", "PA") else image.info.get("transparency")

@@ -16,6 +16,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 PREFIX = b"Exif\0\0"
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 0x0112, 0x011A, 0x011B  # TIFF 6.0
 SIDES = (0xA002, 0xA003)  # PixelXDimension, PixelYDimension: "the valid size of the image" (EXIF 2.32, 4.6.6)
+# SubjectArea and SubjectLocation: "expressed in relation to the upper left as origin, prior to rotation" (4.6.5), a
+# point, of the area perhaps with a diameter or with width and height; tag and how many numbers there may be.
+SUBJECT = {0x9214: (2, 3, 4), 0xA214: (2,)}
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # EXIF 2.32, table 3
 
 # What describes the picture and not its storage: document and page name, description, make, model, software,
@@ -33,6 +36,7 @@ THUMBNAIL = ((0x0201, 0x0202), (0x0111, 0x0117))
 # Bytes a value, by TIFF type.
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 INTEGERS = {1: "B", 3: "H", 4: "I"}  # struct codes of the unsigned integer types
+SHORT = 3
 
 
 class Entry(NamedTuple):
@@ -93,17 +97,52 @@ def upright(exif: bytes) -> tuple[int, bytes]:
     return orientation, exif[: len(exif) - len(tiff)] + bytes(tiff)
 
 
+def with_subject_turned(exif: bytes, orientation: int, size: tuple[int, int]) -> bytes:
+    """The same EXIF, in which the subject lies where it does once the pixels are turned upright. size: width and height
+    before that.
+    """
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    order = ">" if tiff.startswith(b"MM") else "<"
+    try:
+        start = _below(tiff, order, EXIF_DIRECTORY)
+        found = [e for e in directory(tiff, start) if e.tag in SUBJECT and e.kind == SHORT] if start else []
+        for entry in found:
+            (count,) = struct.unpack_from(order + "I", tiff, entry.position - 4)
+            if count in SUBJECT[entry.tag]:
+                place, end = _place(tiff, order, entry)
+                values = struct.unpack_from(f"{order}{count}H", tiff, place) if end > place else ()
+                if values:
+                    struct.pack_into(f"{order}{count}H", tiff, place, *_turned(values, orientation, size))
+    except struct.error:
+        pass
+    return exif[: len(exif) - len(tiff)] + bytes(tiff)
+
+
+def _turned(values: tuple[int, ...], orientation: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """A point, and perhaps a width and a height, in the upright picture. What lies outside comes to the edge."""
+    (x, y), sides = values[:2], values[2:]
+    if orientation in (2, 3, 7, 8):  # the stored right is the upright left, or top
+        x = max(0, size[0] - 1 - x)
+    if orientation in (3, 4, 6, 7):
+        y = max(0, size[1] - 1 - y)
+    moved = (y, x, *sides[::-1]) if orientation >= 5 else (x, y, *sides)
+    return tuple(min(value, 0xFFFF) for value in moved)
+
+
+def _below(tiff: bytearray, order: str, tag: int) -> int | None:
+    """Where the directory begins that a tag of the first one leads to; None without the tag."""
+    link = next((entry.position for entry in directory(tiff) if entry.tag == tag), None)
+    return None if link is None else int(struct.unpack_from(order + "I", tiff, link)[0])
+
+
 def _exchange(tiff: bytearray, order: str, tags: tuple[int, int], below: int | None) -> None:
     """Give each of two tags the other's value, in the first directory or in that which a tag of it leads to. Left alone
     where they are not both there and of one kind.
     """
     try:
-        start = None
-        if below is not None:
-            link = next((e.position for e in directory(tiff) if e.tag == below), None)
-            if link is None:
-                return
-            (start,) = struct.unpack_from(order + "I", tiff, link)
+        start = None if below is None else _below(tiff, order, below)
+        if below is not None and start is None:
+            return
         one, other = ({e.tag: e for e in directory(tiff, start)}.get(tag) for tag in tags)
         if one is None or other is None or one.kind != other.kind:
             return

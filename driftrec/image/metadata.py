@@ -33,13 +33,13 @@ class Metadata:
     orientation: int  # 1 to 8: how the pixels lie
     note: str
 
-    def upright(self, orientation: int) -> "Metadata":
-        """What holds once the pixels are turned from that orientation."""
+    def upright(self, orientation: int, size: tuple[int, int]) -> "Metadata":
+        """What holds once the pixels are turned from that orientation, in which they are so wide and high."""
         if orientation == 1:
             return self
         return replace(
             self,
-            exif=self.exif and exif.upright(self.exif)[1],
+            exif=self.exif and exif.with_subject_turned(exif.upright(self.exif)[1], orientation, size),
             dpi=self.dpi[::-1] if self.dpi and orientation >= 5 else self.dpi,
             xmp=self.xmp and xmp.upright(self.xmp),
         )

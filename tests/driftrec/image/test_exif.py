@@ -1,13 +1,16 @@
 """Only the orientation's own bytes change in an EXIF block."""
 
+import io
 import struct
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from driftrec.image import exif
+from driftrec.image import decode, exif
+from tests.driftrec.pictures import stored
 
 
 def written(order: str, orientation: int, kind: int = 3) -> bytes:
@@ -60,3 +63,73 @@ def test_what_describes_the_storage_is_left_behind():
     assert kept.get_ifd(exif.GPS_DIRECTORY) == {1: "N"}
     assert exif.parse(exif.block(exif.descriptive(found))) == exif.descriptive(found)
     assert exif.block({}) is None
+
+
+def with_subjects(order: str, area: list[int], location: list[int]) -> bytes:
+    """An EXIF block that leads to a directory with these two tags, their values behind it where they need room."""
+    below = 8 + 2 + 12 + 4
+    behind = below + 2 + 2 * 12 + 4
+    entries, data = b"", b""
+    for tag, values in ((0x9214, area), (0xA214, location)):
+        packed = struct.pack(f"{order}{len(values)}H", *values)
+        offset = struct.pack(order + "I", behind + len(data))
+        entries += struct.pack(order + "HHI", tag, 3, len(values)) + (
+            packed.ljust(4, b"\0") if len(values) < 3 else offset
+        )
+        data += packed if len(values) > 2 else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    first = struct.pack(order + "HHHII", 1, exif.EXIF_DIRECTORY, 4, 1, below) + bytes(4)
+    return exif.PREFIX + head + first + struct.pack(order + "H", 2) + entries + bytes(4) + data
+
+
+@given(
+    order=st.sampled_from("<>"),
+    orientation=st.integers(1, 8),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    place=st.tuples(st.integers(0, 39), st.integers(0, 39)),
+    sides=st.lists(st.integers(0, 99), max_size=2),
+)
+@example(order="<", orientation=6, size=(40, 30), place=(3, 20), sides=[8, 6])
+def test_the_subject_is_where_it_was_seen(order, orientation, size, place, sides):
+    """A pixel marked in the upright picture lies in the stored one where its camera would say; and back."""
+    x, y = place[0] % size[0], place[1] % size[1]
+    upright = np.zeros((size[1], size[0]), np.uint8)
+    upright[y, x] = 1
+    as_stored = stored(upright, orientation)
+    (row,), (column,) = np.nonzero(as_stored)
+    turned = orientation >= 5
+    before = with_subjects(order, [column, row, *(sides[::-1] if turned else sides)], [column, row])
+    after = exif.with_subject_turned(before, orientation, as_stored.shape[::-1])
+    assert after == with_subjects(order, [x, y, *sides], [x, y])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("values", [[], [1], [1, 2, 3, 4, 5]])
+def test_a_subject_of_another_form_is_left(orientation, values):
+    before = with_subjects("<", values, values)
+    assert exif.with_subject_turned(before, orientation, (30, 20)) == before
+
+
+@given(st.binary(max_size=80), st.integers(2, 8))
+def test_broken_exif_keeps_its_length(noise, orientation):
+    area = with_subjects(">", [900, 900, 7], [65535, 0])
+    for data in (noise, exif.PREFIX + noise, exif.PREFIX + b"MM\0*\0\0\0\x08" + noise, area, area[:-3], area[:40]):
+        assert len(exif.with_subject_turned(data, orientation, (30, 20))) == len(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_is_turned_says_where_its_subject_is(orientation, kind):
+    upright = np.zeros((20, 30, 3), np.uint8)
+    block = Image.Exif()
+    block[exif.ORIENTATION] = orientation
+    mark = np.zeros((20, 30), np.uint8)
+    mark[4, 25] = 1
+    (row,), (column,) = np.nonzero(stored(mark, orientation))
+    block.get_ifd(exif.EXIF_DIRECTORY)[0x9214] = (int(column), int(row), *((6, 8) if orientation >= 5 else (8, 6)))
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stored(upright, orientation))).save(out, kind, exif=block)
+    found = Image.Exif()
+    found.load(decode(out.getvalue()).exif)
+    assert found.get_ifd(exif.EXIF_DIRECTORY)[0x9214] == (25, 4, 8, 6)
+    assert found[exif.ORIENTATION] == 1
