@@ -25,9 +25,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from driftrec.errors import BadImage, Reason, one_line
-from driftrec.image import isobmff, pixels, png, sniff, tiff
-from driftrec.image.metadata import Metadata, fitting, joined, left_out, metadata
-from driftrec.image.picture import Chunk, Mode, Picture
+from driftrec.image import isobmff, pixels, png, sniff, tiff, xmp
+from driftrec.image.metadata import Metadata, fitting, has_video, joined, left_out, metadata
+from driftrec.image.picture import Chunk, Mode, Picture, Video
 from driftrec.jpeg import ending
 from driftrec.jpeg.headers import inspect
 
@@ -106,19 +106,23 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     image.load()  # turns a TIFF upright by its tag; it would by its XMP, were that not away
     found = metadata(image, packet)
     behind = ending.behind(data) if source_format == "JPEG" else b""
-    notes += [found.note, left_out(image, behind)]
+    motion = has_video(behind) and "mp" not in image.info
+    notes += [found.note, left_out(image, b"" if motion else behind.strip(ending.PADDING))]
     if source_format == "HEIC" and isobmff.has_box(data, b"mpvd"):
         notes.append("a video in it left out")
     orientation = max(turned, found.orientation)
     stored = (image.height, image.width) if turned >= 5 else image.size
-    picture = _picture(image, found.upright(orientation, stored), layers, found.orientation)
+    found = found.upright(orientation, stored)
+    picture = _picture(image, found, layers, found.orientation)
+    told = found.told and xmp.without_claims(found.told, xmp.GAIN_MAP)
+    video = Video(behind, told) if motion else None
     quality = steps = None
     if source_format == "JPEG":
         with contextlib.suppress(BadImage):  # without tables; Pillow could read it all the same
             info = inspect(data)
             quality, steps = info.quality, next(iter(info.tables), None)
     note = joined(_lie(name, source_format), picture.note, *notes)
-    kept = {"chunks": chunks, "quality": quality, "steps": steps, "orientation": orientation}
+    kept = {"chunks": chunks, "video": video, "quality": quality, "steps": steps, "orientation": orientation}
     return replace(picture, source_format=source_format, note=note, **kept)
 
 

@@ -106,7 +106,7 @@ def encode(
     if format == "jpeg" and picture.alpha is not None:
         picture = replace(picture, alpha=None, mode="L" if picture.grey else "RGB")
     _bare(picture).save(out, format.upper(), **given)
-    return out.getvalue()
+    return out.getvalue() + (picture.video.data if picture.video and format == "jpeg" else b"")
 
 
 def format_of(name: str) -> Format:
@@ -121,8 +121,9 @@ def format_of(name: str) -> Format:
 
 def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None = None) -> str:  # noqa: A002
     """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing."""
+    video = "a video behind its end left out" if picture.video and format != "jpeg" else ""
     if format == "png":
-        return "IPTC left out" if picture.iptc else ""
+        return joined("IPTC left out" if picture.iptc else "", video)
     kinds = {kind for kind, _ in picture.chunks} - {b"sRGB"}  # what an image is without a profile
     resolution = picture.dpi and not exif.has_tag(picture.exif, exif.X_RESOLUTION)
     return joined(
@@ -133,6 +134,7 @@ def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None 
         "IPTC left out" if picture.iptc and (format == "webp" or not _iptc_segment(picture.iptc)) else "",
         "GRAY profile left out" if picture.icc and picture.grey and format == "webp" else "",
         "resolution left out" if resolution and format == "webp" else "",
+        video,
         "opaque alpha left out" if picture.alpha is not None and format == "jpeg" else "",
         f"EXIF of {len(picture.exif or b'')} bytes left out" if format == "jpeg" and _too_long(picture.exif) else "",
         f"XMP of {len(picture.xmp)} bytes left out" if picture.xmp and not _packet(picture, format, None) else "",
@@ -147,14 +149,20 @@ def _words(record: Mapping[str, Any] | None) -> str | None:
 
 def _packet(picture: Picture, format: Format, record: Mapping[str, Any] | None) -> bytes | None:  # noqa: A002
     """The XMP that is written: with the record, else as it is, else none, as much as a JPEG has room for."""
-    words = _words(record)
-    wanted = [picture.xmp if words is None else xmp.with_record(picture.xmp, words), picture.xmp]
+    words, plain = _words(record), _plain(picture, format)
+    wanted = [plain if words is None else xmp.with_record(plain, words), plain]
     room = MAX_SEGMENT - len(XMP_SEGMENT) if format == "jpeg" else math.inf
     return next((packet for packet in wanted if packet and len(packet) <= room), None)
 
 
+def _plain(picture: Picture, format: Format) -> bytes | None:  # noqa: A002
+    """The picture's XMP, with what it says of its video where that is written, too."""
+    return picture.video.xmp if picture.video and format == "jpeg" else picture.xmp
+
+
 def _has_room(picture: Picture, format: Format, record: Mapping[str, Any]) -> bool:  # noqa: A002
-    return xmp.takes_record(picture.xmp) and _packet(picture, format, record) != picture.xmp
+    plain = _plain(picture, format)
+    return xmp.takes_record(plain) and _packet(picture, format, record) != plain
 
 
 def to_pil(picture: Picture) -> Image.Image:

@@ -27,7 +27,8 @@ class Metadata:
     icc: bytes | None
     exif: bytes | None
     dpi: tuple[float, float] | None
-    xmp: bytes | None
+    xmp: bytes | None  # without what it says of things behind the picture
+    told: bytes | None  # the same with all that it says
     comment: bytes | None
     iptc: bytes | None
     orientation: int  # 1 to 8: how the pixels lie
@@ -42,6 +43,7 @@ class Metadata:
             exif=self.exif and exif.with_subject_turned(exif.upright(self.exif)[1], orientation, size),
             dpi=self.dpi[::-1] if self.dpi and orientation >= 5 else self.dpi,
             xmp=self.xmp and xmp.upright(self.xmp),
+            told=self.told and xmp.upright(self.told),
         )
 
 
@@ -57,12 +59,14 @@ def metadata(image: Image.Image, packet: object = None) -> Metadata:
         comment = b"\n".join(body for name, body in image.applist if name == "COM")
         notes += _jpeg_notes(image)
     packet = packet or image.info.get("xmp")
+    told = packet if isinstance(packet, bytes) and packet else None
     notes.append(_aspect(image))
     return Metadata(
         icc=image.info.get("icc_profile") or None,
         exif=exif.without_thumbnail(block) if block else None,
         dpi=_dpi(image, block),
-        xmp=xmp.without_claims(packet) if isinstance(packet, bytes) and packet else None,
+        xmp=told and xmp.without_claims(told),
+        told=told,
         comment=comment if isinstance(comment, bytes) and comment else None,
         iptc=_iptc(image),
         orientation=exif.upright(block)[0] if block else 1,
@@ -70,8 +74,15 @@ def metadata(image: Image.Image, packet: object = None) -> Metadata:
     )
 
 
+def has_video(behind: bytes) -> bool:
+    """Whether what stands behind a JPEG's end is a video and nothing else: no further picture lies before it."""
+    return not behind.startswith(b"\xff\xd8") and any(sign in behind[:4096] for sign in VIDEOS)
+
+
 def left_out(image: ImageFile.ImageFile, behind: bytes) -> str:
-    """A note if the file holds more than the picture that was read. behind: what stands behind its end."""
+    """A note if the file holds more than the picture that was read. behind: what stands behind its end and is not kept,
+    without padding.
+    """
     more = "mp" in image.info or behind.startswith(b"\xff\xd8")  # the index of a multi-picture JPEG; one more JPEG
     with contextlib.suppress(Exception):  # broken later frames of a GIF
         more = more or bool(getattr(image, "is_animated", False))

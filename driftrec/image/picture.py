@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 STORED = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}  # and back: the others are their own inverse
 
 
+class Video(NamedTuple):
+    """What makes a JPEG a motion photo. Its place is told from the end of the file."""
+
+    data: bytes  # all that stands behind the picture's end
+    xmp: bytes | None  # the picture's packet, with what it says of the video
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An upright picture of 8 or 16 bits a channel, and what is written back with it."""
@@ -47,6 +54,7 @@ class Picture:
     coefficients: Constraint | None = None  # of the JPEG file, as `constraint`, whatever was before it
     older: int | None = None  # the lower quality at which it was compressed before the JPEG file, if that is certain
     xmp: bytes | None = None  # XMP packet, as found but for its orientation
+    video: Video | None = None  # behind the end of a JPEG, as found
     comment: bytes | None = None  # of a JPEG or GIF, as found
     iptc: bytes | None = None  # IPTC-IIM records of a JPEG or TIFF, as found
     chunks: tuple[Chunk, ...] = ()  # text and colour chunks of a PNG, as found

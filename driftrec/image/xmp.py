@@ -4,6 +4,7 @@ What is not found by its usual spelling (another namespace prefix, UTF-16) is le
 """
 
 import re
+from collections.abc import Mapping
 from xml.sax.saxutils import escape
 
 NAMESPACE = "urn:driftrec:1.0#"
@@ -18,11 +19,11 @@ ORIENTATION = re.compile(rb"""(\btiff:Orientation(?:\s*=\s*["']|\s*>)\s*)[2-8](?
 HISTORY_END = re.compile(rb"</rdf:Seq>\s*</driftrec:history>")
 RDF_END = b"</rdf:RDF>"
 # What XMP says of pictures and videos that lie behind the image in its file, by namespace: names of its properties.
-BEHIND = {
+VIDEO = {
     b"http://ns.google.com/photos/1.0/camera/": rb"(?:MotionPhoto|MicroVideo)\w*",
     b"http://ns.google.com/photos/1.0/container/": rb"Directory",
-    b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"\w+",
 }
+GAIN_MAP = {b"http://ns.adobe.com/hdr-gain-map/1.0/": rb"\w+"}
 
 
 def upright(xmp: bytes) -> bytes:
@@ -30,9 +31,9 @@ def upright(xmp: bytes) -> bytes:
     return ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
-def without_claims(xmp: bytes) -> bytes:
+def without_claims(xmp: bytes, of: Mapping[bytes, bytes] = VIDEO | GAIN_MAP) -> bytes:
     """The same packet without what it says of things behind the image: a motion photo's video, a gain map."""
-    for namespace, name in BEHIND.items():
+    for namespace, name in of.items():
         for declared in set(re.findall(rb"xmlns:(\w+)\s*=\s*[\"']" + re.escape(namespace), xmp)):
             claim = rb"%b:%b" % (declared, name)
             xmp = _without_elements(xmp, re.compile(rb"<(%b)\b[^<>]*>" % claim))

@@ -18,7 +18,8 @@ from driftrec.errors import BadImage, Reason
 from driftrec.jpeg.headers import BARE_MARKERS, FRAMES, segments
 
 END = b"\xff\xd9"
-PADDING = 4  # zero bytes at the end: no scan ends so, they stand for what is lost
+PADDING = b"\0 \r\n"  # bytes that say nothing
+CUT = 4  # zero bytes at the end: no scan ends so, they stand for what is lost
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in a scan: no stuffed byte, no restart
 SCAN, HEIGHT = 0xDA, 0xDC
 COEFFICIENTS = 64  # of a block
@@ -80,7 +81,7 @@ def mended(data: bytes, max_pixels: int) -> tuple[bytes, str]:
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     if told.end is None and height * width <= max_pixels:
         zeros = len(data) - len(data.rstrip(b"\0"))
-        if told.open or not _is_whole(data[: len(data) - (zeros if zeros >= PADDING else 0)].rstrip(b"\xff")):
+        if told.open or not _is_whole(data[: len(data) - (zeros if zeros >= CUT else 0)].rstrip(b"\xff")):
             raise BadImage(Reason.truncated, "JPEG without its end marker")
         data = data.rstrip(b"\xff") + END
         notes.append("no end marker; its last scan is whole")
@@ -100,9 +101,10 @@ def _digest_of_pixels(data: bytes) -> bytes:
 
 
 def behind(data: bytes) -> bytes:
-    """What stands behind the end of the picture, without padding; b"" where nothing does."""
+    """What stands behind the end of the picture; b"" where nothing does but padding."""
     try:
         told = scans(data)
     except BadImage:
         return b""
-    return data[told.end :].strip(b"\0 \r\n") if told.end else b""
+    rest = data[told.end :] if told.end else b""
+    return rest if rest.strip(PADDING) else b""

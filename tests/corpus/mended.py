@@ -10,6 +10,7 @@ from tests.driftrec.pictures import GREY, GREY_ICC, png_chunk, png_with, saved
 
 END = b"\xff\xd9"
 VIDEO = struct.pack(">I", 24) + b"ftypmp42\0\0\0\0mp42isom" + bytes(i * 37 % 251 for i in range(3000))
+SAMSUNG = b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + VIDEO + b"SEFT"
 CLAIMS = (
     b"<rdf:Description rdf:about='' xmlns:Cam='http://ns.google.com/photos/1.0/camera/'\n"
     b" xmlns:C='http://ns.google.com/photos/1.0/container/' xmlns:hdrgm=\"http://ns.adobe.com/hdr-gain-map/1.0/\"%s>%s"
@@ -55,8 +56,8 @@ def behind() -> Iterator[Odd]:
     left = (XMP % 1).replace(b"</rdf:RDF>", CLAIMS % (b"", b""))
     data = saved(RGB, "JPEG", quality=95, xmp=packet)
     for name, more, words in (
-        ("motion.jpg", VIDEO, "a video behind its end left out"),
-        ("samsung.jpg", b"\0\0\x30\x0a\x10\0\0\0MotionPhoto_Data" + VIDEO + b"SEFT", "a video behind its end left out"),
+        ("motion.jpg", VIDEO, ""),
+        ("samsung.jpg", SAMSUNG, ""),
         ("gain-map.jpg", saved(GREY, "JPEG"), "further pictures in it left out"),
         ("trailer.jpg", b"words " * 200, "1199 bytes behind its end left out"),
         ("padded.jpg", bytes(4096), ""),

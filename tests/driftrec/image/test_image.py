@@ -98,6 +98,7 @@ def test_what_would_lose_something_is_refused(data):
 
 # --- metadata ------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 @pytest.mark.parametrize("orientation", SIDES)
 def test_every_orientation_gives_the_upright_picture(orientation, kind):
