@@ -42,7 +42,13 @@ def reverse_drift(process: Diffusion, x: Tensor, y: Tensor, x0: Tensor, t: Time,
 
 
 def multistep(
-    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    *,
     eta: float = 0.0,
     order: int = 2,
 ) -> Tensor:
@@ -117,7 +123,13 @@ def cold(
 
 
 def euler_maruyama(
-    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    *,
     spacing: Spacing = "true",
     corrector_steps: int = 0,
     corrector_ratio: float = 0.5,
@@ -143,7 +155,13 @@ def euler_maruyama(
 
 
 def euler_heun(
-    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    *,
     spacing: Spacing = "true",
     denoise_last: bool = False,
 ) -> Tensor:
@@ -186,7 +204,13 @@ def euler_heun(
 
 
 def probability_flow(
-    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
+    denoise: Denoise,
+    process: Process,
+    y: Tensor,
+    noise: Noise,
+    times: Tensor,
+    guess: Tensor | None = None,
+    *,
     tolerance: float = 1e-3,
     last_step: float = 0.0,
     denoise_last: bool = False,

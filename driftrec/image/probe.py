@@ -216,14 +216,15 @@ def _bmp(source: _Source, found: dict[str, Any]) -> None:
 def _tiff(source: _Source, found: dict[str, Any]) -> None:
     source.file.seek(0)
     image = tiff.opened(source.file)
-    tags = image.tag_v2
+    tags, turned = image.tag_v2, tiff.orientation(image)
+    width, height = image.size if turned < 5 else image.size[::-1]  # Pillow tells them upright
     found |= {
-        "width": image.width,
-        "height": image.height,
+        "width": width,
+        "height": height,
         "mode": image.mode,
         "depth": tiff.depth(image),
         "components": tags.get(tiff.SAMPLES, 1),
-        "orientation": tiff.orientation(image),
+        "orientation": turned,
         "exif": exif.EXIF_DIRECTORY in tags,
         "gps": exif.GPS_DIRECTORY in tags,
         "xmp": tiff.XMP in tags,

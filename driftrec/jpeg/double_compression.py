@@ -116,12 +116,23 @@ def earlier_in(data: bytes) -> Earlier | None:
     Raises BadImage, or what Pillow raises, for a file that cannot be decoded.
     """
     image = JpegImageFile(io.BytesIO(data))
-    image.draft("YCbCr", image.size)
     tables = inspect(data).tables
-    if image.mode not in ("YCbCr", "L") or not tables:
+    if _is_rgb(image) or not tables:
+        return None
+    image.draft("YCbCr", image.size)
+    if image.mode not in ("YCbCr", "L"):
         return None
     pixels = np.asarray(image)
     return earlier((pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.float32), tables[0])
+
+
+def _is_rgb(image: JpegImageFile) -> bool:
+    """Whether three components are red, green and blue: libjpeg's own rule (jdapimin.c), which then has no YCbCr."""
+    if len(image.layer) != 3 or "jfif" in image.info:
+        return False
+    if "adobe_transform" in image.info:
+        return image.info["adobe_transform"] == 0
+    return bytes(layer[0] for layer in image.layer) == b"RGB"
 
 
 def older_compression(stored: NDArray[Any], table: Table, quality: int) -> Earlier | None:
@@ -170,9 +181,7 @@ def _is_uncertain(window: Array, table: Table, evidence: float, quality: int, of
     return evidence < strong or len(np.unique(levels, axis=0)) < DIFFERENT
 
 
-def _tested(
-    window: Array, table: Table, evidence: float, quality: int, offset: tuple[int, int]
-) -> tuple[float, int]:
+def _tested(window: Array, table: Table, evidence: float, quality: int, offset: tuple[int, int]) -> tuple[float, int]:
     """Evidence and quality, once tested: none where it does not stand; that of a coarse quality where one stands
     alone. Such a quality leaves few coefficients, and those far apart, which the other looks hardly see.
     """

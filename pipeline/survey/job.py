@@ -90,9 +90,7 @@ def _attempt(
     return result
 
 
-def read_files(
-    shards: dict[str, Shard], rows: Sequence[tuple[str, SurveyRow]]
-) -> list[tuple[SurveyRow, bytes]]:
+def read_files(shards: dict[str, Shard], rows: Sequence[tuple[str, SurveyRow]]) -> list[tuple[SurveyRow, bytes]]:
     """(row, bytes) of the files of these (shard, row) pairs, in their order; what is gone is left out."""
     wanted: dict[str, set[str]] = {}
     for shard, row in rows:

@@ -37,7 +37,6 @@ METADATA = {
 }
 
 
-
 def write_survey_report(
     run: Run, summary: WholeSummary, survey: Survey, files: Sequence[tuple[SurveyRow, bytes]], result: Result
 ) -> None:

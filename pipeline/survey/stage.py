@@ -17,6 +17,7 @@ from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import earlier_in
+from driftrec.jpeg.ending import mended
 from pipeline.inputs.loose import LooseFiles, not_to_open
 from pipeline.inputs.names import name_digest, printable
 from pipeline.inputs.shards import Incoming, Shard, rows_of
@@ -170,7 +171,7 @@ def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
 
     rgb = decode(data, row["key"], max_pixels).in_8_bits().stored
     row = {**row, "decoded": True, "bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
-    if row["format"] == "JPEG" and (found := earlier_in(data)):
+    if row["format"] == "JPEG" and (found := earlier_in(mended(data, max_pixels)[0])):
         row["earlier"], row["earlier_quality"] = found.found, found.quality
         row["aligned"], row["shifted"] = found.aligned, found.shifted
     return row

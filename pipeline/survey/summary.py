@@ -20,7 +20,6 @@ GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave 
 TURNED = range(2, 9)  # orientations that are not upright
 
 
-
 @dataclass
 class Band:
     """The sound files of one range of quality; 0 stands for those that are no JPEG, or whose tables are unknown."""
