@@ -62,7 +62,14 @@ def patches() -> tuple[torch.Tensor, torch.Tensor]:
     return first, second
 
 
-@pytest.mark.parametrize(("process", "form", "loss"), ARMS, ids=lambda arm: getattr(arm, "name", arm))
+QUICK = [(OUVE(), "noise", "mean"), (OUVE(), "x0", "log"), (I2SB(), "bridge", "mean"), (InDI(), "residual", "mean")]
+
+
+@pytest.mark.parametrize(
+    ("process", "form", "loss"),
+    [pytest.param(*arm, marks=[] if arm in QUICK else pytest.mark.slow) for arm in ARMS],
+    ids=lambda arm: getattr(arm, "name", arm),
+)
 def test_loss_falls_and_it_samples(
     process: Process, form: Form, loss: Loss, patches: tuple[torch.Tensor, torch.Tensor], tmp_path: Path
 ) -> None:

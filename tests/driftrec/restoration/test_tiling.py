@@ -50,7 +50,7 @@ def test_a_canvas_puts_an_image_together_again() -> None:
     np.testing.assert_allclose(canvas.mean(), image.mean(axis=(0, 1)), atol=1e-5)
 
 
-@pytest.mark.parametrize("fidelity", [1.0, 0.0])
+@pytest.mark.parametrize("fidelity", [1.0, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_tiled_is_whole(fidelity: float) -> None:
     """Of the embedded model: how far a network looks is a matter of its weights."""
     restorer = Restorer.from_pretrained(device="cpu")

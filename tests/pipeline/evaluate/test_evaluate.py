@@ -153,6 +153,7 @@ def test_numbers_do_not_depend_on_the_number_of_actors(tmp_path: Path, small_mod
                 assert metric == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_given_files_are_scored_in_place_of_made_ones(tmp_path: Path, small_model: Path) -> None:
     source, damaged, output = clean(tmp_path / "in", 5), tmp_path / "damaged", tmp_path / "out"
     for path in sorted(source.rglob("*.png"))[1:]:
@@ -174,6 +175,7 @@ def test_given_files_are_scored_in_place_of_made_ones(tmp_path: Path, small_mode
     assert files(output) == before
 
 
+@pytest.mark.slow
 def test_pairs_that_are_no_pairs_are_counted(tmp_path: Path) -> None:
     source, tool = clean(tmp_path / "in", 6), tmp_path / "tool"
     for number, path in enumerate(sorted(source.rglob("*.png"))):
@@ -207,6 +209,7 @@ def test_pairs_that_are_no_pairs_are_counted(tmp_path: Path) -> None:
     assert single["tool"]["metrics"]["psnr"] == none | {"images": 0, "not_finite": 4}
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_under_the_run_ends_it(tmp_path: Path, small_model: Path) -> None:
     source, model = clean(tmp_path / "in", 2), tmp_path / "m.safetensors"
     model.write_bytes(small_model.read_bytes())

@@ -58,6 +58,7 @@ def test_more_failures_than_allowed(tmp_path: Path) -> None:
     assert restore(source, tmp_path / "out")["exit_code"] == 3
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_batches_actors_or_order(tmp_path: Path, small_model: Path) -> None:
     images = files(made.folder(tmp_path / "in/t", 8))
     (tmp_path / "tars").mkdir()

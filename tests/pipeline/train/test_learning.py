@@ -218,6 +218,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_a_checkpoint(
         check(outcome)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     put = LocalStore.put
 

@@ -116,6 +116,7 @@ def test_a_model_that_is_gone_is_written_anew_and_one_that_was_changed_is_told_o
     assert verify(str(output))["state"] == "sound"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
     trained: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
 ):
@@ -140,6 +141,7 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(
     assert told == expected
 
 
+@pytest.mark.slow
 def test_divergence_names_the_step_and_the_last_good_checkpoint(ray_cluster: None, data: Path, tmp_path: Path):
     optimizer = SMALL["optimizer"] | {"lr": 10.0, "clip": 1e30, "warmup": 0}
     with pytest.raises(TrainingDiverged) as diverged:
