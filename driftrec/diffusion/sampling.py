@@ -42,13 +42,7 @@ def reverse_drift(process: Diffusion, x: Tensor, y: Tensor, x0: Tensor, t: Time,
 
 
 def multistep(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
-    *,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     eta: float = 0.0,
     order: int = 2,
 ) -> Tensor:
@@ -123,13 +117,7 @@ def cold(
 
 
 def euler_maruyama(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
-    *,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     spacing: Spacing = "true",
     corrector_steps: int = 0,
     corrector_ratio: float = 0.5,
@@ -155,13 +143,7 @@ def euler_maruyama(
 
 
 def euler_heun(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
-    *,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     spacing: Spacing = "true",
     denoise_last: bool = False,
 ) -> Tensor:
@@ -204,13 +186,7 @@ def euler_heun(
 
 
 def probability_flow(
-    denoise: Denoise,
-    process: Process,
-    y: Tensor,
-    noise: Noise,
-    times: Tensor,
-    guess: Tensor | None = None,
-    *,
+    denoise: Denoise, process: Process, y: Tensor, noise: Noise, times: Tensor, guess: Tensor | None = None, *,
     tolerance: float = 1e-3,
     last_step: float = 0.0,
     denoise_last: bool = False,

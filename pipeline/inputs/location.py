@@ -62,7 +62,7 @@ def _single(store: Store, url: str, shown: str) -> Input:
     try:
         size = store.size("")
     except AccessDenied:
-        if promised:
+        if promised or store.local:
             raise
         size = None  # as it seems a prefix, which may be listed though no object of its name may be asked for
     if store.local and size is None:

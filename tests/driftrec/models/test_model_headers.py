@@ -117,13 +117,13 @@ def findings(folder: Path, rounds: int) -> dict[str, list[str]]:
     return found | {"cases": [str(count)]}
 
 
-@pytest.mark.parametrize("rounds", [200, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rounds", [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_every_header_is_read_or_refused(tmp_path: Path, rounds: int) -> None:
     run = [sys.executable, __file__, str(tmp_path), str(rounds)]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=100 if rounds == 200 else 800, check=False)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=100 if rounds == 500 else 800, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert int(found.pop("cases")[0]) > 1100 + rounds
+    assert int(found.pop("cases")[0]) > 1500
     assert not found
 
 

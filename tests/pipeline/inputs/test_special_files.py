@@ -1,15 +1,18 @@
 """Names in INPUT that are no files: each that promises an image is a row, all others are counted; none is opened."""
 
+import errno
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from driftrec.errors import InvalidInput
 from pipeline.inputs.listing import list_input
+from pipeline.inputs.location import open_input
 from pipeline.inputs.selection import read_keys
 from pipeline.storage.base import StorageError
 from pipeline.storage.local import LocalStore
@@ -136,3 +139,22 @@ def test_a_linked_folder_is_read_by_its_own_name_or_told(where: str, tmp_path: P
         (row,) = (row for key, row in rows.items() if key != "b/far.jpg")
         assert (row["key"], row["reason"]) == (link.relative_to(folder).as_posix(), "unsafe_name")
         assert "a link to a folder out of the input" in row["detail"]
+
+
+@pytest.mark.parametrize("name", ["a", "a.jpg", "a.tar"])
+def test_an_input_that_may_not_be_looked_at_is_told_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that it does not exist."""
+    stat = Path.stat
+
+    def refused(self: Path, **options: Any) -> os.stat_result:
+        if self.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return stat(self, **options)
+
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(Path, "is_dir", lambda self: False)  # closed, too
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(InvalidInput, match=f"{name}: Permission denied; check owner and mode"):
+        open_input(str(tmp_path / name))
