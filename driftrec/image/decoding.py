@@ -114,8 +114,7 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     stored = (image.height, image.width) if turned >= 5 else image.size
     found = found.upright(orientation, stored)
     picture = _picture(image, found, layers, found.orientation)
-    told = found.told and xmp.without_claims(found.told, xmp.GAIN_MAP)
-    video = Video(behind, told) if motion else None
+    video = Video(behind, found.told and xmp.without_claims(found.told, xmp.GAIN_MAP)) if motion else None
     quality = steps = None
     if source_format == "JPEG":
         with contextlib.suppress(BadImage):  # without tables; Pillow could read it all the same

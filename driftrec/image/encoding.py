@@ -125,6 +125,7 @@ def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None 
     if format == "png":
         return joined("IPTC left out" if picture.iptc else "", video)
     kinds = {kind for kind, _ in picture.chunks} - {b"sRGB"}  # what an image is without a profile
+    plain = _plain(picture, format)
     resolution = picture.dpi and not exif.has_tag(picture.exif, exif.X_RESOLUTION)
     return joined(
         "16 bits rounded to 8" if picture.depth == 16 and format not in DEEP else "",
@@ -137,7 +138,7 @@ def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None 
         video,
         "opaque alpha left out" if picture.alpha is not None and format == "jpeg" else "",
         f"EXIF of {len(picture.exif or b'')} bytes left out" if format == "jpeg" and _too_long(picture.exif) else "",
-        f"XMP of {len(picture.xmp)} bytes left out" if picture.xmp and not _packet(picture, format, None) else "",
+        f"XMP of {len(plain)} bytes left out" if plain and not _packet(picture, format, None) else "",
         "no room in its XMP for the record" if record and not _has_room(picture, format, record) else "",
     )
 
