@@ -75,15 +75,14 @@ def test_loss_falls_and_it_samples(
 ) -> None:
     torch.manual_seed(0)
     denoiser = Denoiser.create(NETWORK, process, form)
-    steps = 200 if form in ("noise", "bridge") else 100  # what the network says is near the noise: it is learnt late
-    optimisation = Optimisation(steps=steps, lr=3e-3, warmup=10, ema_decay=0.9, bf16=False)
+    optimisation = Optimisation(steps=200, lr=3e-3, warmup=10, ema_decay=0.9, bf16=False)
     learner = Learner(denoiser, TimeDensity(), optimisation, loss=loss)
     losses = []
-    for step in range(steps):
+    for step in range(200):
         picked = torch.randint(64, (8,), generator=torch.Generator().manual_seed(step))
         losses.append(learner.step(patches[0][picked], patches[1][picked]).loss)
     errors = np.exp(losses) if loss == "log" else losses
-    assert np.mean(errors[-25:]) < 0.95 * np.mean(errors[:25])
+    assert np.mean(errors[-50:]) < 0.95 * np.mean(errors[:25])
 
     save(tmp_path / "arm.safetensors", denoiser, learner.ema.state_of(denoiser.network))
     restorer = Restorer.from_pretrained(str(tmp_path / "arm.safetensors"), device="cpu")
