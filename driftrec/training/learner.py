@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput
+from driftrec.training.adversarial import Discriminator
 from driftrec.training.ema import EMA
 from driftrec.training.loss import Loss, Objective, TimeDensity
 from driftrec.training.muon import Muon
@@ -86,13 +87,14 @@ class Learner:
         rank: int = 0,
         blocking: float = 0.0,
         loss: Loss = "mean",
+        discriminator: Discriminator | None = None,
     ) -> None:
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if optimisation.compile:
             denoiser.network.compile()  # in place: the names of its weights stay
         self.optimisation = optimisation
         self.seed, self.rank, self.step_count = seed, rank, 0
-        self._undistributed = Objective(self.denoiser, density, blocking, loss)
+        self._undistributed = Objective(self.denoiser, density, blocking, loss, discriminator)
         self.objective: Objective | DistributedDataParallel = self._undistributed
         kind = Muon if optimisation.muon else torch.optim.AdamW
         self.optimiser = kind(
@@ -110,6 +112,8 @@ class Learner:
         loss = self._gradient(x0, y)
         norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.optimisation.clip or math.inf)
         self.optimiser.step()
+        if discriminator := self._undistributed.discriminator:
+            discriminator.step()
         self.ema.update(self.denoiser.network, self.step_count)
         self.step_count += 1
         return StepResult(self.step_count, loss, norm.item(), lr)
@@ -130,7 +134,7 @@ class Learner:
             total += loss.item() / count
         return total
 
-    def _draw(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Times and noise of this step, from (seed, rank, step), as are the network's own draws if it has any."""
         digest = hashlib.sha256(f"{self.seed} {self.rank} {self.step_count}".encode()).digest()
         number = int.from_bytes(digest[:4], "little")  # a generator keeps 32 bits
@@ -152,6 +156,8 @@ class Learner:
         for name, parameter in self.denoiser.network.named_parameters():
             for slot, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{slot}.{name}"] = value
+        if discriminator := self._undistributed.discriminator:
+            tensors |= {f"discriminator.{k}": v for k, v in discriminator.state().items()}
         header = {
             "step": self.step_count,
             "seed": self.seed,
@@ -177,6 +183,8 @@ class Learner:
                     slot: _placed(tensors[f"optimiser.{slot}.{name}"], parameter)
                     for slot in self._slots(parameter, header["step"])
                 }
+            if discriminator := self._undistributed.discriminator:
+                discriminator.load_state(_under(tensors, "discriminator."))
         except Exception as error:
             raise InvalidInput(
                 f"{path}: not a training state of this network ({error}); choose another OUTPUT"

@@ -8,6 +8,8 @@ JPEG's block boundaries. A step of the posterior mean has the clean step's mean 
 variance, and that variance is greater across a boundary, where two blocks err apart: on average the mean has no
 boundary excess, and a small network far from it has. The penalty is one-sided and taken image by image, though, where
 chance makes some excess: too large a weight costs accuracy, and smooths boundaries more than the clean image is.
+
+And, with a discriminator, what it says of samples that start from the mean, as the recommended ones do.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process, per_image
 from driftrec.diffusion.sampling import check_diffusion, reverse_drift, transition
 from driftrec.metrics.blockiness import boundary_excess
+from driftrec.training.adversarial import Discriminator, balanced
 
 # Of squared errors their mean, or half their sum over an image, the authors'; the logarithm of an image's mean, so that
 # a decibel counts alike in one that is hardly damaged and in one that is (as Chen et al. train NAFNet, ECCV 2022); or
 # IR-SDE's distance to the best step.
 Loss = Literal["mean", "half-sum", "log", "matching"]
+STARTS = (0.1, 0.3)  # least and greatest time of a sample that the discriminator sees
 STEP = 1 / 100  # of "matching": theirs
 FLOOR = 0.1  # of "log", added to an image's mean: below it, what is left of the error counts less
 
@@ -57,12 +61,20 @@ class TimeDensity:
 
 
 class Objective(nn.Module):
-    """forward(x0, y, t, z) -> scalar loss, the mean over the batch. x0 clean, y JPEG and z noise, all (B, 3, H, W), the
-    pixels in [0, 1]; t (B,). A module, so that DDP can wrap it. It draws nothing itself: a batch has the same times
-    and noise whole or in parts.
+    """forward(x0, y, t, z, starts) -> scalar loss, the mean over the batch. x0 clean, y JPEG and z noise, all (B, 3, H,
+    W), the pixels in [0, 1]; t (B,); starts (B,): the time at which an image's sample starts, if it has one. A module,
+    so that DDP can wrap it, without a discriminator. It draws nothing itself: a batch has the same times and noise
+    whole or in parts.
     """
 
-    def __init__(self, denoiser: Denoiser, density: TimeDensity, blocking: float = 0.0, loss: Loss = "mean") -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        density: TimeDensity,
+        blocking: float = 0.0,
+        loss: Loss = "mean",
+        discriminator: Discriminator | None = None,
+    ) -> None:
         super().__init__()
         if blocking and denoiser.form == "noise":
             raise ValueError("blocking is of the estimated image: with form noise it must be 0")
@@ -72,15 +84,28 @@ class Objective(nn.Module):
         self.density = density
         self.blocking = blocking  # weight of the penalty
         self.loss: Loss = loss
+        self.discriminator = discriminator
+        self.adversarial = 0.0  # its pull at samples, as a multiple of their error's; 0: none, and no samples are made
 
-    def draw(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(t, z) for a batch."""
+    def draw(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(t, z, starts) for a batch."""
         t = self.density.draw(len(x0), generator)
-        return t, torch.randn(x0.shape, generator=generator).to(x0.device)
+        z = torch.randn(x0.shape, generator=generator).to(x0.device)
+        low, high = STARTS
+        return t, z, low + (high - low) * torch.rand(len(x0), generator=generator)
 
-    def forward(self, x0: Tensor, y: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def forward(self, x0: Tensor, y: Tensor, t: Tensor, z: Tensor, starts: Tensor) -> Tensor:
         x = self.denoiser.process.state(x0, y, t, z)
         output = self.denoiser.network_output(x, y, t)
+        loss = self.error(output, x0, x, y, t)
+        mean = t == 1
+        if self.discriminator and self.adversarial and mean.any():
+            guess = self.denoiser.estimate(output, x, y, t).detach()
+            loss = loss + self.of_samples(self.discriminator, *(of[mean] for of in (x0, y, guess, z, starts)))
+        return loss
+
+    def error(self, output: Tensor, x0: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        """How far the network's output is from what it should have been, and the penalty; the mean over the batch."""
         if self.loss == "matching":
             errors = matching(self.denoiser.process, x0, self.denoiser.estimate(output, x, y, t), x, y, t)
         else:
@@ -91,6 +116,19 @@ class Objective(nn.Module):
             restored = self.denoiser.estimate(output, x, y, t)
             errors = errors + self.blocking * added_blocks(x0, restored) / self.denoiser.residual_std**2
         return (errors + FLOOR).log().mean() if self.loss == "log" else errors.mean()
+
+    def of_samples(
+        self, discriminator: Discriminator, x0: Tensor, y: Tensor, mean: Tensor, z: Tensor, starts: Tensor
+    ) -> Tensor:
+        """Loss of samples as they are drawn: from the posterior mean with noise, at the times `starts`: (B,). Such a
+        state tells no more of x0 than y does, so that the error alone would make the mean of it again.
+        """
+        x = self.denoiser.process.state(mean, y, starts, z)
+        output = self.denoiser.network_output(x, y, starts)
+        restored = self.denoiser.estimate(output, x, y, starts)
+        error = self.error(output, x0, x, y, starts)
+        discriminator.accumulate(x0, restored, y)
+        return error + balanced(discriminator.generator_loss(restored, y), error, output, self.adversarial)
 
 
 def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 
 from driftrec.errors import DriftRecError
 from driftrec.models import checkpoint
+from driftrec.training.features import Features
 from recipes.embedded import plan
 from recipes.embedded.data import read_photographs
 from recipes.embedded.pack import check_pack, write_pack
@@ -43,6 +44,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=120.0, help="of training, all attempts together")
     parser.add_argument("--init", default=None, metavar="FILE", help="a model to start from, say tiny; default: fresh")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        default=plan.FEATURES,
+        metavar="FILE",
+        help="the classifier's first layers that the discriminator sees by, from python -m recipes.standins; "
+        "default: %(default)s",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes that draw; default: by cores")
     parser.add_argument("--threads", type=int, default=None, help="of the network on a CPU; default: PyTorch's")
     parser.add_argument("--pack", action="store_true", help="write data, code and the weights of --init into files")
@@ -57,13 +66,14 @@ def main(argv: list[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         check_pack(args.data)
+        features = Features.load(args.features)
         if args.pack:
             weights = checkpoint.resolve(args.init) if args.init else None
-            log.info("%s", "\n".join(map(str, write_pack(args.data, args.out, weights))))
+            log.info("%s", "\n".join(map(str, write_pack(args.data, args.out, args.features, weights))))
             return 0
         with locked(args.out / "pid"):
             init = checkpoint.load(args.init) if args.init else None
-            run = Run(args.out, args.device, args.minutes, init, plan.NETWORK)
+            run = Run(args.out, args.device, args.minutes, init, plan.NETWORK, features)
             with halted_by_signals(run):
                 run.train(read_photographs(args.data), default_workers() if args.workers is None else args.workers)
     except (DriftRecError, OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from driftrec.errors import InvalidInput
+from recipes.embedded import plan
 
 VERSION = 1
 INDEX = "pack.json"
@@ -26,12 +27,15 @@ ROOT = Path(__file__).parents[2]
 CODE = ("pyproject.toml", "README.md", "LICENSE", "driftrec/**/*", "recipes/**/*.*", "benchmarks/*.py")
 
 
-def write_pack(data: Path, out: Path, weights: Path | None = None) -> list[Path]:
-    """embedded-N.tar under `out`; the weights become init.safetensors. Raises InvalidInput for data without tars."""
+def write_pack(data: Path, out: Path, features: Path, weights: Path | None = None) -> list[Path]:
+    """embedded-N.tar under `out`; the classifier's layers get the place at which the training looks for them, the
+    weights become init.safetensors. Raises InvalidInput for data without tars.
+    """
     photos = [sorted((data / folder).glob("*.tar")) for folder in ("train", "held_out")]
     if not all(photos):
         raise InvalidInput(f"{data}: no tars in train/ or held_out/; make them with: python -m recipes.photos {data}")
     files = {name: (ROOT / name).read_bytes() for name in code()}
+    files[str(plan.FEATURES)] = features.read_bytes()
     files |= {"init.safetensors": weights.read_bytes()} if weights else {}
     files |= {str(path.relative_to(data)): as_jpeg(path) for path in chain(*photos)}
     index = {"version": VERSION, "files": {name: sha256(content) for name, content in files.items()}}

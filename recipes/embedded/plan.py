@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
@@ -24,6 +25,7 @@ PATCHES = PatchConfig(
     share_scaled=0.3,
     share_recoloured=0.1,
 )
+FEATURES = Path("data/standins/efficientnet_lite0.safetensors")  # what the discriminator sees by
 BLOCKING = 0.05
 LOSS: Loss = "log"
 SEED = 0
@@ -38,11 +40,12 @@ class Stage:
     name: str
     until: float  # share of the minutes at which it ends
     density: TimeDensity
+    adversarial: float = 0.0  # the discriminator's pull at samples, as a multiple of their error's
 
 
 STAGES = (
-    Stage("mean", 0.6, TimeDensity(power=2.5, share_at_one=0.75)),
-    Stage("mean and samples", 1.0, TimeDensity(power=2.5, share_at_one=0.5)),
+    Stage("mean", 0.4, TimeDensity(power=2.5, share_at_one=0.75)),
+    Stage("mean and samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=1.0),
 )
 
 

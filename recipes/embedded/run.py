@@ -26,6 +26,8 @@ from driftrec.models import checkpoint
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import parameter_count
+from driftrec.training.adversarial import Discriminator
+from driftrec.training.features import Features
 from driftrec.training.learner import Learner
 from recipes.embedded import plan
 from recipes.embedded.data import Batch, Batches, Photographs, Pixels
@@ -55,7 +57,15 @@ class Spent:
 class Run:
     """One attempt at the run of a folder. Raises InvalidInput where its state does not fit."""
 
-    def __init__(self, out: Path, device: str, minutes: float, init: Checkpoint | None, network: NetworkConfig) -> None:
+    def __init__(
+        self,
+        out: Path,
+        device: str,
+        minutes: float,
+        init: Checkpoint | None,
+        network: NetworkConfig,
+        features: Features,
+    ) -> None:
         self.out, self.minutes, self.device = out, minutes, device
         torch.manual_seed(plan.SEED)
         denoiser = plan.denoiser(network)
@@ -64,7 +74,12 @@ class Run:
         self.sizes = plan.sizes(device, fresh=init is None)
         optimisation = plan.optimisation(self.sizes)
         self.learner = Learner(
-            denoiser.to(device), plan.STAGES[0].density, optimisation, blocking=plan.BLOCKING, loss=plan.LOSS
+            denoiser.to(device),
+            plan.STAGES[0].density,
+            optimisation,
+            blocking=plan.BLOCKING,
+            loss=plan.LOSS,
+            discriminator=Discriminator(features).to(device),
         )
         self.spent = Spent()
         self.halted = False  # asked to end after the present step
@@ -103,7 +118,8 @@ class Run:
         while not losses or (time.monotonic() - begun < SAVE_S and self.share < 1 and not self.halted):
             started = self.clock()
             clean, damaged = next(batches)
-            self.learner.objective.density = plan.stage_at(self.share).density
+            stage, objective = plan.stage_at(self.share), self.learner.objective
+            objective.density, objective.adversarial = stage.density, stage.adversarial
             self.learner.optimisation = replace(self.learner.optimisation, lr=plan.rate(self.sizes.lr, self.share))
             result = self.learner.step(clean, damaged)
             if not math.isfinite(result.gradient_norm):

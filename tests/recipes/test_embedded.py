@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from driftrec import Restorer
 from driftrec.models import checkpoint
 from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.options import Sampling
+from driftrec.training.features import Features
 from driftrec.training.learner import Learner, StepResult
 from driftrec.training.patches import PatchConfig
 from recipes.embedded import pack, plan, recommend
@@ -52,9 +53,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier's first layers where the training looks for them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / plan.FEATURES).parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_file(Features().state_dict(), folder / plan.FEATURES)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network and small batches; a state after every step; a second a step, whatever the machine does."""
+    monkeypatch.chdir(checkout)
     monkeypatch.setattr(plan, "NETWORK", SMALL)
     monkeypatch.setattr(plan, "PATCHES", PATCHES)
     monkeypatch.setattr(plan, "sizes", lambda device, fresh: plan.Sizes(batch=2, lr=1e-3, ema_decay=0.9))
@@ -142,7 +154,7 @@ def test_what_it_leaves_restores_and_says_how_it_was_made(data: Path, tmp_path: 
     found = checkpoint.load(tmp_path / MODEL)
     assert found.card["pixels"] == 3 * 2 * 32 * 32
     assert found.card["steps"] == 3
-    assert len(found.card["tried"]) == 1 + len(recommend.STARTS)
+    assert len(found.card["tried"]) == 1 + len(recommend.STARTS) * len(recommend.STEPS)
     assert found.sampling.keys() == plan.RECOMMENDED.keys()
     assert Restorer.from_pretrained(str(tmp_path / MODEL))(np.zeros((40, 40, 3), np.uint8), fidelity=1.0).shape == (
         40,
@@ -158,21 +170,21 @@ def test_what_is_recommended_is_as_rough_as_the_clean_image_and_not_far_below_th
 ) -> None:
     def fake(restorer: Restorer, sampling: Sampling, tiles: object) -> dict[str, float]:
         start = 0.0 if sampling.fidelity else sampling.start
-        return {"psnr": 27 - 2 * start, "flat": 0.8 + slope * start}
+        return {"psnr": 27 - 2 * start, "flat": 0.8 + slope * start + (0.01 if sampling.steps == 2 else 0)}
 
-    def start_of_choice() -> float | None:
+    def choice() -> tuple[float, int] | None:
         chosen, _ = recommend.recommend(checkpoint.resolve("tiny"), "cpu", {})
-        return chosen and chosen["start"]
+        return chosen and (chosen["start"], chosen["steps"])
 
     monkeypatch.setattr(recommend, "scores", fake)
-    slope = 0.8
-    assert start_of_choice() == 0.15  # the first that is rough enough
+    slope = 1.3
+    assert choice() == (0.15, 2)  # nearest to 1, though one with less noise is nearer to the mean
     slope = 0.3
-    assert start_of_choice() == 0.2  # none is: the nearest whose PSNR will do
+    assert choice() == (0.2, 2)  # none is near: the nearest whose PSNR will do
     monkeypatch.setattr(recommend, "BELOW", 0.25)
-    assert start_of_choice() == 0.1
+    assert choice() == (0.1, 2)
     monkeypatch.setattr(recommend, "BELOW", 0.0)
-    assert start_of_choice() is None
+    assert choice() is None
 
 
 def test_flat_places_of_the_clean_image_deviate_as_they_do() -> None:
@@ -206,6 +218,9 @@ def test_errors_say_what_to_do(data: Path, tmp_path: Path, caplog: pytest.LogCap
         with pytest.raises(SystemExit) as ended:
             main([str(data), str(tmp_path / "out"), "--device", "cuda"])
         assert ended.value.code == 2
+    assert main([str(data), str(tmp_path / "out"), "--features", str(tmp_path / "none")]) == 1
+    assert f"{tmp_path / 'none'}: no weights" in caplog.text
+    assert "python -m recipes.standins" in caplog.text
     (tmp_path / "out" / STATE).write_bytes(b"cut")
     assert train(data, tmp_path / "out", 1) == 1
     assert "not a training state" in caplog.text
@@ -235,6 +250,7 @@ def test_a_pack_is_whole_or_told(
         with tarfile.open(path) as tar:
             tar.extractall(unpacked, filter="data")
     assert checkpoint.load(unpacked / "init.safetensors").sha256 == checkpoint.load("tiny").sha256
+    monkeypatch.chdir(unpacked)  # and all that the training reads is there
     before, after = read_photographs(data), read_photographs(unpacked)
     assert [Path(name).stem for name in after.train] == [Path(name).stem for name in before.train]
     assert train(unpacked, tmp_path / "out", 1) == 0

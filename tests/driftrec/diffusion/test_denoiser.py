@@ -75,7 +75,7 @@ def test_blocking_adds_the_boundary_steps_that_the_clean_image_has_not() -> None
     x0, y = images(4)
     draw = Objective(denoiser, TimeDensity()).draw(x0, torch.Generator().manual_seed(7))
     plain, penalised = (Objective(denoiser, TimeDensity(), weight)(x0, y, *draw) for weight in (0.0, 0.5))
-    t, z = draw
+    t, z, _ = draw
     mean, sigma = denoiser.process.marginal(x0, y, t)
     restored = denoiser(mean + sigma * z, y, t)
     expected = 0.5 * added_blocks(x0, restored).mean() / denoiser.residual_std**2

@@ -60,10 +60,10 @@ def test_ten_steps_of_their_training(case: dict[str, Any], monkeypatch: pytest.M
     optimisation, density = settings.optimizer.build(), settings.density.build()
     learner = Learner(denoiser, density, optimisation, blocking=settings.blocking, loss=settings.loss)
 
-    def their_draw(x0: Tensor) -> tuple[Tensor, Tensor]:
+    def their_draw(x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         i = learner.step_count
         t = torch.tensor([0.01 + 0.99 * (2 * i + 1) / 20, 0.01 + 0.99 * (19 - 2 * i) / 20])
-        return t, uniform(f"noise {i}", tuple(x0.shape))
+        return t, uniform(f"noise {i}", tuple(x0.shape)), torch.ones(2)
 
     monkeypatch.setattr(learner, "_draw", their_draw)
     losses = [learner.step(images(f"clean {i}"), images(f"jpeg {i}")).loss for i in range(10)]

@@ -1,0 +1,64 @@
+"""The classifier's first layers: paddings as TensorFlow has them, and weights from their publisher's file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from driftrec.errors import InvalidInput
+from driftrec.training.features import BLOCKS, STEM, Features, Layer
+from recipes import standins
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("side", [8, 12, 96])
+def test_padding_is_tensorflows(kernel: int, stride: int, side: int) -> None:
+    """SAME: ceil(side / stride) outputs, and what is odd of the padding comes after."""
+    layer = Layer(1, 1, kernel, stride, linear=True).eval()
+    x = torch.rand(1, 1, side, side)
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    padded = F.pad(x, (total // 2, total - total // 2) * 2)
+    expected = layer.norm(F.conv2d(padded, layer.conv.weight, stride=stride))
+    assert torch.equal(layer(x), expected)
+
+
+def test_what_the_recipe_writes_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standins, "tensors_in", lambda wheel, file: published())
+    save_file(standins.efficientnet(tmp_path), tmp_path / "a.safetensors")
+    features = Features.load(tmp_path / "a.safetensors")
+    assert not any(parameter.requires_grad for parameter in features.parameters())
+    sizes = [tuple(feature.shape[1:]) for feature in features(images(1))]
+    assert sizes == [(16, 16, 16), (24, 8, 8), (40, 4, 4)]
+    for wrong in (b"", b"no weights"):
+        (tmp_path / "b.safetensors").write_bytes(wrong)
+        with pytest.raises(InvalidInput, match=r"b\.safetensors.*python -m recipes\.standins"):
+            Features.load(tmp_path / "b.safetensors")
+    with pytest.raises(InvalidInput, match=r"none\.safetensors"):
+        Features.load(tmp_path / "none.safetensors")
+
+
+def published() -> dict[str, Tensor]:
+    """Random weights of the first blocks by their publisher's names, and one that is not wanted."""
+    found: dict[str, Tensor] = {"_fc.weight": torch.rand(2, 2)}
+
+    def layer(convolution: str, norm: str, shape: tuple[int, ...]) -> None:
+        found[f"{convolution}.weight"] = torch.rand(shape)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{norm}.{name}"] = torch.rand(shape[0])
+        found[f"{norm}.num_batches_tracked"] = torch.tensor(1)
+
+    layer("_conv_stem", "_bn0", (STEM, 3, 3, 3))
+    for number, (inputs, widening, kernel, _, outputs) in enumerate(BLOCKS):
+        block, wide = f"_blocks.{number}.", inputs * widening
+        if widening > 1:
+            layer(block + "_expand_conv", block + "_bn0", (wide, inputs, 1, 1))
+        layer(block + "_depthwise_conv", block + "_bn1", (wide, 1, kernel, kernel))
+        layer(block + "_project_conv", block + "_bn2", (outputs, wide, 1, 1))
+    return found
