@@ -37,8 +37,10 @@ HEADER = "driftrec"
 EXACT = "embedding.frequencies"  # always stored in float32: rounded, the highest are off by a part of a radian
 DTYPES = ("F32", "BF16", "F16")
 LONGEST_HEADER = 2**22  # bytes, of the whole safetensors header, the card included
-RECOMMENDED = ("steps", "fidelity", "start")  # settings of a restore that a file may recommend
 MOST_STEPS = 10_000
+WHOLE = {"steps": (1, MOST_STEPS), "order": (1, 2)}  # whole numbers that a file may recommend, and their ranges
+REAL = {"fidelity": (0.0, 1.0), "start": (0.01, 1.0), "eta": (0.0, 2.0)}  # and other numbers
+RECOMMENDED = (*WHOLE, *REAL)
 EMBEDDED = Path(__file__).parent
 
 
@@ -213,10 +215,10 @@ def _process(name: object, settings: dict[str, Any]) -> Process:
 def _check_sampling(sampling: dict[str, Any]) -> None:
     for name, value in sampling.items():
         bounds.choice("sampling setting", name, RECOMMENDED)
-        if name == "steps":
-            bounds.integer(name, value, 1, MOST_STEPS)
+        if name in WHOLE:
+            bounds.integer(name, value, *WHOLE[name])
         else:
-            bounds.number(name, value, 0 if name == "fidelity" else 0.01, 1)
+            bounds.number(name, value, *REAL[name])
 
 
 def _check_tensors(path: Path, file: Any, expected: dict[str, Tensor]) -> None:

@@ -32,7 +32,7 @@ WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
 REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance", "last_step")
 SWITCHES = ("color_correction", "color_8bit", "projection", "adaptive", "denoise_last", "float32")
 WORDS = ("sampler", "grid", "spacing")
-LEFT_OPEN = (*RECOMMENDED, "eta", "order", "t_eps", "grid")  # where None leaves the choice to model and process
+LEFT_OPEN = (*RECOMMENDED, "t_eps", "grid")  # where None leaves the choice to model and process
 
 
 def whole(name: str, value: Any) -> int:
@@ -67,8 +67,9 @@ def _word(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an image is to be restored, as a user says it. None in `steps`, `fidelity` or `start` means what the model's
-    file recommends, in `eta`, `order`, `t_eps` or `grid` the process's own, or the sampler's.
+    """How an image is to be restored, as a user says it. None in `steps`, `fidelity`, `start`, `eta` or `order` means
+    what the model's file recommends, and where it does not, as in `t_eps` and `grid`, the process's own, or the
+    sampler's.
 
     Numbers are kept in one kind each, however they are given: they are written into outputs.
     """

@@ -21,6 +21,7 @@ from driftrec.metrics import pair_scores
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 from recipes.embedded.data import Pixels
+from recipes.embedded.plan import RECOMMENDED
 
 MEAN = Sampling(fidelity=1.0)
 STARTS, STEPS = (0.1, 0.15, 0.2, 0.25, 0.3), (1, 2)  # the mean itself is one evaluation more
@@ -35,13 +36,13 @@ def recommend(
     restorer = Restorer.from_pretrained(str(model), device)
     tried = [{"fidelity": 1.0} | scores(restorer, MEAN, tiles)]
     for start, steps in product(STARTS, STEPS):
-        sampling = {"start": start, "steps": steps, "fidelity": 0.0}
+        sampling = RECOMMENDED | {"start": start, "steps": steps}
         tried.append(sampling | scores(restorer, Sampling(**sampling), tiles))
     near = [row for row in tried[1:] if row["psnr"] >= tried[0]["psnr"] - BELOW and row["flat"] > 0]
     if not near:
         return None, tried
     best = min(near, key=lambda row: abs(math.log(row["flat"])))
-    return {name: best[name] for name in ("start", "steps", "fidelity")}, tried
+    return {name: best[name] for name in RECOMMENDED}, tried
 
 
 def scores(restorer: Restorer, sampling: Sampling, tiles: Mapping[str, Pixels]) -> dict[str, float]:
