@@ -42,8 +42,8 @@ def joined(parts: Tensor) -> Tensor:
 
 @cache
 def dct_basis() -> Tensor:
-    """(8, 8) float64: frequencies by samples."""
-    n = torch.arange(SIDE, dtype=torch.float64)
+    """(8, 8) float64: frequencies by samples; on the CPU, whatever the default device is."""
+    n = torch.arange(SIDE, dtype=torch.float64, device="cpu")
     rows = torch.cos(math.pi / SIDE * (n + 0.5) * n[:, None]) * math.sqrt(2 / SIDE)
     rows[0] /= math.sqrt(2)
     return rows

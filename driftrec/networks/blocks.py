@@ -109,7 +109,10 @@ class NoiseLevelEmbedding(nn.Module):
 
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.randn(width) * scale)
+        frequencies = torch.empty(width)
+        if not frequencies.is_meta:  # drawing what takes no memory makes PyTorch load its compiler, for seconds
+            frequencies.normal_().mul_(scale)
+        self.register_buffer("frequencies", frequencies)
         self.first = nn.Linear(2 * width, 4 * width)
         self.second = nn.Linear(4 * width, 4 * width)
 
@@ -139,7 +142,7 @@ class Resample(nn.Module):
     def __init__(self, kernel_taps: tuple[int, ...], direction: Literal["up", "down"]) -> None:
         super().__init__()
         self.direction = direction
-        taps = torch.tensor(kernel_taps, dtype=torch.float32)
+        taps = torch.tensor(kernel_taps, dtype=torch.float32, device="cpu")
         taps = taps / taps.sum() * (2 if direction == "up" else 1)
         self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
         self.padding = (len(taps) - 2) // 2

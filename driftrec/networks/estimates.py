@@ -7,15 +7,14 @@ here is learnt, and a value depends on the pixels at most 7 away. It knows nothi
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from driftrec.jpeg.codec import LUMA
+from driftrec.networks.block_dct import SIDE, dct_basis
 
-SIDE, STEP = 8, 2  # pixels of a block, and from one to the next
+STEP = 2  # pixels from one block to the next
 REACH = SIDE - STEP
 GAIN = 8.0  # what a threshold takes away is small beside the pixels: in the network's input it shall not be
 OVERLAP = (SIDE // STEP) ** 2  # blocks over each pixel
@@ -48,7 +47,5 @@ class SmallCoefficients(nn.Module):
 
 def dct_blocks() -> Tensor:
     """The 63 orthonormal basis blocks of the 8x8 DCT-II that are not constant: (63, 1, 8, 8)."""
-    n = torch.arange(SIDE, dtype=torch.float64)
-    rows = torch.cos(math.pi / SIDE * (n + 0.5) * n[:, None]) * math.sqrt(2 / SIDE)
-    rows[0] /= math.sqrt(2)
+    rows = dct_basis()
     return torch.einsum("ux,vy->uvxy", rows, rows).reshape(-1, 1, SIDE, SIDE)[1:].float()

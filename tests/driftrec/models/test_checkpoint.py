@@ -4,6 +4,8 @@ used.
 
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,10 @@ def test_foreign_safetensors_and_missing_files_are_refused(tmp_path: Path) -> No
         load(tmp_path / "foreign.safetensors")
     with pytest.raises(InvalidInput, match=r"'nothing\.safetensors': no such file"):
         load("nothing.safetensors")
+
+
+def test_a_model_is_there_at_once() -> None:
+    """PyTorch loads its compiler for whatever a network draws or computes where it takes no memory: for seconds."""
+    code = "import sys; from driftrec import Restorer; Restorer.from_pretrained(); print('torch._dynamo' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
