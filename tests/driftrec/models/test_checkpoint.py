@@ -155,6 +155,6 @@ def test_foreign_safetensors_and_missing_files_are_refused(tmp_path: Path) -> No
 
 def test_a_model_is_there_at_once() -> None:
     """PyTorch loads its compiler for whatever a network draws or computes where it takes no memory: for seconds."""
-    code = "import sys; from driftrec import Restorer; Restorer.from_pretrained(); print('torch._dynamo' in sys.modules)"
+    code = "import sys, driftrec; driftrec.Restorer.from_pretrained(); print('torch._dynamo' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
