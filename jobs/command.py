@@ -28,6 +28,7 @@ class Parts(NamedTuple):
     plan: str  # settings -> what --dry-run tells
     run: str  # settings -> the result
     example: str  # a command line, for the help
+    files: str = ""  # (settings, INPUTs, stdout) -> the result, where these are files and no archive; "": never
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,9 +45,11 @@ class Parser(argparse.ArgumentParser):
         raise InvalidInput(f"{message}{hint} ({self.prog} --help tells what there is)")
 
 
-def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str], stdout: TextIO) -> argparse.Namespace:
+def parsed(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], stdout: TextIO, mixed: bool = False
+) -> argparse.Namespace:
     """What a command line says; help goes to `stdout`. Raises InvalidInput for a mistake in it, and for credentials,
-    which no message of it shows.
+    which no message of it shows. `mixed`: flags may stand between places of which there are several.
     """
     from driftrec.errors import InvalidInput
     from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
@@ -55,7 +58,7 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str], stdout: Te
         if holds_credentials(argument):
             raise InvalidInput(f"{redact(argument)}: {NO_CREDENTIALS_HERE}")
     with contextlib.redirect_stdout(stdout):
-        return parser.parse_args(arguments)
+        return (parser.parse_intermixed_args if mixed else parser.parse_args)(arguments)
 
 
 def make_parser(name: str, about: str | None, parts: Parts) -> argparse.ArgumentParser:
@@ -65,7 +68,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     settings = pkgutil.resolve_name(parts.settings)
     told = Parser(
         prog=f"driftrec {name}",
-        usage=" ".join([f"driftrec {name}", *(field.upper() for field in settings.required()), "[FLAGS]"]),
+        usage=" ".join([f"driftrec {name}", *map(str.upper, settings.required()), "[FLAGS]"]),
         description=(about or "").partition(": ")[2],
         epilog=f"Example: {parts.example}",
         allow_abbrev=False,
@@ -76,7 +79,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
     common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     common.add_argument("--detach", action="store_true", help="with --submit: do not wait for the job; tell its name")
-    add_settings(told, settings)
+    add_settings(told, settings, several="input" if parts.files else None)
     return told
 
 
@@ -85,12 +88,22 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
     arguments, stdout = list(sys.argv[1:] if argv is None else argv), sys.stdout
 
     def job() -> Mapping[str, Any]:
-        flags = vars(parsed(make_parser(name, about, parts), arguments, stdout))
+        flags = vars(parsed(make_parser(name, about, parts), arguments, stdout, mixed=bool(parts.files)))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
         detach = flags.pop("detach")
         from driftrec.errors import InvalidInput
         from pipeline.settings import load
 
+        if parts.files:
+            from pipeline.restore.files import FOR_ARCHIVES, are_files
+
+            inputs: list[str] = flags["input"]
+            flags["input"] = inputs[0]
+            if are_files(inputs, flags["output"]):
+                if submit or dry_run:
+                    raise InvalidInput(f"{'--submit' if submit else '--dry-run'} {FOR_ARCHIVES}")
+                settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
+                return pkgutil.resolve_name(parts.files)(settings, inputs, stdout)
         if detach and not submit:
             raise InvalidInput("--detach goes with --submit; without it the job is this process")
 

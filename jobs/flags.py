@@ -21,13 +21,13 @@ UNIONS = (Union, UnionType)
 KINDS = {int: "N", float: "X", str: "TEXT"}
 
 
-def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
+def add_settings(parser: argparse.ArgumentParser, model: type[Settings], several: str | None = None) -> None:
     """A positional argument for each field that must be given, a flag for each other one, grouped by the headings in
-    the class; for the fields of settings within settings flags with a dot.
+    the class; for the fields of settings within settings flags with a dot. The field `several` becomes a list.
     """
     beside, headings = comments(model)
     for name in model.required():
-        parser.add_argument(name, metavar=name.upper(), help=beside[name])
+        parser.add_argument(name, metavar=name.upper(), help=beside[name], nargs="+" if name == several else None)
     group = parser.add_argument_group("Settings")
     groups: dict[str, Any] = {}
     only_set: list[str] = []

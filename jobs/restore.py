@@ -1,4 +1,4 @@
-"""`driftrec restore`: restore an archive, or what an earlier attempt has left of it."""
+"""`driftrec restore`: restore an archive, or what an earlier attempt has left of it; or a few files."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ PARTS = Parts(
     settings="pipeline.restore.settings:RestoreSettings",
     plan="pipeline.restore.estimate:estimate_restore",
     run="pipeline.restore.job:run_restore",
-    example="driftrec restore s3://archive/photos s3://archive/restored --format same --max-failed 1%",
+    example="driftrec restore s3://archive/photos s3://archive/restored --format same --max-failed 1%, or "
+    "driftrec restore photo.jpg restored.png",
+    files="pipeline.restore.without_ray:restore_files",
 )
 
 

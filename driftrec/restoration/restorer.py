@@ -8,7 +8,9 @@ else is in the batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,8 @@ Part = tuple[int, Tile]  # the number of a picture, and a part of it
 Place = tuple[str, Tile]  # an image's key, and a part of it
 
 S = TypeVar("S", Image.Image, Array, Tensor)
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Restorer:
@@ -54,7 +58,9 @@ class Restorer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
+        self.threads = 1  # on a CPU: tiles that go through the network at a time; bytes do not depend on it
         self._exact: Denoiser | None = None  # in float32, once it is asked for
+        self._making_exact = threading.Lock()
         self._as_loaded: dict[str, Tensor] = {}
         if isinstance(checkpoint, Checkpoint):
             self._as_loaded = dict(checkpoint.denoiser.network.state_dict())  # what `_prepare` rounds
@@ -212,14 +218,26 @@ class Restorer:
         shown = [_on_grid(p.stored, plan.offset) for p, plan in zip(pictures, plans, strict=True)]
         sizes = [_size(pixels) for pixels in shown]
         unfinished = [Unfinished(*one) for one in zip(pictures, plans, sizes, strict=True)]
-        for parts in self._batches(sizes, plans):
+
+        def through(parts: list[Part]) -> tuple[Arriving, int]:
             y = _sent(torch.stack([_as_tensor(shown[i][tile.place]) for i, tile in parts]), self.device)
             y = y.contiguous(memory_format=torch.channels_last)
             places, of = [(keys[i], tile) for i, tile in parts], [pictures[i] for i, _ in parts]
-            batch, nfe = self._restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
+            return self._restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
+
+        batches = self._batches(sizes, plans)
+        for parts, (batch, nfe) in zip(batches, self._each(through, batches), strict=True):
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
         return [one.finish for one in unfinished]
+
+    def _each(self, work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:
+        """What becomes of each, in order: on `threads` threads, each result when it is there."""
+        if self.threads == 1 or len(things) < 2 or self.device.type != "cpu":
+            yield from map(work, things)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(work, things)
 
     @torch.inference_mode()
     def _restored(
@@ -239,10 +257,12 @@ class Restorer:
 
     def _in_float32(self, denoiser: Denoiser) -> Denoiser:
         """The same with the weights as they were loaded."""
-        if self._exact is None:
-            self._exact = copy.deepcopy(denoiser)
-            self._exact.network.float().load_state_dict(self._as_loaded)
-        return self._exact
+        with self._making_exact:
+            if self._exact is None:
+                exact = copy.deepcopy(denoiser)
+                exact.network.float().load_state_dict(self._as_loaded)
+                self._exact = exact
+            return self._exact
 
     def _batches(self, sizes: Sequence[tuple[int, int]], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are

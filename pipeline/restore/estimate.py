@@ -13,9 +13,9 @@ from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import Shard, read_shard
 from pipeline.job import dry_run, finished_shards
 from pipeline.model_source import Weights, find
-from pipeline.restore.job import list_restore, resolve
+from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import sampling_of
+from pipeline.restore.stage import resolve, sampling_of
 from pipeline.runs.ends import Answer
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded

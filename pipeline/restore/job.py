@@ -3,7 +3,6 @@
 from collections.abc import Generator
 from functools import partial
 
-from driftrec.restoration.options import LEFT_OPEN
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
@@ -14,7 +13,7 @@ from pipeline.inputs.shards import Shard
 from pipeline.job import carry_out, write_page
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import RestoreShard, sampling_of
+from pipeline.restore.stage import RestoreShard, resolve
 from pipeline.runs.documents import Result, most_shards
 from pipeline.runs.run import Run, finish, open_run
 from pipeline.runs.stage import Counts
@@ -62,14 +61,6 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
         repair=settings.repair,
     )
     return run, weights, settings
-
-
-def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
-    """The settings with the model's recommendations where the user gave none. Raises InvalidInput if the model cannot
-    be sampled so.
-    """
-    sampling = weights.resolve(sampling_of(settings))
-    return settings.model_copy(update={name: getattr(sampling, name) for name in LEFT_OPEN})
 
 
 def list_restore(settings: RestoreSettings) -> Listing:

@@ -15,7 +15,7 @@ AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as
 class RestoreSettings(ShardSettings):
     """Settings of `driftrec restore`, named as the flags; the two groups say what a change does to an output."""
 
-    input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL
+    input: Place[str]  # folder, tar, glob of tars, or Parquet; local or any fsspec URL; or files, or - for stdin
     output: Free[Place[str]]  # folder or URL prefix that this run owns; the same command again finishes what is missing
 
     # How it is restored:
@@ -34,8 +34,8 @@ class RestoreSettings(ShardSettings):
     start: float | None = Field(None, gt=0, le=1)  # time to start from, below 1 from the mean; None: by the model
     t_eps: float | None = Field(None, gt=0, lt=1)  # time to end at; None: as the process says
     grid: Literal["uniform", "quadratic", "lambda"] | None = None  # spacing of the times; None: as suits the sampler
-    eta: float | None = Field(None, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (SDE) to 2; None: by the process
-    order: Literal[1, 2] | None = None  # multistep: order of its steps; None: by the process
+    eta: float | None = Field(None, ge=0, le=2)  # multistep: from 0 (ODE) over 1 (SDE) to 2; None: by the model
+    order: Literal[1, 2] | None = None  # multistep: order of its steps; None: by the model
     spacing: Annotated[Literal["true", "authors"], AsText] = "true"  # euler-maruyama, euler-heun: spacing of the steps
     corrector_steps: int = Field(0, ge=0)  # euler-maruyama: Langevin steps before each step
     corrector_ratio: float = Field(0.5, gt=0)  # euler-maruyama: ratio of the corrector's step to sigma
@@ -65,6 +65,9 @@ class RestoreSettings(ShardSettings):
     copy_failed: bool = False  # copy files that failed, unchanged, to where their outputs would be
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
     shard_images: int = Field(64, ge=1)  # most images in a shard of loose files, below 40,000 shards
+
+    # Of single files:
+    overwrite: Free[bool] = False  # replace a file that is there
 
     # Free to change between two attempts at one output:
     max_failed: Free[Allowance] = "0"  # images that may fail: a number, or a share such as 5%

@@ -27,7 +27,7 @@ from driftrec.jpeg.codec import middle
 from driftrec.metrics.blockiness import bef_u8
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.options import Sampling
+from driftrec.restoration.options import LEFT_OPEN, Sampling
 from driftrec.restoration.restorer import Restored
 from pipeline.inputs.names import copy_name, output_format, output_name
 from pipeline.model_source import Weights
@@ -276,6 +276,14 @@ def sampling_of(settings: RestoreSettings) -> Sampling:
         return Sampling(**{field.name: getattr(settings, field.name) for field in fields(Sampling)})
     except ValueError as error:
         raise InvalidInput(str(error)) from None
+
+
+def resolve(settings: RestoreSettings, weights: Weights) -> RestoreSettings:
+    """The settings with the model's recommendations where the user gave none. Raises InvalidInput if the model cannot
+    be sampled so.
+    """
+    sampling = weights.resolve(sampling_of(settings))
+    return settings.model_copy(update={name: getattr(sampling, name) for name in LEFT_OPEN})
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

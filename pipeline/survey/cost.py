@@ -21,9 +21,8 @@ from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Pool
 from pipeline.model_source import Weights, find
-from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import sampling_of
+from pipeline.restore.stage import resolve, sampling_of
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.summary import GOOD, Summary, Survey

@@ -25,9 +25,8 @@ from pipeline.inputs.blocks import images_of
 from pipeline.inputs.listing import list_shards
 from pipeline.inputs.shards import read_shard
 from pipeline.model_source import find
-from pipeline.restore.job import resolve
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import RestoreShard
+from pipeline.restore.stage import RestoreShard, resolve
 from pipeline.runs.ledger import SCHEMA, Ledger
 from pipeline.storage.local import LocalStore
 from tests import made

@@ -1,0 +1,109 @@
+"""A few files, restored in this process: no Ray, no ledger, no report; the pixels are those that a run would make."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from driftrec.errors import InvalidInput
+from pipeline.cpus import usable_cpus
+from pipeline.inputs.shards import SCHEMA
+from pipeline.model_source import find
+from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_files, name_of
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.stage import RestoreShard, resolve
+from pipeline.runs.ends import Answer, Exit
+from pipeline.runs.ledger import FAILED, RestoreRow
+from pipeline.storage import open_store
+
+log = logging.getLogger(__name__)
+
+ARCHIVES_ONLY = (  # settings that mean nothing of a file
+    "actors allow_local batch_size codec_threads copy_failed cpus_per_actor exclude frames gpus_per_actor "
+    "image_timeout_s include layout limit max_cost max_failed only_listed price_per_hour progress_s repair report "
+    "retry_failed shard_bytes shard_images skip_above skipped status_s"
+).split()
+SHOWN = ("width", "height", "quality", "nfe", "reason", "detail")  # of a ledger row
+
+
+def restore_files(settings: RestoreSettings, inputs: Sequence[str], stdout: TextIO) -> Answer:
+    """Restore each to where it belongs; what was done of each. Raises InvalidInput before anything is written,
+    DriftRecError where nothing can be.
+
+    Args:
+        settings: `input` is not looked at.
+        inputs: paths, or "-".
+        stdout: what takes the picture if OUTPUT is "-".
+    """
+    given = settings.model_fields_set
+    if wrong := sorted(given.intersection(ARCHIVES_ONLY)):
+        raise InvalidInput(f"{', '.join(wrong)}: {FOR_ARCHIVES}")
+    wanted = settings.format if "format" in given else None
+    todo = find_files(inputs, settings.output, wanted, settings.overwrite, settings.max_file_bytes)
+    stage = _stage(settings)
+    done = [_restored(stage, file, stdout) for file in todo]
+    failed = [f"{row['input']}: {row['reason']}: {row['detail']}" for row in done if row["status"] == FAILED]
+    told = {"job": "restore", "state": "done", "exit_code": int(Exit.DONE), "images": done}
+    if failed:
+        told |= {"exit_code": int(Exit.TOO_MANY_FAILED), "error": "; ".join(failed)}
+    if settings.output != PIPE:
+        return told
+    log.info("%s", told)
+    return {"exit_code": told["exit_code"]}
+
+
+def _stage(settings: RestoreSettings) -> RestoreShard:
+    """What a run's actors have, with all of the machine for one picture at a time."""
+    weights = find(settings.model)
+    stage = RestoreShard(resolve(settings, weights), weights, open_store("."))
+    if stage.broken:
+        raise stage.broken
+    stage.restorer.threads = usable_cpus()
+    return stage
+
+
+class Target:
+    """Takes the one output of a file."""
+
+    def __init__(self, file: File, stdout: TextIO) -> None:
+        self.file, self.stdout = file, stdout
+
+    def put(self, name: str, data: bytes) -> str:
+        """Write it, whole or not at all."""
+        target = self.file.target
+        if target is None:
+            self.stdout.buffer.write(data)
+            self.stdout.buffer.flush()
+            return PIPE
+        open_store(str(target.parent)).put(target.name, data)
+        return str(target)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def _restored(stage: RestoreShard, file: File, stdout: TextIO) -> dict[str, Any]:
+    """What was done of one file."""
+    begun = time.perf_counter()
+    key = name_of(file.source)
+    data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(stage.settings.max_file_bytes)
+    stage.outputs, stage.settings = Target(file, stdout), stage.settings.model_copy(update={"format": file.format})
+    values = {"key": key, "data": data}
+    row: RestoreRow = stage.rows("", pa.table({of.name: [values.get(of.name)] for of in SCHEMA}, schema=SCHEMA))[0]
+    seconds = round(time.perf_counter() - begun, 3)
+    shown = {name: row[name] for name in SHOWN if row.get(name) is not None}
+    source, target = str(file.source or PIPE), str(file.target or PIPE)
+    told = {"input": source, "output": target, "status": row["status"], **shown, "seconds": seconds}
+    log.info("%s", _in_words(told))
+    return told
+
+
+def _in_words(told: dict[str, Any]) -> str:
+    """One line of a file."""
+    quality = f"JPEG of quality {told['quality']}, " if "quality" in told else ""
+    end = "failed: " + told["reason"] if told["status"] == FAILED else f"{quality}{told['nfe']} evaluations"
+    more = f"; {told['detail']}" if "detail" in told else ""
+    return f"{told['input']} -> {told['output']}: {end}, {told['seconds']:.1f} s{more}"

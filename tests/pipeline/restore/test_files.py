@@ -1,0 +1,187 @@
+"""A few files, restored in the process of the command: the bytes of a run, wherever they come from and go to; and what
+is refused before anything is written.
+"""
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.restore import main
+from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.without_ray import ARCHIVES_ONLY
+from tests import made
+from tests.pipeline import offline
+
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+SIZES = {"small": (40, 56), "odd": (157, 201), "of tiles": (150, 420)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, (name, size) in enumerate(SIZES.items()):
+        (folder / f"{name}.jpg").write_bytes(made.jpeg(number, *size))
+    return folder
+
+
+def restore(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict]:
+    code = main([str(argument) for argument in arguments])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("kind", "threads"), [("png", 1), *((kind, 3) for kind in SUFFIXES)])
+def test_bytes_are_those_of_a_run(
+    photos: Path,
+    small_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    threads: int,
+) -> None:
+    """One by one into files, or all into a folder; whatever the number of cores."""
+    settings = {"model": str(small_model), "seed": 3, "tile": 128, "steps": 2}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    offline.restore(photos, tmp_path / "run", format=kind, **settings)
+    monkeypatch.setattr("pipeline.restore.without_ray.usable_cpus", lambda: threads)
+    folder = tmp_path / "of several"
+    code, told = restore(capsys, *sorted(photos.iterdir()), folder, "--format", kind, *flags)
+    assert (code, len(told["images"])) == (0, len(SIZES))
+    for source in photos.iterdir():
+        alone = tmp_path / f"alone{SUFFIXES[kind]}"
+        code, told = restore(capsys, source, alone, "--overwrite", *flags)
+        assert (code, told["exit_code"], told["images"][0]["status"]) == (0, 0, "ok")
+        expected = (tmp_path / "run/images" / source.name).with_suffix(SUFFIXES[kind]).read_bytes()
+        assert alone.read_bytes() == expected
+        assert (folder / source.name).with_suffix(SUFFIXES[kind]).read_bytes() == expected
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+@pytest.mark.parametrize("kind", [None, "webp", "same"])
+def test_a_pipe_carries_the_picture_alone(photos: Path, small_model: Path, kind: str | None) -> None:
+    source = photos / "small.jpg"
+    command = [sys.executable, "-m", "jobs.cli", "restore", "-", "-", "--model", small_model]
+    done = subprocess.run(
+        [*map(str, command), *(["--format", kind] if kind else [])], input=source.read_bytes(), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    image = Image.open(io.BytesIO(done.stdout))
+    image.load()
+    assert (image.format or "").lower() == (kind if kind and kind != "same" else "png")
+    assert (image.height, image.width) == SIZES["small"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_it_comes_out_upright(
+    tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str], orientation: int
+) -> None:
+    stored = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 72, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.jpg", quality=90, exif=exif)
+    assert restore(capsys, tmp_path / "a.jpg", tmp_path / "b.png", "--model", small_model)[0] == 0
+    assert Image.open(tmp_path / "b.png").size == ((40, 72) if orientation > 4 else (72, 40))
+
+
+def test_one_that_fails_takes_no_other_along(
+    photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = photos / "cut.jpg"
+    cut.write_bytes((photos / "odd.jpg").read_bytes()[:700])
+    out = tmp_path / "out"
+    code, told = restore(capsys, photos / "small.jpg", cut, photos / "odd.jpg", out, "--model", small_model)
+    assert code == told["exit_code"] == 3
+    assert [image["status"] for image in told["images"]] == ["ok", "failed", "ok"]
+    assert str(cut) in told["error"]
+    assert sorted(path.name for path in out.iterdir()) == ["odd.png", "small.png"]
+
+
+def test_nothing_that_is_there_is_lost_unasked(
+    photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, source = tmp_path / "there.png", photos / "small.jpg"
+    target.write_bytes(b"mine")
+    flags = ["--model", small_model]
+    code, told = restore(capsys, source, target, *flags)
+    assert (code, target.read_bytes()) == (2, b"mine")
+    assert f"{target} exists; --overwrite replaces it" in told["error"]
+    before = source.read_bytes()
+    for itself in (source, photos / "link.jpg"):
+        (photos / "link.jpg").unlink(missing_ok=True)
+        (photos / "link.jpg").symlink_to(source)
+        assert restore(capsys, source, itself, "--overwrite", *flags)[0] == 2
+        assert source.read_bytes() == before
+    assert restore(capsys, source, target, "--overwrite", *flags)[0] == 0
+    assert Image.open(target).size == SIZES["small"][::-1]
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = photos / "small.jpg", photos / "odd.jpg"
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "a.tar").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "twin").mkdir()
+    (tmp_path / "twin/small.png").write_bytes(one.read_bytes())
+    out = tmp_path / "out.png"
+    cases = {
+        "text.jpg: not_an_image": [tmp_path / "text.jpg", out],
+        "empty.jpg: empty": [tmp_path / "empty.jpg", out],
+        "none.jpg: No such file": [tmp_path / "none.jpg", one, tmp_path / "out"],
+        "is no single file": [tmp_path / "a.tar", one, tmp_path / "out"],
+        f"INPUT {photos} is no single file": [photos, one, tmp_path / "out"],
+        "out.gif: no image is written": [one, tmp_path / "out.gif"],
+        "out.png is no webp": [one, out, "--format", "webp"],
+        "several INPUTs would become": [one, tmp_path / "twin/small.png", tmp_path / "out"],
+        "run is a run's": [one, tmp_path / "run"],
+        "- takes one picture": [one, other, "-"],
+        "more than max_file_bytes=100": [one, out, "--max-file-bytes", 100],
+        "below.png: nothing can be written": [one, one / "below.png"],
+        "none.safetensors": [one, tmp_path / "folder.png", "--model", tmp_path / "none.safetensors"],  # a folder: fine
+    }
+    before = sorted(tmp_path.rglob("*"))
+    for message, arguments in cases.items():
+        code, told = restore(capsys, *arguments)
+        assert (code, message in told["error"]) == (2, True), told["error"]
+        assert sorted(tmp_path.rglob("*")) == before, message
+
+
+def test_what_is_for_archives_is_named(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(ARCHIVES_ONLY) < RestoreSettings.model_fields.keys()
+    values = {"max_failed": "5%", "only_listed": "a", "include": "*", "exclude": "*", "frames": "skip", "layout": "tar"}
+    values |= {"retry_failed": "all", "skipped": "list", "max_cost": "1"}
+    switches = {"report": "--no-report", "repair": "--repair", "copy_failed": "--copy-failed"}
+    switches |= {"allow_local": "--allow-local"}
+    for name in ARCHIVES_ONLY:
+        flag = [f"--set={name}={values.get(name, 90)}"] if name not in switches else [switches[name]]
+        flag += ["--price-per-hour", "1"] if name == "max_cost" else []
+        code, told = restore(capsys, photos / "small.jpg", tmp_path / "a.png", *flag)
+        assert (code, name in told["error"], "is for archives" in told["error"]) == (2, True, True)
+    for flag in (["--dry-run"], ["--submit", "http://127.0.0.1:1"]):
+        assert restore(capsys, photos / "small.jpg", tmp_path / "a.png", *flag)[0] == 2
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_positions_and_flags_in_any_order(
+    photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, out = photos / "small.jpg", tmp_path / "a.png"
+    found = set()
+    for order in itertools.permutations([[one], [out], ["--seed", 3], ["--model", small_model]]):
+        arguments = [part for group in order for part in group]
+        if arguments.index(one) < arguments.index(out):
+            assert restore(capsys, *arguments, "--overwrite")[0] == 0
+            found.add(out.read_bytes())
+    assert len(found) == 1
