@@ -11,8 +11,6 @@ core: enough to rank what differs much, no more.
 from __future__ import annotations
 
 import argparse
-import io
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import Loss, TimeDensity
 from driftrec.training.patches import PatchConfig, draw_patches
+from recipes.embedded.data import read_tiles
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def train(name: str, arm: Arm, photos: Path, steps: int, folder: Path) -> Path:
 
 def batches(photos: Path, config: PatchConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Eight patches of eight tiles at a time, for ever; the order depends on nothing but the tiles."""
-    tiles = dict(read_tiles(photos))
+    tiles = dict(read_tiles(photos / "train"))
     names, epoch = sorted(tiles), 0
     while True:
         order = [names[i] for i in generator_for("arms", epoch).permutation(len(names))]
@@ -156,15 +155,6 @@ def batches(photos: Path, config: PatchConfig) -> Iterator[tuple[torch.Tensor, t
                 clean, damaged = (np.stack([pair[side][i] for pair in drawn]) for side in (0, 1))
                 yield torch.from_numpy(clean).permute(0, 3, 1, 2), torch.from_numpy(damaged).permute(0, 3, 1, 2)
         epoch += 1
-
-
-def read_tiles(photos: Path) -> Iterator[tuple[str, np.ndarray]]:
-    for path in sorted((photos / "train").glob("*.tar")):
-        with tarfile.open(path) as archive:
-            for member in archive:
-                data = archive.extractfile(member)
-                assert data is not None
-                yield member.name, np.asarray(Image.open(io.BytesIO(data.read())).convert("RGB"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ablations import read_tiles
 from benchmarks.scores import Set, clean_images
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
@@ -34,6 +33,7 @@ from driftrec.random import generator_for
 from driftrec.training.loss import Objective, TimeDensity
 from driftrec.training.muon import Muon
 from driftrec.training.patches import PatchConfig, draw_patches, draw_quality
+from recipes.embedded.data import read_tiles
 
 THRESHOLDS = (12, 30, 60)
 LR, WARMUP = 8e-4, 40  # of AdamW and Muon alike; steps
@@ -168,7 +168,7 @@ def main() -> None:
 
 def batches(photos: Path, sides: list[int]) -> Iterator[Batch]:
     """A batch a side, of patches of that side; each patch is of another tile, and its quality is known."""
-    tiles = {name: tile for name, tile in read_tiles(photos) if min(tile.shape[:2]) >= LATE_SIDE}
+    tiles = {name: tile for name, tile in read_tiles(photos / "train") if min(tile.shape[:2]) >= LATE_SIDE}
     names = sorted(tiles)
     for step, side in enumerate(sides):
         rng = generator_for("mean arms", step)

@@ -7,6 +7,8 @@ comparable with anything called LPIPS or KID.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,11 @@ from torch import Tensor
 from driftrec.metrics import PAIR_METRICS, WEIGHTED_PAIR_METRICS
 from driftrec.metrics.features import load_features
 from driftrec.metrics.kid import kid
+from recipes.embedded.data import Pixels, read_tiles
 
 Set = NDArray[np.uint8]  # (N, H, W, 3)
 
+SIDE = 256  # pixels: of a window of a tile
 COLUMNS = ("PSNR", "SSIM", "PSNR-B", "BEF", "lpips-like", "kid*", "flat")
 FORMATS = ("{:.2f}", "{:.4f}", "{:.2f}", "{:.1f}", "{:.4f}", "{:.5f}", "{:.2f}")
 HIGHER_IS_BETTER = (True, True, True, False, False, False, False)
@@ -28,11 +32,21 @@ WINDOW, FLAT = 16, 3.0  # pixels; a window of the clean image is flat below this
 
 
 def clean_images(folder: Path, limit: int | None) -> tuple[list[str], Set]:
-    """Names and pixels of the PNG images of one size in a folder."""
-    files = sorted(folder.glob("*.png"))[:limit]
-    if not files:
+    """Names and pixels of the PNG images of one size in a folder, or of the windows that the tiles in its tars hold."""
+    found = [(file.name, np.asarray(Image.open(file).convert("RGB"))) for file in sorted(folder.glob("*.png"))[:limit]]
+    found = found or list(islice(windows(folder), limit))
+    if not found:
         sys.exit(f"{folder}: no PNG images; make them with: python -m recipes.photos")
-    return [file.name for file in files], np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    names, images = zip(*found, strict=True)
+    return list(names), np.stack(images)
+
+
+def windows(folder: Path) -> Iterator[tuple[str, Pixels]]:
+    """Whole windows of SIDE x SIDE, side by side, of the tiles that `recipes.photos` leaves."""
+    for name, tile in read_tiles(folder):
+        rows, columns = (range(0, side - SIDE + 1, SIDE) for side in tile.shape[:2])
+        for top, left in product(rows, columns):
+            yield f"{name}-{top}-{left}", tile[top : top + SIDE, left : left + SIDE]
 
 
 class Scores:

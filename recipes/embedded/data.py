@@ -47,14 +47,15 @@ def read_photographs(data: Path) -> Photographs:
 
     Raises FileNotFoundError naming the folder that has none.
     """
-    found = {folder: dict(_tiles(data / folder)) for folder in ("train", "held_out")}
+    found = {folder: dict(read_tiles(data / folder)) for folder in ("train", "held_out")}
     for folder, of in found.items():
         if not of:
             raise FileNotFoundError(f"{data / folder}: no tiles; make them with: python -m recipes.photos {data}")
     return Photographs(found["train"], dict(sorted(found["held_out"].items())))
 
 
-def _tiles(folder: Path) -> Iterator[tuple[str, Pixels]]:
+def read_tiles(folder: Path) -> Iterator[tuple[str, Pixels]]:
+    """Name and pixels of each image in the tars of a folder."""
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as archive:
             for member in archive:
