@@ -196,7 +196,8 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
     if len(finished) == len(run.listing.shards) and _finished_result(run) is None:
         disputed = settle(run.ledger, finished, run.listing.output_name, run.by_shard)
         again = {shard.id: shard for shard in disputed}
-        run.known = Known.of(run.ledger, run.resumed - again.keys())
+        if again:
+            run.known = Known.of(run.ledger, run.resumed - again.keys())
     left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
