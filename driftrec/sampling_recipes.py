@@ -21,6 +21,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
+# How a restored image is to look, in a word. What else belongs to it is the model's to say.
+LOOKS: dict[str, dict[str, Any]] = {
+    "faithful": {"fidelity": 1.0},  # the posterior mean: nearest to the original in PSNR, and smooth
+    "natural": {"fidelity": 0.0},  # a sample: with the texture of a photograph, which may not be the original's
+}
+
 
 def settings_of(recipe: object) -> dict[str, Any]:
     """The settings that a recipe stands for. Raises ValueError with the known ones."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from driftrec import __version__
 from jobs.command import Parser, execute, parsed
 
 JOBS = {
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "nothing was started; 3 done, but more images failed than --max-failed, or outputs are gone; 130 interrupted, "
         "the same command goes on.",
     )
+    parser.add_argument("--version", action="version", version=f"driftrec {__version__}")
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     for name, purpose in JOBS.items():
         jobs.add_parser(name, help=purpose, add_help=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from driftrec.errors import Reason
-from driftrec.sampling_recipes import settings_of
+from driftrec.sampling_recipes import LOOKS, settings_of
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
 Sampler = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
@@ -21,6 +21,7 @@ class RestoreSettings(ShardSettings):
     # How it is restored:
     model: Place[str] = "tiny"  # embedded model, .safetensors (path, URL), fbcnn:PATH, qgac:PATH; identity: no network
     seed: int = Field(0, ge=0)  # seed of all noise
+    look: Free[Literal["faithful", "natural"] | None] = None  # faithful: closest, smooth; natural: with texture
     recipe: Free[Literal["driftrec-paper"] | None] = None  # a name for settings, which stand where nothing else is said
     sampler: Sampler = "multistep"  # docs/explanation/samplers.md
     steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
@@ -88,7 +89,8 @@ class RestoreSettings(ShardSettings):
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         recipe = values.get("recipe")
-        return values if recipe is None else settings_of(recipe) | values
+        filled = {} if recipe is None else settings_of(recipe)
+        return filled | LOOKS.get(str(values.get("look")), {}) | values
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import pytest
 
 from driftrec.errors import InvalidInput
 from driftrec.restoration.options import Sampling
+from driftrec.sampling_recipes import LOOKS, RECIPES
 from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings, SplitSettings
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
@@ -38,6 +39,27 @@ def test_dotted_names_reach_nested_settings(tmp_path: Path) -> None:
     config.write_text("inner: {rate: 5}\n")
     assert load(Outer, None, ["inner.rate=2e-4"]).inner.rate == 2e-4
     assert load(Outer, str(config)).inner.rate == 5
+
+
+@pytest.mark.parametrize("look", [None, *LOOKS])
+@pytest.mark.parametrize("recipe", [None, *RECIPES])
+@pytest.mark.parametrize("fidelity", [None, 0.3])
+def test_a_look_stands_where_nothing_nearer_is_said(
+    look: str | None, recipe: str | None, fidelity: float | None
+) -> None:
+    """What is said of a setting wins over a look, and a look over a recipe; what is not said is no setting."""
+    said = {"look": look, "recipe": recipe, "fidelity": fidelity}
+    settings = load(RestoreSettings, None, [], PLACES | said)
+    expected = (RECIPES[recipe] if recipe else {}) | (LOOKS[look] if look else {})
+    expected |= {"fidelity": fidelity} if fidelity is not None else {}
+    plain = RestoreSettings(**PLACES)
+    for name in Sampling.__dataclass_fields__:
+        assert getattr(settings, name) == expected.get(name, getattr(plain, name)), name
+
+
+def test_a_look_that_is_none_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"look.*faithful"):
+        load(RestoreSettings, None, ["look=pretty"], PLACES)
 
 
 def test_every_setting_of_sampling_is_one_of_restore() -> None:
