@@ -149,8 +149,8 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str] = json.dumps) -> int:
-    """Run `job`, print its result in `words`, what went wrong as JSON; give the exit code: `exit_code` of the result,
-    or the one that fits what it raised.
+    """Run `job`, print its result in `words`, what went wrong as JSON, on stdout unless a picture has gone there; give
+    the exit code: `exit_code` of the result, or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
@@ -183,7 +183,7 @@ def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, 
     except DriftRecError as error:
         refused = isinstance(error, InvalidInput)
         ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
-        result = {**(error.result or ended), "error": redact(str(error))}
+        result = {**ended, **(error.result or {}), "error": redact(str(error))}
         text = json.dumps(result)
     except Interrupted:
         result, text = early, json.dumps(early)
@@ -193,6 +193,7 @@ def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, 
     code = int(result.get("exit_code", Exit.DONE))
     if "error" in result and code != Exit.DONE:
         log.error("%s", result["error"])
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    stream = sys.stderr if result.get("stdout") == "picture" else sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
     return code

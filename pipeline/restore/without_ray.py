@@ -8,14 +8,14 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from driftrec.errors import InvalidInput
+from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.cpus import usable_cpus
 from pipeline.inputs.shards import SCHEMA
 from pipeline.model_source import find
 from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_files, name_of
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, resolve
-from pipeline.runs.ends import Answer, Exit
+from pipeline.runs.ends import Answer, Exit, Interrupted
 from pipeline.runs.ledger import FAILED, RestoreRow
 from pipeline.storage import open_store
 
@@ -36,23 +36,35 @@ def restore_files(settings: RestoreSettings, inputs: Sequence[str], stdout: Text
     Args:
         settings: `input` is not looked at.
         inputs: paths, or "-".
-        stdout: what takes the picture if OUTPUT is "-".
+        stdout: what takes the picture if OUTPUT is "-"; the answer then goes elsewhere.
     """
-    given = settings.model_fields_set
-    if wrong := sorted(given.intersection(ARCHIVES_ONLY)):
-        raise InvalidInput(f"{', '.join(wrong)}: {FOR_ARCHIVES}")
-    wanted = settings.format if "format" in given else None
-    todo = find_files(inputs, settings.output, wanted, settings.overwrite, settings.max_file_bytes)
-    stage = _stage(settings)
-    done = [_restored(stage, file, stdout) for file in todo]
-    failed = [f"{row['input']}: {row['reason']}: {row['detail']}" for row in done if row["status"] == FAILED]
-    told = {"job": "restore", "state": "done", "exit_code": int(Exit.DONE), "images": done}
-    if failed:
+    where = {"stdout": "picture"} if settings.output == PIPE else {}
+    try:
+        given = settings.model_fields_set
+        if wrong := sorted(given.intersection(ARCHIVES_ONLY)):
+            raise InvalidInput(f"{', '.join(wrong)}: {FOR_ARCHIVES}")
+        wanted = settings.format if "format" in given else None
+        todo = find_files(inputs, settings.output, wanted, settings.overwrite, settings.max_file_bytes)
+        return {"job": "restore", **_done(settings, todo, stdout), **where}
+    except DriftRecError as error:
+        error.result = where
+        raise
+
+
+def _done(settings: RestoreSettings, todo: Sequence[File], stdout: TextIO) -> Answer:
+    """All files, or as many as there was time for."""
+    done: list[dict[str, Any]] = []
+    try:
+        stage = _stage(settings)
+        for file in todo:
+            done.append(_restored(stage, file, stdout))
+    except (KeyboardInterrupt, Interrupted):
+        error = f"interrupted: {len(done)} of {len(todo)} files are done"
+        return {"state": "interrupted", "exit_code": int(Exit.INTERRUPTED), "images": done, "error": error}
+    told = {"state": "done", "exit_code": int(Exit.DONE), "images": done}
+    if failed := [f"{row['input']}: {row['reason']}: {row['detail']}" for row in done if row["status"] == FAILED]:
         told |= {"exit_code": int(Exit.TOO_MANY_FAILED), "error": "; ".join(failed)}
-    if settings.output != PIPE:
-        return told
-    log.info("%s", told)
-    return {"exit_code": told["exit_code"]}
+    return told
 
 
 def _stage(settings: RestoreSettings) -> RestoreShard:

@@ -2,9 +2,10 @@
 is refused before anything is written.
 """
 
-import io
 import itertools
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from jobs.restore import main
+from pipeline.restore import without_ray
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.without_ray import ARCHIVES_ONLY
 from tests import made
@@ -34,7 +36,8 @@ def photos(tmp_path: Path) -> Path:
 
 def restore(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict]:
     code = main([str(argument) for argument in arguments])
-    return code, json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    return code, json.loads(told.err.splitlines()[-1] if arguments[-1] == "-" else told.out)
 
 
 @pytest.mark.parametrize(("kind", "threads"), [("png", 1), *((kind, 3) for kind in SUFFIXES)])
@@ -65,18 +68,49 @@ def test_bytes_are_those_of_a_run(
     assert not list(tmp_path.glob("**/*.part"))
 
 
+def piped(source: bytes, *flags: object) -> tuple[int, bytes, dict]:
+    """Exit code, stdout, and what stderr tells last."""
+    command = [sys.executable, "-m", "jobs.cli", "restore", "-", "-", *map(str, flags)]
+    done = subprocess.run(command, input=source, capture_output=True)
+    return done.returncode, done.stdout, json.loads(done.stderr.splitlines()[-1])
+
+
 @pytest.mark.parametrize("kind", [None, "webp", "same"])
-def test_a_pipe_carries_the_picture_alone(photos: Path, small_model: Path, kind: str | None) -> None:
-    source = photos / "small.jpg"
-    command = [sys.executable, "-m", "jobs.cli", "restore", "-", "-", "--model", small_model]
-    done = subprocess.run(
-        [*map(str, command), *(["--format", kind] if kind else [])], input=source.read_bytes(), capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
-    image = Image.open(io.BytesIO(done.stdout))
-    image.load()
-    assert (image.format or "").lower() == (kind if kind and kind != "same" else "png")
-    assert (image.height, image.width) == SIZES["small"]
+def test_a_pipe_carries_the_picture_alone(photos: Path, small_model: Path, tmp_path: Path, kind: str | None) -> None:
+    source = (photos / "small.jpg").read_bytes()
+    flags = ["--model", small_model, *(["--format", kind] if kind else [])]
+    code, stdout, told = piped(source, *flags)
+    assert (code, told["images"][0]["status"]) == (0, "ok")
+    (tmp_path / "stdin").write_bytes(source)  # the noise goes by the name
+    target = tmp_path / f"out{SUFFIXES.get(kind or '', '.png')}"
+    assert main([str(tmp_path / "stdin"), str(target), *map(str, flags)]) == 0
+    assert stdout == target.read_bytes()
+
+
+def test_a_pipe_carries_nothing_where_there_is_no_picture(photos: Path) -> None:
+    for source, expected in ((b"no picture", 3), ((photos / "small.jpg").read_bytes()[:300], 3)):
+        code, stdout, told = piped(source, "--model", "identity")
+        assert (code, stdout, told["exit_code"]) == (expected, b"", expected)
+    code, stdout, told = piped(b"", "--actors", 2)
+    assert (code, stdout, told["state"]) == (2, b"", "refused")
+
+
+def test_what_is_done_when_it_is_interrupted_stays_and_is_told(
+    photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = without_ray.Target.put
+
+    def signalled(target: without_ray.Target, name: str, data: bytes) -> str:
+        if target.file.source and target.file.source.name == "odd.jpg":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put(target, name, data)
+
+    monkeypatch.setattr(without_ray.Target, "put", signalled)
+    code, told = restore(capsys, *(photos / f"{name}.jpg" for name in SIZES), tmp_path / "out", "--model", small_model)
+    assert code == told["exit_code"] == 130
+    assert told["error"] == f"interrupted: {len(told['images'])} of {len(SIZES)} files are done"
+    assert {Path(row["output"]) for row in told["images"]} <= set((tmp_path / "out").iterdir())
+    assert 1 <= len(told["images"]) < len(SIZES)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
