@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,16 @@ def main() -> None:
 
 def all_arms() -> Iterator[tuple[tuple[str, int], Sampling]]:
     """((label, evaluations), settings)."""
+    ode = Sampling(fidelity=0.0, start=1.0, eta=0.0, order=2)
     for n in EVALUATIONS:
-        yield ("multistep 2, eta 0, quadratic", n), Sampling(steps=n, fidelity=0.0, start=1.0)
+        yield ("multistep 2, eta 0, quadratic", n), replace(ode, steps=n)
     for n in EVALUATIONS[2:5]:  # one of them for the mean
-        yield ("multistep 2 from the mean at t = 0.3", n), Sampling(steps=n - 1, fidelity=0.0, start=0.3)
-    yield ("multistep 2, eta 0, lambda", 10), Sampling(steps=10, fidelity=0.0, start=1.0, grid="lambda")
-    yield ("multistep 1, eta 0, quadratic", 10), Sampling(steps=10, fidelity=0.0, start=1.0, order=1)
-    yield ("multistep 2, eta 1, quadratic", 10), Sampling(steps=10, fidelity=0.0, start=1.0, eta=1.0)
+        yield ("multistep 2 from the mean at t = 0.3", n), replace(ode, steps=n - 1, start=0.3)
+    yield ("multistep 2, eta 0, lambda", 10), replace(ode, steps=10, grid="lambda")
+    yield ("multistep 1, eta 0, quadratic", 10), replace(ode, steps=10, order=1)
+    yield ("multistep 2, eta 1, quadratic", 10), replace(ode, steps=10, eta=1.0)
+    for n in EVALUATIONS[3:6]:
+        yield ("multistep 1, eta 1, quadratic", n), replace(ode, steps=n, eta=1.0, order=1)
     yield ("euler-heun, uniform", 10), Sampling(sampler="euler-heun", steps=5, fidelity=0.0, start=1.0)
     for n in EVALUATIONS[4:]:
         yield ("euler-maruyama, uniform", n), Sampling(sampler="euler-maruyama", steps=n, fidelity=0.0, start=1.0)
