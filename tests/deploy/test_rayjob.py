@@ -167,6 +167,7 @@ def settings_of(entrypoint: str) -> RestoreSettings:
     assert (retry, int(more) > 0) == ("retry", True)
     assert (python, dash_m, module) == ("python", "-m", "jobs.restore")
     flags = vars(make_parser("restore", "", restore.PARTS).parse_args(arguments))
+    (flags["input"],) = flags["input"]
     return load(RestoreSettings, flags={name: flags[name] for name in RestoreSettings.model_fields if name in flags})
 
 
