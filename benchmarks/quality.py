@@ -33,7 +33,7 @@ QUANTISERS = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)  # of spp
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="clean PNG images of one size")
+    parser.add_argument("folder", type=Path, help="clean PNG images of one size, or tars of tiles")
     parser.add_argument("standins", type=Path, help="folder of the stand-ins' weights")
     parser.add_argument("--quality", default="5,10,20,30,40", help="comma-separated JPEG qualities")
     parser.add_argument("--subsampling", default="4:2:0,4:4:4")

@@ -100,8 +100,10 @@ class Target:
 def _restored(stage: RestoreShard, file: File, stdout: TextIO) -> dict[str, Any]:
     """What was done of one file."""
     begun = time.perf_counter()
-    key = name_of(file.source)
-    data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(stage.settings.max_file_bytes)
+    key, most_bytes = name_of(file.source), stage.settings.max_file_bytes
+    data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise InvalidInput(f"INPUT {file.source or PIPE} has more than max_file_bytes={most_bytes}")
     stage.outputs, stage.settings = Target(file, stdout), stage.settings.model_copy(update={"format": file.format})
     values = {"key": key, "data": data}
     row: RestoreRow = stage.rows("", pa.table({of.name: [values.get(of.name)] for of in SCHEMA}, schema=SCHEMA))[0]

@@ -91,8 +91,10 @@ def test_a_pipe_carries_nothing_where_there_is_no_picture(photos: Path) -> None:
     for source, expected in ((b"no picture", 3), ((photos / "small.jpg").read_bytes()[:300], 3)):
         code, stdout, told = piped(source, "--model", "identity")
         assert (code, stdout, told["exit_code"]) == (expected, b"", expected)
-    code, stdout, told = piped(b"", "--actors", 2)
-    assert (code, stdout, told["state"]) == (2, b"", "refused")
+    whole = (photos / "small.jpg").read_bytes()
+    for flags in (["--actors", 2], ["--model", "identity", "--max-file-bytes", len(whole) - 1]):
+        code, stdout, told = piped(whole, *flags)
+        assert (code, stdout, told["state"]) == (2, b"", "refused")
 
 
 def test_what_is_done_when_it_is_interrupted_stays_and_is_told(
