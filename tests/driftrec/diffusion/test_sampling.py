@@ -283,16 +283,27 @@ def test_sampling_refuses_what_is_out_of_range(bad: dict[str, object], words: st
         Sampling(**bad)  # type: ignore[arg-type]
 
 
-SPREAD = {  # of samples, as a share of the truth's: by the standard deviation s of x0 - y, and (start, steps)
-    0.01: {(0.15, 2): 0.60, (0.2, 2): 0.55, (0.3, 2): 0.46, (1.0, 8): 0.95},
-    0.02: {(0.15, 2): 0.57, (0.2, 2): 0.57, (0.3, 2): 0.47, (1.0, 8): 1.02},
-    0.05: {(0.15, 2): 0.36, (0.2, 2): 0.45, (0.3, 2): 0.53, (1.0, 8): 1.02},
-    0.1: {(0.15, 2): 0.20, (0.2, 2): 0.27, (0.3, 2): 0.42, (1.0, 8): 1.01},
+SPREAD = {  # of samples, as a share of the truth's: by (eta, order), standard deviation s of x0 - y, (start, steps)
+    (0.0, 2): {
+        0.01: {(0.15, 2): 0.60, (0.2, 2): 0.55, (0.3, 2): 0.46, (1.0, 8): 0.95},
+        0.02: {(0.15, 2): 0.57, (0.2, 2): 0.57, (0.3, 2): 0.47, (1.0, 8): 1.02},
+        0.05: {(0.15, 2): 0.36, (0.2, 2): 0.45, (0.3, 2): 0.53, (1.0, 8): 1.02},
+        0.1: {(0.15, 2): 0.20, (0.2, 2): 0.27, (0.3, 2): 0.42, (1.0, 8): 1.01},
+    },
+    (1.0, 1): {
+        0.01: {(0.15, 2): 0.50, (0.2, 2): 0.43, (0.25, 2): 0.39, (0.3, 2): 0.35, (1.0, 8): 0.68},
+        0.02: {(0.15, 2): 0.53, (0.2, 2): 0.50, (0.25, 2): 0.44, (0.3, 2): 0.37, (1.0, 8): 0.71},
+        0.05: {(0.15, 2): 0.36, (0.2, 2): 0.44, (0.25, 2): 0.49, (0.3, 2): 0.50, (1.0, 8): 0.71},
+        0.1: {(0.15, 2): 0.20, (0.2, 2): 0.27, (0.25, 2): 0.34, (0.3, 2): 0.41, (1.0, 8): 0.68},
+    },
 }
 
 
-@pytest.mark.parametrize("s", SPREAD)
-def test_samples_from_one_have_the_spread_of_what_is_open_and_later_ones_less(s: float) -> None:
+@pytest.mark.parametrize("kind", SPREAD)
+@pytest.mark.parametrize("s", [0.01, 0.02, 0.05, 0.1])
+def test_samples_from_one_have_the_spread_of_what_is_open_and_later_ones_less(
+    kind: tuple[float, int], s: float
+) -> None:
     """Of an exact Gaussian of which y says nothing: the table of docs/explanation/samplers.md."""
     process, y = OUVE(), torch.full((1, 3, 100, 100), 0.5, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
@@ -301,8 +312,9 @@ def test_samples_from_one_have_the_spread_of_what_is_open_and_later_ones_less(s:
         a, sigma = process.mean_coefficient(t), process.std(t)
         return y + a * s**2 / (a**2 * s**2 + sigma**2) * (x - process.centre(y, t))
 
-    for (start, steps), expected in SPREAD[s].items():
-        resolved = Sampling(start=start, steps=steps).resolve({})
+    eta, order = kind
+    for (start, steps), expected in SPREAD[kind][s].items():
+        resolved = Sampling(start=start, steps=steps, eta=eta, order=order).resolve({})
         noise = [torch.randn(y.shape, generator=generator, dtype=torch.float64) for _ in range(steps + 1)]
         guess = y if start < 1 else None
         found = resolved.draw()(denoise, process, y, noise.__getitem__, resolved.times(process), guess)
