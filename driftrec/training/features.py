@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ TAPS = (0, 2, 4)  # blocks whose output is taken: at 1/2, 1/4 and 1/8 of the siz
 CHANNELS = tuple(BLOCKS[tap][-1] for tap in TAPS)
 BN_EPS = 1e-3
 CENTRE, SPREAD = 127 / 255, 128 / 255  # of its input, for pixels in [0, 1]
+SMALLEST = 1e-6  # length of a place's features, below which their direction means nothing
 
 
 class Features(nn.Module):
@@ -49,6 +51,20 @@ class Features(nn.Module):
             if number in TAPS:
                 found.append(x)
         return found
+
+
+def perceptual_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """How far apart two images are by their features: squared differences of unit vectors over the channels, summed
+    over TAPS, the mean over places and images (LPIPS without learnt weights, Zhang et al., CVPR 2018). A scalar, at
+    most 4 for each of TAPS.
+    """
+    pairs = zip(a, b, strict=True)
+    return torch.stack([(unit(ours) - unit(theirs)).square().sum(dim=1).mean() for ours, theirs in pairs]).sum()
+
+
+def unit(features: Tensor) -> Tensor:
+    """Of length 1 over the channels, at every place."""
+    return F.normalize(features.float(), dim=1, eps=SMALLEST)
 
 
 class Layer(nn.Module):

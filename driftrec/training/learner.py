@@ -193,8 +193,8 @@ class Learner:
         return header["extra"]
 
     def _slots(self, parameter: Tensor, step: int) -> tuple[str, ...]:
-        """What the optimiser keeps of a parameter after so many steps."""
-        if not step:
+        """What the optimiser keeps of a parameter after so many steps: of one that is not trained, nothing."""
+        if not step or not parameter.requires_grad:
             return ()
         return Muon.slots(parameter) if self.optimisation.muon else ("step", "exp_avg", "exp_avg_sq")
 

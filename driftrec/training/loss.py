@@ -9,7 +9,8 @@ variance, and that variance is greater across a boundary, where two blocks err a
 boundary excess, and a small network far from it has. The penalty is one-sided and taken image by image, though, where
 chance makes some excess: too large a weight costs accuracy, and smooths boundaries more than the clean image is.
 
-And, with a discriminator, what it says of samples that start from the mean, as the recommended ones do.
+And, with a discriminator, what it says of samples that start from the mean, as the recommended ones do, and how far
+they are from the clean image by the features that it sees.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from driftrec.diffusion.process import Process, per_image
 from driftrec.diffusion.sampling import check_diffusion, reverse_drift, transition
 from driftrec.metrics.blockiness import boundary_excess
 from driftrec.training.adversarial import Discriminator, balanced
+from driftrec.training.features import perceptual_distance
 
 # Of squared errors their mean, or half their sum over an image, the authors'; the logarithm of an image's mean, so that
 # a decibel counts alike in one that is hardly damaged and in one that is (as Chen et al. train NAFNet, ECCV 2022); or
@@ -85,7 +87,9 @@ class Objective(nn.Module):
         self.blocking = blocking  # weight of the penalty
         self.loss: Loss = loss
         self.discriminator = discriminator
-        self.adversarial = 0.0  # its pull at samples, as a multiple of their error's; 0: none, and no samples are made
+        # What pulls at samples, as multiples of their error's pull; without the first no samples are made.
+        self.adversarial = 0.0  # the discriminator
+        self.perceptual = 0.0  # distance of what it sees by: of its features
 
     def draw(self, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(t, z, starts) for a batch."""
@@ -128,7 +132,12 @@ class Objective(nn.Module):
         restored = self.denoiser.estimate(output, x, y, starts)
         error = self.error(output, x0, x, y, starts)
         discriminator.accumulate(x0, restored, y)
-        return error + balanced(discriminator.generator_loss(restored, y), error, output, self.adversarial)
+        loss = error + balanced(discriminator.generator_loss(restored, y), error, output, self.adversarial)
+        if self.perceptual:
+            features = discriminator.features
+            distance = perceptual_distance(features(restored), features(x0))
+            loss = loss + balanced(distance, error, output, self.perceptual)
+        return loss
 
 
 def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:

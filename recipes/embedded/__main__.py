@@ -52,6 +52,18 @@ def main(argv: list[str]) -> int:
         help="the classifier's first layers that the discriminator sees by, from python -m recipes.standins; "
         "default: %(default)s",
     )
+    parser.add_argument(
+        "--stage",
+        choices=[stage.name for stage in plan.STAGES],
+        default=None,
+        help="this one alone, from the first minute to the last; default: all, one after the other",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PART,...",
+        help="train these parts of the network (up.2,output), and leave the others as --init has them; default: all",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes that draw; default: by cores")
     parser.add_argument("--threads", type=int, default=None, help="of the network on a CPU; default: PyTorch's")
     parser.add_argument("--pack", action="store_true", help="write data, code and the weights of --init into files")
@@ -59,6 +71,8 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA device here; leave it out, or take --device cpu")
+    if args.only and not args.init:
+        parser.error("--only leaves the rest of the network as --init has it, which is not given")
     if not args.minutes > 0:
         parser.error(f"--minutes must be positive, got {args.minutes:g}")
     if args.threads:
@@ -73,7 +87,9 @@ def main(argv: list[str]) -> int:
             return 0
         with locked(args.out / "pid"):
             init = checkpoint.load(args.init) if args.init else None
-            run = Run(args.out, args.device, args.minutes, init, plan.NETWORK, features)
+            stages = [stage for stage in plan.STAGES if args.stage in (None, stage.name)]
+            only = [part for part in args.only.split(",") if part]
+            run = Run(args.out, args.device, args.minutes, init, plan.NETWORK, features, stages, only)
             with halted_by_signals(run):
                 run.train(read_photographs(args.data), default_workers() if args.workers is None else args.workers)
     except (DriftRecError, OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,11 +44,12 @@ class Stage:
     until: float  # share of the minutes at which it ends
     density: TimeDensity
     adversarial: float = 0.0  # the discriminator's pull at samples, as a multiple of their error's
+    perceptual: float = 0.0  # that of what it sees by, likewise
 
 
 STAGES = (
     Stage("mean", 0.4, TimeDensity(power=2.5, share_at_one=0.75)),
-    Stage("mean and samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=1.0),
+    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=1.0, perceptual=1.0),
 )
 
 
@@ -73,9 +75,9 @@ def optimisation(of: Sizes) -> Optimisation:
     return Optimisation(steps=10**9, lr=of.lr, muon=True, warmup=0, decay_steps=0, ema_decay=of.ema_decay)
 
 
-def stage_at(share: float) -> Stage:
+def stage_at(share: float, stages: Sequence[Stage] = STAGES) -> Stage:
     """The stage after this share of the minutes."""
-    return next(stage for stage in STAGES if share < stage.until or stage is STAGES[-1])
+    return next(stage for stage in stages if share < stage.until or stage is stages[-1])
 
 
 def rate(peak: float, share: float) -> float:

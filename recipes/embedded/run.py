@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,21 @@ class Run:
         init: Checkpoint | None,
         network: NetworkConfig,
         features: Features,
+        stages: Sequence[plan.Stage] = plan.STAGES,
+        only: Sequence[str] = (),
     ) -> None:
         self.out, self.minutes, self.device = out, minutes, device
+        self.stages, self.only = stages, only
         torch.manual_seed(plan.SEED)
         denoiser = plan.denoiser(network)
         if init is not None:
             take_over(denoiser, init.denoiser)
+        train_only(denoiser, only)
         self.sizes = plan.sizes(device, fresh=init is None)
         optimisation = plan.optimisation(self.sizes)
         self.learner = Learner(
             denoiser.to(device),
-            plan.STAGES[0].density,
+            stages[0].density,
             optimisation,
             blocking=plan.BLOCKING,
             loss=plan.LOSS,
@@ -118,8 +122,9 @@ class Run:
         while not losses or (time.monotonic() - begun < SAVE_S and self.share < 1 and not self.halted):
             started = self.clock()
             clean, damaged = next(batches)
-            stage, objective = plan.stage_at(self.share), self.learner.objective
-            objective.density, objective.adversarial = stage.density, stage.adversarial
+            stage, objective = plan.stage_at(self.share, self.stages), self.learner.objective
+            objective.density = stage.density
+            objective.adversarial, objective.perceptual = stage.adversarial, stage.perceptual
             self.learner.optimisation = replace(self.learner.optimisation, lr=plan.rate(self.sizes.lr, self.share))
             result = self.learner.step(clean, damaged)
             if not math.isfinite(result.gradient_norm):
@@ -197,6 +202,8 @@ class Run:
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "CPU",
             "steps": self.learner.step_count,
             "started_from_sha256": self.init,
+            "stages": [stage.name for stage in self.stages],
+            "only": self.only,  # parts of the network that were trained; none: all of it
             **vars(self.spent),
         }
 
@@ -234,3 +241,19 @@ def take_over(denoiser: Denoiser, trained: Denoiser) -> None:
             raise ValueError(f"--init: this network has no place for {name} of shape {tuple(value.shape)}")
         own[name].zero_()
         own[name][tuple(slice(length) for length in value.shape)] = value
+
+
+def train_only(denoiser: Denoiser, parts: Sequence[str]) -> None:
+    """Of the network, the weights whose names begin with one of these parts; without any, all. A step is the shorter
+    the later the first of them comes, and a file shares what stays with the one it started from.
+
+    Raises ValueError naming a part that the network does not have.
+    """
+    weights = dict(denoiser.network.named_parameters())
+    for part in parts:
+        if not any(f"{name}.".startswith(f"{part}.") for name in weights):
+            whole = dict.fromkeys(name.split(".")[0] for name in weights)
+            raise ValueError(f"--only: this network has no {part}; it has {', '.join(whole)}, and parts of them (up.1)")
+    for name, weight in weights.items():
+        if parts:
+            weight.requires_grad_(any(f"{name}.".startswith(f"{part}.") for part in parts))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def quick(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
 
 
-def train(data: Path, out: Path, steps: int, workers: int = 0) -> int:
-    return main([str(data), str(out), "--device", "cpu", "--minutes", str(steps / 60), "--workers", str(workers)])
+def train(data: Path, out: Path, steps: int, workers: int = 0, more: Sequence[str] = ()) -> int:
+    usual = ["--device", "cpu", "--minutes", str(steps / 60), "--workers", str(workers)]
+    return main([str(data), str(out), *usual, *more])
 
 
 def curve(out: Path) -> list[dict[str, float]]:
@@ -220,6 +222,12 @@ def test_errors_say_what_to_do(data: Path, tmp_path: Path, caplog: pytest.LogCap
         assert ended.value.code == 2
     assert main([str(data), str(tmp_path / "out"), "--features", str(tmp_path / "none")]) == 1
     assert f"{tmp_path / 'none'}: no weights" in caplog.text
+    with pytest.raises(SystemExit):
+        main([str(data), str(tmp_path / "out"), "--only", "output"])
+    assert train(data, tmp_path / "first", 1) == 0
+    init = str(tmp_path / "first" / MODEL)
+    assert train(data, tmp_path / "out", 1, more=["--init", init, "--only", "output,side"]) == 1
+    assert "--only: this network has no side; it has embedding, input, " in caplog.text
     assert "python -m recipes.standins" in caplog.text
     (tmp_path / "out" / STATE).write_bytes(b"cut")
     assert train(data, tmp_path / "out", 1) == 1
@@ -279,3 +287,33 @@ def test_the_plan_goes_down_and_ends() -> None:
         plan.STAGES[-1].name,
         plan.STAGES[-1].name,
     ]
+
+
+@pytest.mark.parametrize("only", [("output",), ("up.1", "output"), ()])
+def test_parts_that_are_not_named_stay_as_they_were(only: tuple[str, ...], data: Path, tmp_path: Path) -> None:
+    """After a kill too; and of each that is named something moves."""
+    assert train(data, tmp_path / "first", 1) == 0
+    first = checkpoint.load(str(tmp_path / "first" / MODEL))
+    more = ["--init", str(tmp_path / "first" / MODEL), *(["--only", ",".join(only)] if only else [])]
+    for steps in (1, 3):
+        assert train(data, tmp_path / "then", steps, more=more) == 0
+    then = checkpoint.load(str(tmp_path / "then" / MODEL))
+    weights, moved = then.denoiser.network.state_dict(), set[str]()
+    for name, weight in first.denoiser.network.named_parameters():
+        if not torch.equal(weight, weights[name]):
+            moved.add(name)
+    parts = only or tuple(name for name, _ in first.denoiser.network.named_children())
+    assert all(name.startswith(only) for name in moved) if only else moved
+    assert all(any(name.startswith(part) for name in moved) for part in parts)
+    assert then.card["only"] == list(only)
+
+
+def test_one_stage_lasts_from_the_first_minute_to_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = list[str]()
+    stage_at = plan.stage_at
+    monkeypatch.setattr(plan, "stage_at", lambda *given: stages.append(stage_at(*given).name) or stage_at(*given))
+    for number, stage in enumerate(plan.STAGES):
+        assert train(data, tmp_path / str(number), 3, more=["--stage", stage.name]) == 0
+    assert stages == [stage.name for stage in plan.STAGES for _ in range(3)]

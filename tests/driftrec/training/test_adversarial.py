@@ -10,7 +10,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.networks.config import NetworkConfig
 from driftrec.training.adversarial import Discriminator, balanced
-from driftrec.training.features import CHANNELS, Features
+from driftrec.training.features import CHANNELS, Features, perceptual_distance
 from driftrec.training.learner import Learner, Optimisation
 from driftrec.training.loss import Objective, TimeDensity
 
@@ -84,6 +84,18 @@ def test_the_pull_is_a_multiple_of_the_errors(weight: float, scale: float) -> No
     torch.testing.assert_close(pull / pull.norm(), ours / ours.norm())
 
 
+def test_the_perceptual_pull_is_towards_the_clean_images_features() -> None:
+    """Descending on it alone, from a restored image on: its features come nearer, whatever those of the JPEG are."""
+    judge, x0 = discriminator(), images(2, 1)
+    output = (x0 + 0.1 * torch.randn_like(x0)).requires_grad_()
+    before = perceptual_distance(judge.features(output), judge.features(x0)).item()
+    for _ in range(20):
+        distance = perceptual_distance(judge.features(output), judge.features(x0))
+        (pull,) = torch.autograd.grad(balanced(distance, (output - x0).square().mean(), output, 1.0), output)
+        output = (output - 5 * pull).detach().requires_grad_()
+    assert perceptual_distance(judge.features(output), judge.features(x0)) < 0.9 * before
+
+
 def test_a_verdict_without_a_gradient_pulls_at_nothing() -> None:
     output = torch.randn(4, requires_grad=True)
     (pull,) = torch.autograd.grad(balanced(0 * output.sum(), output.square().sum(), output, 1.0), output)
@@ -93,9 +105,10 @@ def test_a_verdict_without_a_gradient_pulls_at_nothing() -> None:
 @pytest.mark.parametrize("form", ["x0", "noise"])
 @pytest.mark.parametrize("loss", ["mean", "half-sum", "log"])
 @pytest.mark.parametrize("adversarial", [0.0, 0.5])
+@pytest.mark.parametrize("perceptual", [0.0, 0.5])
 @pytest.mark.parametrize("times", [(1.0, 1.0), (0.3, 1.0), (0.2, 0.6)])
 def test_samples_are_of_images_at_the_end_of_time(
-    form: Any, loss: Any, adversarial: float, times: tuple[float, float]
+    form: Any, loss: Any, adversarial: float, perceptual: float, times: tuple[float, float]
 ) -> None:
     """Where none is at t = 1, or the weight is 0, nothing changes, for the discriminator neither."""
     denoiser, judge = Denoiser.create(CONFIG, OUVE(), form), discriminator()
@@ -104,7 +117,7 @@ def test_samples_are_of_images_at_the_end_of_time(
     drawn = torch.tensor(times, dtype=torch.float64), torch.randn(2, 3, 32, 32), torch.tensor([0.1, 0.3])
     plain = Objective(denoiser, TimeDensity(), loss=loss)
     objective = Objective(denoiser, TimeDensity(), loss=loss, discriminator=judge)
-    objective.adversarial = adversarial
+    objective.adversarial, objective.perceptual = adversarial, perceptual
     value = objective(images(2, 1), images(2, 2), *drawn)
     assert value.isfinite()
     judged = adversarial > 0 and max(times) == 1

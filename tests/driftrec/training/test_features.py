@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from driftrec.errors import InvalidInput
-from driftrec.training.features import BLOCKS, STEM, Features, Layer
+from driftrec.training.features import BLOCKS, CHANNELS, STEM, TAPS, Features, Layer, perceptual_distance
 from recipes import standins
 
 
@@ -42,6 +42,26 @@ def test_what_the_recipe_writes_is_what_is_read(tmp_path: Path, monkeypatch: pyt
             Features.load(tmp_path / "b.safetensors")
     with pytest.raises(InvalidInput, match=r"none\.safetensors"):
         Features.load(tmp_path / "none.safetensors")
+
+
+def test_the_distance_is_of_directions_and_the_mean_of_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = ([torch.randn(2, of, 8, 8, generator=generator) for of in CHANNELS] for _ in "ab")
+    distance = perceptual_distance(a, b)
+    cosines = [F.cosine_similarity(ours, theirs).mean() for ours, theirs in zip(a, b, strict=True)]
+    torch.testing.assert_close(distance, sum(2 - 2 * cosine for cosine in cosines))
+    torch.testing.assert_close(perceptual_distance(b, [3 * ours for ours in a]), distance)
+    apart = [perceptual_distance([x[i : i + 1] for x in a], [x[i : i + 1] for x in b]) for i in range(2)]
+    torch.testing.assert_close(torch.stack(apart).mean(), distance)
+    assert perceptual_distance(a, a) == 0
+    torch.testing.assert_close(perceptual_distance(a, [-x for x in a]), torch.tensor(4.0 * len(TAPS)))
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.5])
+def test_places_without_features_have_no_direction_and_a_gradient(constant: float) -> None:
+    features = [torch.full((1, of, 4, 4), constant, requires_grad=True) for of in CHANNELS]
+    perceptual_distance(features, [torch.zeros(1, of, 4, 4) for of in CHANNELS]).backward()
+    assert all(of.grad is not None and of.grad.isfinite().all() for of in features)
 
 
 def published() -> dict[str, Tensor]:
