@@ -109,7 +109,7 @@ def paper_seconds(device: torch.device, batch: int) -> float:
 def training(device: torch.device, batch: int, data: Path | None) -> tuple[float, float]:
     """Seconds a step of patches that are there, and of those that are drawn meanwhile (0 without data)."""
     torch.manual_seed(0)
-    settings = plan.optimisation(plan.sizes(device.type, fresh=True))
+    settings = plan.optimisation(plan.sizes(device.type, fresh=True), device.type)
     learner = Learner(plan.denoiser(plan.NETWORK).to(device), plan.STAGES[0].density, settings, blocking=plan.BLOCKING)
     side = plan.PATCHES.size
     clean = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)

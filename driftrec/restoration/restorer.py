@@ -29,6 +29,7 @@ from driftrec.models import fbcnn, qgac
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.interpolation import Model
 from driftrec.models.loading import load
+from driftrec.networks.precision import bfloat16_is_faster
 from driftrec.noise import gaussian
 from driftrec.restoration import coefficients, opening
 from driftrec.restoration.finishing import Arriving, Unfinished
@@ -323,15 +324,9 @@ def _prepare(denoiser: Denoiser, device: torch.device) -> None:
     """In bfloat16 and channels_last where the device computes faster so; the arithmetic around the network stays in
     float32.
     """
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
-    dtype = torch.bfloat16 if fast else torch.float32
+    dtype = torch.bfloat16 if bfloat16_is_faster(device) else torch.float32
     denoiser.network.to(device=device, dtype=dtype)
     denoiser.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def _cpu_has_bf16() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _size(stored: Pixels) -> tuple[int, int]:

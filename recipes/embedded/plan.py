@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE
 from driftrec.networks.config import NetworkConfig
+from driftrec.networks.precision import bfloat16_is_faster
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import Loss, TimeDensity
 from driftrec.training.patches import PatchConfig
@@ -70,9 +73,10 @@ def sizes(device: str, fresh: bool) -> Sizes:
     return Sizes(batch=16, lr=8e-4 * gentle, ema_decay=0.999)
 
 
-def optimisation(of: Sizes) -> Optimisation:
+def optimisation(of: Sizes, device: str) -> Optimisation:
     """The learner's settings; its rate is set step by step, by `rate`."""
-    return Optimisation(steps=10**9, lr=of.lr, muon=True, warmup=0, decay_steps=0, ema_decay=of.ema_decay)
+    bf16 = bfloat16_is_faster(torch.device(device))
+    return Optimisation(steps=10**9, lr=of.lr, muon=True, warmup=0, decay_steps=0, ema_decay=of.ema_decay, bf16=bf16)
 
 
 def stage_at(share: float, stages: Sequence[Stage] = STAGES) -> Stage:

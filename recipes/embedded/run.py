@@ -26,6 +26,7 @@ from driftrec.models import checkpoint
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import parameter_count
+from driftrec.networks.precision import bfloat16_is_faster
 from driftrec.training.adversarial import Discriminator
 from driftrec.training.features import Features
 from driftrec.training.learner import Learner
@@ -76,7 +77,7 @@ class Run:
             take_over(denoiser, init.denoiser)
         train_only(denoiser, only)
         self.sizes = plan.sizes(device, fresh=init is None)
-        optimisation = plan.optimisation(self.sizes)
+        optimisation = plan.optimisation(self.sizes, device)
         self.learner = Learner(
             denoiser.to(device),
             stages[0].density,
@@ -219,7 +220,7 @@ def mean_psnr(denoiser: Denoiser, tiles: dict[str, Pixels], quality: int) -> flo
             torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device) / 255
             for image in (degrade(clean, quality, "4:2:0"), clean)
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_is_faster(device)):
             restored = denoiser(denoiser.process.centre(y, t), y, t)
         scores.append(PAIR_METRICS["psnr"](x0, restored.float().clamp(0, 1)).item())
     return sum(scores) / len(scores)
