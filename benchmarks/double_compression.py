@@ -4,7 +4,8 @@
 
 Every photograph is compressed once at a pair's second quality, and twice: on the same grid, and with 1 to 4 rows and
 columns cut off in between, as many as its number in the folder says. Precision is that of as many files of one kind as
-of the other. Beside it `driftrec.jpeg.older_blocks.suspected`, on the same files.
+of the other. Beside it `driftrec.jpeg.older_blocks.suspected`, on the same files. The last table is of JPEGs that were
+saved again without loss.
 """
 
 import argparse
@@ -18,11 +19,18 @@ from PIL import Image
 
 from driftrec.image import decode
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
-from driftrec.jpeg.double_compression import earlier_in
+from driftrec.jpeg.double_compression import earlier_in, once_jpeg
 from driftrec.jpeg.older_blocks import suspected
 
 # The first five are the paper's (Table IV).
+GRIDS = ("same", "cut")
+ONCE = (None, 10, 30, 50, 75, 85, 90, 95)  # qualities of what is saved again without loss; None: never a JPEG
 PAIRS = ((30, 10), (10, 30), (30, 30), (50, 30), (30, 50), (10, 10), (75, 90), (90, 75), (60, 95), (50, 75), (80, 70))
+
+
+def cuts_of(grid: str, count: int) -> list[tuple[int, int]]:
+    """Rows and columns that are cut off so many photographs."""
+    return [(0, 0) if grid == "same" else (1 + i % 4, 1 + i // 4 % 4) for i in range(count)]
 
 
 def look(photo: np.ndarray, first: int | None, second: int, cut: tuple[int, int]) -> tuple[str, int | None, bool]:
@@ -32,6 +40,13 @@ def look(photo: np.ndarray, first: int | None, second: int, cut: tuple[int, int]
     seen = earlier_in(data)
     assert seen is not None
     return seen.found, seen.quality, suspected(decode(data).rgb8, second)
+
+
+def look_at_pixels(photo: np.ndarray, quality: int | None, cut: tuple[int, int]) -> int | None:
+    """The quality that shows in a lossless file."""
+    once = photo if quality is None else degrade(photo, quality, "4:2:0")
+    found = once_jpeg(np.ascontiguousarray(shift(once, *cut)))
+    return found.quality if found else None
 
 
 def main() -> int:
@@ -46,8 +61,8 @@ def main() -> int:
     print("|---|---|---|---|---|---|")
     for first, second in PAIRS:
         wrong = sum(bool(found) for found, _, _ in once[second])
-        for grid in ("same", "cut"):
-            cuts = [(0, 0) if grid == "same" else (1 + i % 4, 1 + i // 4 % 4) for i in range(len(photos))]
+        for grid in GRIDS:
+            cuts = cuts_of(grid, len(photos))
             seen = [look(photo, first, second, cut) for photo, cut in zip(photos, cuts, strict=True)]
             right = sum(bool(found) for found, _, _ in seen)
             named = sum(quality is not None and abs(quality - first) <= 2 for _, quality, _ in seen)
@@ -58,6 +73,14 @@ def main() -> int:
     for q, seen in once.items():
         shares = np.mean([(bool(found), older) for found, _, older in seen], axis=0)
         print(f"| {q} | {shares[0]:.2f} | {shares[1]:.2f} |")
+    print("\n| then without loss | grid | found | names the quality within 2 |\n|---|---|---|---|")
+    for quality in ONCE:
+        for grid in GRIDS if quality else GRIDS[:1]:
+            pairs = zip(photos, cuts_of(grid, len(photos)), strict=True)
+            named = [look_at_pixels(photo, quality, cut) for photo, cut in pairs]
+            found = np.mean([of is not None for of in named])
+            near = np.mean([of is not None and quality is not None and abs(of - quality) <= 2 for of in named])
+            print(f"| {quality or 'never a JPEG'} | {grid} | {found:.2f} | {near:.2f} |")
     return 0
 
 

@@ -24,7 +24,7 @@ one before the image was resized. How often which is seen stands in docs/results
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,6 +42,7 @@ from driftrec.jpeg.older_blocks import middle_luma, suspected
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+LOSSLESS = (1,) * 64  # the table of what is stored as it is
 WINDOW, LEAST = 512, 64  # pixels: side of the window that is looked at, and what evidence needs
 QUALITIES = range(5, 100)  # that an earlier compression may have had
 STEPS = np.array([standard_tables(quality)[0] for quality in QUALITIES])  # (qualities, 64)
@@ -140,7 +141,7 @@ def older_compression(stored: NDArray[Any], table: Table, quality: int) -> Earli
 
     Args:
         stored: luma (H, W) or RGB (H, W, 3), as its file stores it.
-        table: of the file's luma, in row order; of ones where the file is none of JPEG.
+        table: of the file's luma, in row order.
         quality: of the file.
     """
     if not suspected(stored, quality):
@@ -149,12 +150,27 @@ def older_compression(stored: NDArray[Any], table: Table, quality: int) -> Earli
     return found if found and found.certain and found.certain < quality else None
 
 
+def once_jpeg(stored: NDArray[Any]) -> Earlier | None:
+    """What shows of a JPEG in pixels that came in a file of another format, or in none; None where none is certain.
+
+    stored: luma (H, W) or RGB (H, W, 3), from 0 to 255.
+    """
+    luma = middle_luma(stored)
+    found = earlier(luma, LOSSLESS)
+    if found and found.found == "shifted":  # on its own grid its quality is told better
+        rows, columns = (-cut % 8 for cut in found.offset)
+        there = earlier(luma[rows:, columns:], LOSSLESS)
+        if there and there.found == "aligned":
+            found = replace(found, shifted_quality=there.aligned_quality)
+    return found if found and found.certain else None
+
+
 def earlier(luma: Array, table: Table) -> Earlier | None:
     """What shows of an earlier compression.
 
     Args:
         luma: (H, W), 0 to 255, decoded and as stored: the grid starts at the corner. Of large images the middle counts.
-        table: of the file's luma, in row order.
+        table: of the file's luma, in row order; LOSSLESS where the file is no JPEG.
 
     Returns:
         None where there is too little to look at: a side below 64 pixels, or a table with zeros.

@@ -28,11 +28,10 @@ from scipy.optimize import brentq
 
 from driftrec.diffusion.process import Process
 from driftrec.image.picture import Picture, to_8_bits
-from driftrec.jpeg.double_compression import older_compression
+from driftrec.jpeg.double_compression import older_compression, once_jpeg
 from driftrec.jpeg.headers import damage, standard_tables
 
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
-LOSSLESS = (1,) * 64  # the table of what is stored as it is
 SMALLEST = 16  # pixels, the side of an MCU
 MEAN_ONLY = 0.42  # of the damage of quality 10: from quality 73 on
 
@@ -55,16 +54,20 @@ class History(NamedTuple):
     offset: tuple[int, int] = (0, 0)  # rows and columns that were cut off its grid since, where the file has no other
 
 
+NONE = History(None, False)
+
+
 def history(picture: Picture) -> History:
     """What its file tells, or its pixels show."""
     quality, older = picture.quality, picture.older
     if older or picture.constraint:  # that was looked for when its file was opened
         return History(older, True) if older else History(quality, False)
-    table = picture.steps or (standard_tables(quality)[0] if quality else LOSSLESS)
-    found = older_compression(to_8_bits(picture.stored), table, quality or 100)
-    if not found:
-        return History(quality, False)
-    return History(found.certain, True, found.offset if found.found == "shifted" and not quality else (0, 0))
+    stored = to_8_bits(picture.stored)
+    if quality is None:
+        found = once_jpeg(stored)
+        return History(found.certain, True, found.offset if found.found == "shifted" else (0, 0)) if found else NONE
+    found = older_compression(stored, picture.steps or standard_tables(quality)[0], quality)
+    return History(found.certain, True) if found else History(quality, False)
 
 
 def start(process: Process, wanted: float, t_eps: float, part: float) -> float:

@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 REPORT = "pipeline.survey.report:write_survey_report"
 EXAMPLES = 12  # files that are shown, and measured with
-ON_STDOUT = ("files", "sound", "damaged", "megapixels", "formats", "compressed_before", "cost")  # of summary.json
+# Of summary.json.
+ON_STDOUT = ("files", "sound", "damaged", "megapixels", "formats", "compressed_before", "once_jpeg", "cost")
 
 
 def run_survey(settings: SurveySettings) -> Result:

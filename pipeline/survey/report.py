@@ -74,6 +74,7 @@ def _contents(
         "sizes": _sizes(survey),
         "lists": _lists(summary, survey),
         "before": summary["compressed_before"],
+        "once": summary["once_jpeg"],
         "decoded": survey.decoded,
         "files": survey.files,
         "cost": _cost(summary["cost"]),
@@ -90,7 +91,8 @@ def _contents(
 
 
 def _tiles(summary: WholeSummary, survey: Survey) -> list[dict[str, str]]:
-    damaged, before, cost = survey.reasons.total(), summary["compressed_before"], summary["cost"]
+    damaged, cost = survey.reasons.total(), summary["cost"]
+    before, once = summary["compressed_before"], summary["once_jpeg"]
     tiles = [
         tile("Images", whole(survey.files)),
         tile("Megapixels", figure(survey.pixels / 1e6)),
@@ -101,6 +103,8 @@ def _tiles(summary: WholeSummary, survey: Survey) -> list[dict[str, str]]:
         tiles.append(tile("Median JPEG quality", whole(summary["jpeg"]["median_quality"])))
     if before["share"] is not None:
         tiles.append(tile("Of decoded JPEGs, compressed before", share(before["share"])))
+    if once["aligned"] + once["shifted"]:
+        tiles.append(tile("Of other pictures, once a JPEG", share(once["share"] or 0.0)))
     if hours := cost.get("measured", {}).get("hours"):
         tiles.append(tile("To restore it all here", *_time(hours)))
     return tiles

@@ -16,7 +16,7 @@ from driftrec.errors import DriftRecError, Failed, Reason
 from driftrec.image import decode
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.codec import middle
-from driftrec.jpeg.double_compression import earlier_in
+from driftrec.jpeg.double_compression import LEAST, earlier_in, once_jpeg
 from driftrec.jpeg.ending import mended
 from pipeline.inputs.loose import LooseFiles, not_to_open
 from pipeline.inputs.names import name_digest, printable
@@ -66,9 +66,9 @@ class SurveyRow(Row):
     icc: Bool
     decoded: Bool  # whether the pixels were looked at
     bef: Float64  # raw; times 65,025 in squared grey levels; null, as all below, if not decoded
-    earlier: Text  # an earlier compression shows: "aligned", "shifted", or "" for no; null: no JPEG
+    earlier: Text  # a compression before its file was written shows: "aligned", "shifted", or "" for no
     earlier_quality: Int16  # of that compression
-    aligned: Float32  # evidence of it on this grid, as the next; more than 1 is a verdict
+    aligned: Float32  # evidence of it on this grid, as the next, in a JPEG; more than 1 is a verdict
     shifted: Float32
 
 
@@ -171,7 +171,11 @@ def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
 
     rgb = decode(data, row["key"], max_pixels).in_8_bits().stored
     row = {**row, "decoded": True, "bef": bef_u8(np.ascontiguousarray(rgb[middle(rgb.shape, SIDE)]))}
-    if row["format"] == "JPEG" and (found := earlier_in(mended(data, max_pixels)[0])):
+    if row["format"] != "JPEG":  # what a restore goes by
+        if min(rgb.shape[:2]) >= LEAST:
+            found = once_jpeg(rgb)
+            row["earlier"], row["earlier_quality"] = (found.found, found.quality) if found else ("", None)
+    elif found := earlier_in(mended(data, max_pixels)[0]):
         row["earlier"], row["earlier_quality"] = found.found, found.quality
         row["aligned"], row["shifted"] = found.aligned, found.shifted
     return row

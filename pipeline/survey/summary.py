@@ -28,8 +28,7 @@ class Band:
     pixels: int = 0
     measured: int = 0  # of which the blocking was measured
     bef: float = 0.0  # their sum, raw
-    looked: int = 0  # in which an earlier compression was looked for
-    earlier: Counter[str] = field(default_factory=Counter)  # what showed
+    earlier: Counter[str] = field(default_factory=Counter)  # what showed of an earlier compression, where looked for
     examples: list[tuple[int, str, SurveyRow]] = field(default_factory=list)  # (rank, shard, row), by rank
 
     def add(self, shard: str, row: SurveyRow) -> None:
@@ -41,7 +40,6 @@ class Band:
             self.measured += 1
             self.bef += row["bef"]
         if row["earlier"] is not None:
-            self.looked += 1
             self.earlier[row["earlier"]] += 1
         rank = name_digest(row["key"])
         if 0 < pixels <= MAX_SHOWN_PIXELS and (len(self.examples) < EXAMPLES or rank < self.examples[-1][0]):
@@ -68,6 +66,8 @@ class Survey:
     megapixels: Histogram = field(default_factory=Histogram)
     widest: int = 0  # pixels of the longest side
     bands: dict[int, Band] = field(default_factory=dict)  # by the upper end of the quality range
+    earlier: Counter[str] = field(default_factory=Counter)  # what showed of an earlier compression, of JPEGs
+    once_jpeg: Counter[str] = field(default_factory=Counter)  # the same of all other files
 
     def add(self, shard: str, part: pa.Table) -> None:
         """Count the rows of one part."""
@@ -97,6 +97,8 @@ class Survey:
         if quality is not None:
             self.qualities[quality] += 1
             self.quality_pixels[quality] += pixels
+        if row["earlier"] is not None:
+            (self.earlier if row["format"] == "JPEG" else self.once_jpeg)[row["earlier"]] += 1
         self.bands.setdefault(-(-(quality or 0) // QUALITY_BAND) * QUALITY_BAND, Band()).add(shard, row)
 
     @property
@@ -113,12 +115,6 @@ class Survey:
     def good_pixels(self) -> int:
         """Of the JPEGs of quality GOOD and more."""
         return sum(pixels for quality, pixels in self.quality_pixels.items() if quality >= GOOD)
-
-    @property
-    def earlier(self) -> tuple[int, Counter[str]]:
-        """JPEGs in which an earlier compression was looked for, and what showed."""
-        found = sum((band.earlier for band in self.bands.values()), Counter[str]())
-        return sum(band.looked for band in self.bands.values()), found
 
     def examples(self, most: int) -> list[tuple[str, SurveyRow]]:
         """(shard, row) of some sound files, bands in turn; lowest quality first, unknown last."""
@@ -151,7 +147,7 @@ class Decoded(TypedDict):
 
 
 class Before(TypedDict):
-    """JPEGs that show an earlier compression."""
+    """Files that show an earlier compression."""
 
     looked_at: int
     aligned: int
@@ -190,7 +186,8 @@ class Summary(TypedDict):
     jpeg: JpegCounts
     metadata: dict[str, int]  # files that have it
     decoded: Decoded
-    compressed_before: Before
+    compressed_before: Before  # of JPEGs
+    once_jpeg: Before  # of all other files
     by_quality: list[BandTold]
 
 
@@ -203,7 +200,6 @@ def reduce_ledger(run: Run) -> Survey:
 
 def summarize(run: Run, survey: Survey, share: float) -> Summary:
     """What summary.json says, but for the cost."""
-    looked, found = survey.earlier
     return {
         "job": "survey",
         "input": run.listing.source.url,
@@ -228,14 +224,20 @@ def summarize(run: Run, survey: Survey, share: float) -> Summary:
         "metadata": {name: survey.traits[name] for name in ("exif", "gps", "xmp", "icc")}
         | {"turned": sum(survey.orientations[turn] for turn in TURNED)},
         "decoded": {"files": survey.decoded, "share_asked": share},
-        "compressed_before": {
-            "looked_at": looked,
-            "aligned": found["aligned"],
-            "shifted": found["shifted"],
-            "share": (found["aligned"] + found["shifted"]) / looked if looked else None,
-            "interval": wilson(found["aligned"] + found["shifted"], looked),
-        },
+        "compressed_before": _before(survey.earlier),
+        "once_jpeg": _before(survey.once_jpeg),
         "by_quality": [_band(top, band) for top, band in sorted(survey.bands.items())],
+    }
+
+
+def _before(found: Counter[str]) -> Before:
+    looked, shown = found.total(), found["aligned"] + found["shifted"]
+    return {
+        "looked_at": looked,
+        "aligned": found["aligned"],
+        "shifted": found["shifted"],
+        "share": shown / looked if looked else None,
+        "interval": wilson(shown, looked),
     }
 
 
@@ -246,7 +248,7 @@ def _band(top: int, band: Band) -> BandTold:
         "megapixels": round(band.pixels / 1e6, 3),
         "bef_mean": band.bef / band.measured if band.measured else None,
         "bef_files": band.measured,
-        "looked_at": band.looked,
+        "looked_at": band.earlier.total(),
         "compressed_before": band.earlier["aligned"] + band.earlier["shifted"],
     }
 

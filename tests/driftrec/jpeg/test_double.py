@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.data import astronaut, coffee
 
 from driftrec.jpeg.codec import degrade, encode_jpeg, shift
-from driftrec.jpeg.double_compression import Earlier, _best_likelihoods, _shapes, earlier, earlier_in
+from driftrec.jpeg.double_compression import Earlier, _best_likelihoods, _shapes, earlier, earlier_in, once_jpeg
 from driftrec.jpeg.headers import standard_tables
 from tests.driftrec.drawings import DRAWINGS
 
@@ -79,3 +79,31 @@ def test_a_drawing_on_a_raster_was_not_compressed_before(name: str, quality: int
         found = earlier_in(encode_jpeg(DRAWINGS[name], quality, subsampling))
         assert found is not None
         assert found.certain is None, found
+
+
+@pytest.mark.parametrize("photo", PHOTOS.values(), ids=PHOTOS)
+@pytest.mark.parametrize("quality", [10, 30, 50, 75, 85, 90])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("cut", [(0, 0), (3, 2), (7, 1)])
+def test_pixels_show_that_they_were_a_jpeg(photo, quality, subsampling, cut):
+    found = once_jpeg(shift(degrade(photo, quality, subsampling), *cut))
+    assert found is not None and found.offset == cut if any(cut) else found is not None
+    assert found.found == ("shifted" if any(cut) else "aligned")
+    assert abs(found.quality - quality) <= (5 if any(cut) else 1)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "AVIF"])
+def test_pixels_that_never_were_one_show_nothing(form):
+    for image in (*PHOTOS.values(), *DRAWINGS.values()):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(image)).save(file, form, quality=80)
+        with Image.open(file) as opened:
+            assert once_jpeg(np.asarray(opened.convert("RGB"))) is None
+
+
+@pytest.mark.parametrize("side", [1, 8, 63, 64])
+def test_few_pixels_show_nothing_or_the_truth(side):
+    for image in (PHOTOS["coffee"][:side, :side], np.zeros((side, side, 3), np.uint8)):
+        assert once_jpeg(image) is None
+        found = once_jpeg(degrade(np.ascontiguousarray(image), 30))
+        assert found is None or found.quality is not None and abs(found.quality - 30) <= 5

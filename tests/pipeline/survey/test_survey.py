@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from skimage.data import astronaut
 
 from driftrec.errors import InvalidInput
-from driftrec.jpeg.codec import degrade, encode_jpeg
+from driftrec.jpeg.codec import degrade, encode_jpeg, shift
+from driftrec.restoration import adaptive
+from driftrec.restoration.opening import open_picture
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.tars import TarPiece
@@ -82,7 +86,7 @@ def test_a_row_for_every_file(tmp_path: Path) -> None:
         assert (row["decoded"], row["earlier"]) == (True, "aligned" if index % 3 == 0 else "")
         assert row["earlier_quality"] is None or abs(row["earlier_quality"] - 20) <= 2
     assert rows["00.jpg"]["bef"] > rows["11.jpg"]["bef"] >= 0
-    assert (rows["scan.png"]["format"], rows["scan.png"]["quality"], rows["scan.png"]["earlier"]) == ("PNG", None, None)
+    assert (rows["scan.png"]["format"], rows["scan.png"]["quality"], rows["scan.png"]["earlier"]) == ("PNG", None, "")
     reasons = {key: row["reason"] for key, row in rows.items() if row["status"] == "failed"}
     assert reasons == {
         "cut.jpg": "truncated", "empty.jpg": "empty", "page.jpg": "not_an_image", "lie.jpg": "truncated",
@@ -187,12 +191,38 @@ def test_sums_are_those_of_the_rows(tmp_path: Path) -> None:
     assert (whole.files, whole.sound, whole.decoded) == (len(rows), 13, 13)
     assert whole.pixels == sum(row["width"] * row["height"] for row in sound)
     assert whole.good_pixels == 2 * 128 * 96  # quality 90 and 95
-    looked_at, found = whole.earlier
-    assert (looked_at, found["aligned"], found["shifted"]) == (12, 4, 0)
+    assert whole.earlier == {"": 8, "aligned": 4}
+    assert whole.once_jpeg == {"": 1}
     assert [-(-row["quality"] // 10) for _, row in whole.examples(4)] == [4, 5, 6, 7]  # a band each
     low, high = wilson(4, 12) or (0, 0)
     assert (round(low, 4), round(high, 4)) == (0.1381, 0.6094)  # as statsmodels gives it
     assert wilson(0, 0) is None
+
+
+FORMS = {"a.png": {}, "b.tif": {}, "c.webp": {"lossless": True}, "d.bmp": {}}
+
+
+def test_what_was_a_jpeg_is_found_in_every_format_as_a_restore_finds_it(tmp_path: Path) -> None:
+    photo = np.ascontiguousarray(astronaut()[20:276, 100:356])
+    for name, options in FORMS.items():
+        for quality, cut in product((None, 30, 75), (0, 3)):
+            pixels = shift(photo if quality is None else degrade(photo, quality), cut, cut)
+            path = tmp_path / "in" / f"{quality} {cut} {name}"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path, **options)
+    result = run_survey(settings_of(tmp_path / "in", tmp_path / "out", pixels="all"))
+    for row in pq.read_table(tmp_path / "out/report.parquet").to_pylist():
+        quality, cut = row["key"].split()[:2]
+        there = {"None": "", **dict.fromkeys(("30", "75"), "shifted" if int(cut) else "aligned")}[quality]
+        assert (row["key"], row["earlier"], str(row["earlier_quality"])) == (row["key"], there, quality)
+        picture = open_picture((tmp_path / "in" / row["key"]).read_bytes())
+        assert adaptive.history(picture)[:2] == (row["earlier_quality"], bool(there))
+    assert result["once_jpeg"] | {"interval": None} == {
+        "looked_at": 24, "aligned": 8, "shifted": 8, "share": pytest.approx(2 / 3), "interval": None
+    }  # fmt: skip
+    assert result["compressed_before"]["looked_at"] == 0
+    page = Page((tmp_path / "out/report.html").read_text())
+    assert any("24 pictures of other formats that were decoded, 16 were once JPEGs" in note for note in page.text("p"))
 
 
 def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) -> None:
