@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from driftrec.errors import BadImage, Reason, one_line
-from driftrec.image import isobmff, pixels, png, sniff, tiff, xmp
+from driftrec.image import isobmff, jpeg2000, jxl, pixels, png, sniff, tiff, xmp
 from driftrec.image.metadata import Metadata, fitting, has_video, joined, left_out, metadata
 from driftrec.image.picture import Chunk, Mode, Picture, Video
 from driftrec.jpeg import ending
@@ -36,7 +36,7 @@ Frames = Literal["first", "skip"]
 MAX_PIXELS = 100_000_000
 
 # The plugins are called by name, never through Image.open: only these can run, and the size limit is ours.
-PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+PLUGINS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "JPEG": JpegImageFile,  # takes the first picture of an MPO
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
@@ -45,6 +45,8 @@ PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImageFile,
     "AVIF": isobmff.avif,
     "HEIC": isobmff.heic,
+    "JP2": jpeg2000.opened,
+    "JXL": jxl.opened,
 }
 
 
@@ -52,7 +54,8 @@ def decode(data: bytes, name: str = "", max_pixels: int = MAX_PIXELS, frames: Fr
     """Read an image file of whatever content. The EXIF orientation is applied and set to 1.
 
     Args:
-        data: the whole file: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, or HEIC where pillow-heif is installed.
+        data: the whole file: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, JPEG 2000, or where their packages are installed
+            HEIC (pillow-heif) and JPEG XL (pillow-jxl-plugin). Of a JPEG XL that holds a JPEG, that is read.
         name: the file's name; an extension that lies is noted, no more.
         max_pixels: larger ones are refused by their header.
         frames: of an animation, or the pages of a TIFF: take the first with a note, or refuse the file.
@@ -87,6 +90,9 @@ def from_pil(image: Image.Image) -> Picture:
 def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames: Frames) -> Picture:
     """The picture, or whatever its decoder raises."""
     sniff.check_header(data, source_format, max_pixels)
+    if source_format == "JXL" and (jpeg := jxl.jpeg_within(data)):
+        picture = _decode(jpeg, "JPEG", "", max_pixels, frames)
+        return replace(picture, note=joined(_lie(name, source_format), jxl.WITH_JPEG, picture.note))
     chunks: tuple[Chunk, ...] = ()
     mended = ""
     if source_format == "PNG":
@@ -95,7 +101,8 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
         data, mended = ending.mended(data, max_pixels)
     image = PLUGINS[source_format](io.BytesIO(data))
     sniff.check_size(*image.size, max_pixels)
-    if frames == "skip" and _has_frames(PLUGINS[source_format](io.BytesIO(data))):
+    moving = source_format == "JXL" and jxl.header(data).moving
+    if frames == "skip" and (moving or _has_frames(PLUGINS[source_format](io.BytesIO(data)))):
         raise BadImage(Reason.animated, f"{source_format} of several frames or pages, which this run skips")
     turned, packet, notes = 1, None, [mended]
     if isinstance(image, TiffImageFile):
@@ -125,7 +132,7 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     return replace(picture, source_format=source_format, note=note, **kept)
 
 
-def _deep(image: ImageFile.ImageFile, data: bytes) -> list[pixels.Layer]:
+def _deep(image: Image.Image, data: bytes) -> list[pixels.Layer]:
     """How 16-bit samples are read that Pillow does not show; none for all others."""
     if isinstance(image, PngImageFile):
         if png.depth(data) != 16:
@@ -172,7 +179,7 @@ def _scale_colour_key(image: PngImageFile, depth: int) -> None:
         image.info["transparency"] = image.info["transparency"] * 255 // (2**depth - 1)
 
 
-def _has_frames(image: ImageFile.ImageFile) -> bool:
+def _has_frames(image: Image.Image) -> bool:
     """Whether it is an animation or has further pages. (The second picture of an MPO or HEIC is no frame.)"""
     with contextlib.suppress(Exception):  # broken later frames: they are none
         if isinstance(image, TiffImageFile):

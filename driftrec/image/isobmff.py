@@ -98,22 +98,30 @@ def has_profile(data: bytes) -> bool:
 
 def is_cut(data: bytes) -> bool:
     """Whether the last box reaches beyond the end of the file."""
-    return max((end for _, _, end in _boxes(data, 0, len(data))), default=0) != len(data)
+    return max((end for _, _, end in boxes(data, 0, len(data))), default=0) != len(data)
 
 
 def end(file: BinaryIO, size: int) -> int:
-    """Where the last box of a file of so many bytes is told to end; only the boxes' headers are read."""
+    """Where the last box of a file of so many bytes is told to end."""
+    return max((end for _, _, end in outermost(file, size)), default=0)
+
+
+def outermost(file: BinaryIO, size: int) -> Iterator[Box]:
+    """The boxes of a file of so many bytes; only their headers are read. The last may be told to end behind it."""
     position = 0
     while position + 8 <= size:
         file.seek(position)
         head = file.read(16)
-        length, _ = struct.unpack_from(">I4s", head)
+        length, kind = struct.unpack_from(">I4s", head)
+        start = position + 8
         if length == 1 and len(head) == 16:
-            (length,) = struct.unpack_from(">Q", head, 8)
-        if length < 8:
-            return size if length == 0 else position
+            (length,), start = struct.unpack_from(">Q", head, 8), position + 16
+        elif length == 0:
+            length = size - position
+        if length < start - position:
+            return
+        yield kind, start, position + length
         position += length
-    return position
 
 
 def _bits(kind: bytes, body: bytes) -> int:
@@ -135,12 +143,12 @@ def _properties(data: bytes) -> Iterator[Box]:
 
 def _inside(data: bytes, start: int, end: int, wanted: bytes | None = None) -> Iterator[Box]:
     """The boxes (of one type) in a range of bytes, cut off where the range ends."""
-    for kind, begin, close in _boxes(data, start, end):
+    for kind, begin, close in boxes(data, start, end):
         if wanted in (None, kind):
             yield kind, begin, min(close, end)
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
+def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
     """The boxes in a range of bytes. The last may be told to end behind it."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)

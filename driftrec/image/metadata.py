@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -79,7 +79,7 @@ def has_video(behind: bytes) -> bool:
     return not behind.startswith(b"\xff\xd8") and any(sign in behind[:4096] for sign in VIDEOS)
 
 
-def left_out(image: ImageFile.ImageFile, behind: bytes) -> str:
+def left_out(image: Image.Image, behind: bytes) -> str:
     """A note if the file holds more than the picture that was read. behind: what stands behind its end and is not kept,
     without padding.
     """

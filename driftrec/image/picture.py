@@ -48,7 +48,7 @@ class Picture:
     icc: bytes | None = None  # ICC profile, as found; sRGB if CMYK was converted by its profile
     exif: bytes | None = None  # from the prefix "Exif\0\0" on, as found but for its orientation and thumbnail
     dpi: tuple[float, float] | None = None  # horizontal, vertical
-    source_format: str = ""  # JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC; empty if it came from no file
+    source_format: str = ""  # JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC, JP2, JXL; empty if it came from no file
     note: str = ""  # what a reader of the ledger should know: "named .png, holds JPEG; palette"
     constraint: Constraint | None = None  # what the JPEG file says of the image that it was made from, if that is known
     coefficients: Constraint | None = None  # of the JPEG file, as `constraint`, whatever was before it

@@ -6,13 +6,14 @@ should be, to tell one that was cut from one with something behind its end. Dama
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from driftrec.errors import BadImage, Reason, one_line
-from driftrec.image import exif, isobmff, png, sniff, tiff
+from driftrec.image import exif, isobmff, jpeg2000, jxl, png, sniff, tiff
 from driftrec.image.decoding import reason_of
 from driftrec.jpeg import ending, headers
 
@@ -22,6 +23,7 @@ MOST_CHUNKS = 64  # of a WEBP that are walked for its EXIF
 PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}  # by colour type
 SAMPLES = {"L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # a pixel
 JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+OF_COMPONENTS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # of a JPEG 2000
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"  # begin JPEG segments
 
@@ -30,7 +32,7 @@ EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0
 class Header:
     """What is known of a file without decoding it. None where it does not say, or was not understood that far."""
 
-    format: str | None = None  # by content: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC
+    format: str | None = None  # by content: JPEG (also within JPEG XL), PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC, JP2, JXL
     width: int | None = None  # pixels, as stored (EXIF orientation not applied)
     height: int | None = None
     mode: str | None = None  # as stored: L, LA, RGB, RGBA, P, CMYK; of TIFFs what Pillow calls it
@@ -247,6 +249,54 @@ def _heif(source: _Source, found: dict[str, Any]) -> None:
     isobmff.check_depth(head, name)
 
 
+def _boxes(file: BinaryIO, size: int, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, body) of a file's outermost boxes of some kinds. Of the others only the beginnings are read."""
+    for kind, start, end in isobmff.outermost(file, size):
+        if kind in kinds and end <= min(size, start + MOST_HEAD):
+            file.seek(start)
+            yield kind, file.read(end - start)
+
+
+def _jp2(source: _Source, found: dict[str, Any]) -> None:
+    while jpeg2000.CODESTREAM not in source.head[:-42] and len(source.head) < min(source.size, MOST_HEAD):
+        source.more((GROWTH - 1) * len(source.head))
+    size = jpeg2000.size(source.head)
+    found |= {"width": size.width, "height": size.height, "depth": size.depth, "components": size.components}
+    found |= {"mode": OF_COMPONENTS.get(size.components)}
+    found["icc"] = jpeg2000.profile(source.head) is not None
+    for _, body in _boxes(source.file, source.size, (b"uuid",)):
+        found["xmp"] = found.get("xmp", False) or body.startswith(jpeg2000.XMP_UUID)
+        _exif(body[16:] if body.startswith(jpeg2000.EXIF_UUID) else None, found)
+    jpeg2000.check(source.head)
+    if not source.tail().endswith(jpeg2000.END) and jpeg2000.is_cut(source.whole()):
+        raise BadImage(Reason.truncated, "JPEG 2000 without its end marker")
+
+
+def _jxl(source: _Source, found: dict[str, Any]) -> None:
+    while True:
+        try:
+            header = jxl.header(source.head)
+            break
+        except BadImage:
+            if len(source.head) >= min(source.size, MOST_HEAD):
+                raise
+            source.more((GROWTH - 1) * len(source.head))
+    found |= {"width": header.width, "height": header.height, "depth": header.depth}
+    sniff.check_size(header.width, header.height, source.max_pixels)
+    if isobmff.end(source.file, source.size) != source.size and source.head.startswith(jxl.SIGNATURE):
+        raise BadImage(Reason.truncated, f"JPEG XL of {source.size} bytes that should have more")
+    if jxl.JPEG_BOX in source.head and (jpeg := jxl.jpeg_within(source.whole())):
+        found["format"] = "JPEG"
+        _jpeg(_Source(io.BytesIO(jpeg), len(jpeg), source.max_pixels, jpeg[:HEAD]), found)
+        return
+    jxl.check(source.head)
+    found["icc"] = True  # its colours are always told, and a decoder makes a profile of that
+    for kind, body in _boxes(source.file, source.size, (b"Exif", b"xml ")):
+        found["xmp"] = found.get("xmp", False) or kind == b"xml "
+        _exif(body[4:] if kind == b"Exif" else None, found)
+    found["orientation"] = 1 if found.get("exif") else None  # what EXIF says of it does not count
+
+
 READERS: dict[str, Callable[[_Source, dict[str, Any]], None]] = {
     "JPEG": _jpeg,
     "PNG": _png,
@@ -256,4 +306,6 @@ READERS: dict[str, Callable[[_Source, dict[str, Any]], None]] = {
     "GIF": _gif,
     "AVIF": _heif,
     "HEIC": _heif,
+    "JP2": _jp2,
+    "JXL": _jxl,
 }

@@ -6,7 +6,7 @@ Everything here looks at headers and frames only; `driftrec.image` decodes.
 import struct
 
 from driftrec.errors import BadImage, Reason
-from driftrec.image import exif, isobmff, png
+from driftrec.image import exif, isobmff, jpeg2000, jxl, png
 
 MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -17,12 +17,17 @@ MAGIC = (
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),  # BigTIFF
     (b"MM\0+", "TIFF"),
+    (jpeg2000.SIGNATURE, "JP2"),
+    (jpeg2000.CODESTREAM, "JP2"),
+    (jxl.SIGNATURE, "JXL"),
+    (jxl.CODESTREAM, "JXL"),
 )
 EXTENSIONS = {
     ".avif": "AVIF", ".avifs": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC",
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
     ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
-    ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF",
+    ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF", ".jxl": "JXL",
+    ".jp2": "JP2", ".j2k": "JP2", ".j2c": "JP2", ".jpc": "JP2", ".jpf": "JP2", ".jpx": "JP2",
 }  # fmt: skip
 # Cameras' raw files: what a TIFF reader finds in most of them is a preview.
 RAW_SUFFIXES = frozenset(
@@ -33,10 +38,6 @@ BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}  # the sizes that name a BMP header
 
 # Pictures that are not read: (offset, magic, name).
 OTHER_IMAGES = (
-    (4, b"jP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (4, b"JXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
     (0, b"8BPS", "Photoshop"),
     (0, b"\0\0\1\0", "ICO"),
     (0, b"qoif", "QOI"),
@@ -60,7 +61,7 @@ OTHER_FILES = (
 
 
 def identify(data: bytes) -> str:
-    """The format by content: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF or HEIC.
+    """The format by content: JPEG, PNG, WEBP, TIFF, BMP, GIF, AVIF, HEIC, JP2 (JPEG 2000) or JXL (JPEG XL).
 
     Raises:
         BadImage: `empty`, `truncated` (too short to tell), `unsupported` (an image of a kind that is not read),
@@ -107,8 +108,8 @@ def looks_like(data: bytes) -> str:
 def check_header(data: bytes, name: str, max_pixels: int) -> None:
     """Refuse, before a decoder is made, what the decoders would let pass or choke on.
 
-    PNG: what the decoder makes of a huge header is not ours to find out. WEBP: Pillow's decoder allocates the whole
-    canvas when the file is opened. AVIF, HEIC: decoders show 8 bits of whatever there is.
+    PNG: what the decoder makes of a huge header is not ours to find out. WEBP, JXL: the decoder allocates the whole
+    canvas when the file is opened. AVIF, HEIC, JP2, JXL: decoders show 8 bits of whatever there is.
     """
     match name:
         case "PNG":
@@ -117,6 +118,12 @@ def check_header(data: bytes, name: str, max_pixels: int) -> None:
             check_size(*webp_size(data), max_pixels)
         case "AVIF" | "HEIC":
             isobmff.check_depth(data, name)
+        case "JP2":
+            jpeg2000.check(data)
+        case "JXL":
+            found = jxl.header(data)
+            check_size(found.width, found.height, max_pixels)
+            jxl.check(data)
         case _:
             pass
 
@@ -160,6 +167,10 @@ def is_cut(data: bytes, name: str) -> bool:
             return _tiff_is_cut(data)
         case "AVIF" | "HEIC":
             return isobmff.is_cut(data)
+        case "JP2":
+            return jpeg2000.is_cut(data)
+        case "JXL":
+            return jxl.is_cut(data)
         case _:
             return False  # PNG: driftrec.image.png has already told
 

@@ -21,6 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from driftrec.errors import BadImage
+from driftrec.image import jxl
 from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil
 from driftrec.image.encoding import to_pil
 from driftrec.image.metadata import joined
@@ -52,7 +53,7 @@ def open_picture(
     picture = decode(data, name, max_pixels, frames)
     if not projection or picture.source_format != "JPEG":
         return picture
-    known = constraint(mended(data, max_pixels)[0])
+    known = constraint(mended(jxl.jpeg_within(data) or data, max_pixels)[0])
     if isinstance(known, Constraint):
         return replace(picture, constraint=known, coefficients=known)
     note = joined(picture.note, f"no projection: {known}")

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from driftrec.errors import BadImage, DriftRecError, Failed, Reason
 from driftrec.image import Picture, decode
-from driftrec.jpeg.headers import inspect
 from pipeline.evaluate.candidates import JPEG, Candidates, Files
 from pipeline.evaluate.conditions import Condition, crop_of, damage, reference_of
 from pipeline.evaluate.damaged import Damaged
@@ -143,7 +142,7 @@ class ScoreShard(ShardStage):
         try:
             picture = decode(data, key, self.settings.max_pixels)
             known = {**known, "reference_format": picture.source_format, "detail": _note(picture)}
-            known["reference_quality"] = inspect(data).quality if picture.source_format == "JPEG" else None
+            known["reference_quality"] = picture.quality
         except Exception as error:
             return self._lost(known, Failed(key, "decode", *explain(error, key)))
         pixels, models = picture.width * picture.height, len(self.candidates.models)

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 
 from driftrec.errors import DriftRecError, Failed, Reason
-from driftrec.image import decode
+from driftrec.image import decode, jxl
 from driftrec.image.probe import Header, read_header
 from driftrec.jpeg.codec import middle
 from driftrec.jpeg.double_compression import LEAST, earlier_in, once_jpeg
@@ -175,7 +175,7 @@ def _with_pixels(row: SurveyRow, data: bytes, max_pixels: int) -> SurveyRow:
         if min(rgb.shape[:2]) >= LEAST:
             found = once_jpeg(rgb)
             row["earlier"], row["earlier_quality"] = (found.found, found.quality) if found else ("", None)
-    elif found := earlier_in(mended(data, max_pixels)[0]):
+    elif found := earlier_in(mended(jxl.jpeg_within(data) or data, max_pixels)[0]):
         row["earlier"], row["earlier_quality"] = found.found, found.quality
         row["aligned"], row["shifted"] = found.aligned, found.shifted
     return row

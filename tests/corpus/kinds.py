@@ -17,12 +17,14 @@ from tests.corpus.made import (
     DEEP_ALPHA,
     GREY,
     GREY_IMAGE,
+    ICC,
     LA,
     PALETTE,
     PALETTE_RGB,
     PHOTO,
     RGB,
     RGBA,
+    XMP,
     Odd,
     cmyk_jpeg,
     lzw,
@@ -30,9 +32,10 @@ from tests.corpus.made import (
     tiff,
 )
 from tests.corpus.profiles import cmyk_profile, srgb
-from tests.driftrec.pictures import png_chunk, profile, saved
+from tests.driftrec.pictures import exif_bytes, png_chunk, profile, saved
 
-FIXTURES = Path(__file__).parent / "fixtures"  # HEIC files of pillow-heif 1.8.1, since tests may run without it
+# HEIC files of pillow-heif 1.8.1, JPEG XL files of cjxl 0.7, since tests may run without them.
+FIXTURES = Path(__file__).parent / "fixtures"
 SMALL = PHOTO[:24, :32]  # what the HEIC files hold
 BITS = Image.fromarray(np.where(GREY > 100, 255, 0).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
 BITS_GREY = np.array(BITS.convert("L"))
@@ -277,6 +280,60 @@ def others() -> Iterator[Odd]:
     turned = (FIXTURES / "turned.heic").read_bytes().replace(bytes(range(256)), icc)
     yield Odd("turned.heic", "heic", turned, rgb=SMALL, within=8, icc=icc, exif=ANY)
     yield Odd("deep.heic", "heic-deep", _flagged(plain, b"hvcC", 17, 2), reason="unsupported", words="10 bits")
+
+
+def jpeg_2000() -> Iterator[Odd]:
+    """JPEG 2000 in boxes and bare; with a profile, EXIF and XMP in theirs; deep, signed, of a strange colour space."""
+    for bare in (False, True):
+        suffix, row = "j2k" if bare else "jp2", "jpeg-2000"
+        yield Odd(f"rgb.{suffix}", row, saved(RGB, "JPEG2000", no_jp2=bare), rgb=PHOTO)
+        yield Odd(f"grey.{suffix}", row, saved(GREY_IMAGE, "JPEG2000", no_jp2=bare), mode="L", rgb=GREY)
+        rgba = saved(RGBA, "JPEG2000", no_jp2=bare)
+        yield Odd(f"rgba.{suffix}", row, rgba, mode="RGBA", rgb=PHOTO, alpha=ALPHA)
+        la = saved(LA, "JPEG2000", no_jp2=bare)
+        yield Odd(f"la.{suffix}", row, la, mode="LA", rgb=GREY, alpha=ALPHA)
+    plain = saved(RGB, "JPEG2000")
+    block = exif_bytes(6).removeprefix(b"Exif\0\0")
+    beside = _box(b"uuid", b"JpgTiffExif->JP2" + block)
+    beside += _box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + XMP % 6)
+    data = _with_colour(plain, b"\2\0\0" + ICC) + beside
+    turned = np.rot90(PHOTO, -1)
+    yield Odd("beside.jp2", "jpeg-2000", data, rgb=turned, icc=ICC, exif=ANY, xmp=XMP % 1)
+    grey = Image.fromarray(GREY.astype(np.uint16) * 257)
+    deep = saved(grey, "JPEG2000")
+    yield Odd("deep.jp2", "jpeg-2000-refused", deep, reason="unsupported", words="16 bits a channel")
+    at = plain.index(b"\xff\x4f\xff\x51") + 42
+    signed = plain[:at] + b"\x87" + plain[at + 1 :]
+    yield Odd("signed.jp2", "jpeg-2000-refused", signed, reason="unsupported", words="signed samples")
+    lab = _with_colour(plain, b"\1\0\0\0\0\0\x0e")
+    yield Odd("lab.jp2", "jpeg-2000-refused", lab, reason="unsupported", words="colour space 14")
+
+
+def jpeg_xl() -> Iterator[Odd]:
+    """JPEG XL in boxes and bare, one that turns its pixels, one that holds a JPEG; a deep one."""
+    files = {name: (FIXTURES / f"{name}.jxl").read_bytes() for name in ("plain", "alpha", "grey", "turned", "jpeg")}
+    grey = np.array(Image.fromarray(SMALL).convert("L"))
+    yield Odd("plain.jxl", "jxl", files["plain"], rgb=SMALL, icc=ANY)
+    yield Odd("alpha.jxl", "jxl", files["alpha"], mode="RGBA", rgb=SMALL, alpha=grey, icc=ANY)
+    yield Odd("grey.jxl", "jxl", files["grey"], mode="L", rgb=grey, icc=ANY)
+    beside = _box(b"Exif", bytes(4) + exif_bytes(6).removeprefix(b"Exif\0\0")) + _box(b"xml ", XMP % 6)
+    yield Odd("turned.jxl", "jxl", files["turned"] + beside, rgb=SMALL, icc=ANY, exif=ANY, xmp=XMP % 1)
+    words = "a JPEG within JPEG XL"
+    yield Odd("jpeg.jxl", "jxl-jpeg", files["jpeg"], words=words, rgb=SMALL, within=90)
+    deep = (FIXTURES / "deep.jxl").read_bytes()
+    yield Odd("deep.jxl", "jxl-deep", deep, reason="unsupported", words="16 bits a channel")
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _with_colour(data: bytes, body: bytes) -> bytes:
+    """A JPEG 2000 file whose colours are told otherwise."""
+    header, colour = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    whole, old = (int.from_bytes(data[at : at + 4], "big") for at in (header, colour))
+    length = struct.pack(">I", whole + 8 + len(body) - old)
+    return data[:header] + length + data[header + 4 : colour] + _box(b"colr", body) + data[colour + old :]
 
 
 def _bmp_with_alpha() -> bytes:

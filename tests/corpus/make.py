@@ -12,7 +12,16 @@ from tests.corpus.made import Odd
 
 PARTS = (
     *(kinds.jpegs, kinds.cmyks, kinds.pngs, kinds.palettes, kinds.deep, kinds.tiffs, kinds.refused_tiffs),
-    *(kinds.animations, kinds.others, beside.turned, beside.metadata, beside.lies, beside.sizes),
+    *(
+        kinds.animations,
+        kinds.others,
+        kinds.jpeg_2000,
+        kinds.jpeg_xl,
+        beside.turned,
+        beside.metadata,
+        beside.lies,
+        beside.sizes,
+    ),
     *(mended.mended, mended.behind, mended.misfits, mended.codecs, trouble.no_images, trouble.damaged),
 )
 

@@ -28,8 +28,6 @@ def no_images() -> Iterator[Odd]:
         yield Odd(name, "no-image", data, reason="not_an_image")
     yield Odd("empty.jpg", "empty", b"", reason="empty")
     for name, data in {
-        "photo.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40),
-        "photo.jxl": b"\xff\x0a" + bytes(40),
         "layers.psd": b"8BPS\0\1" + bytes(40),
         "icon.ico": b"\0\0\1\0\1\0" + bytes(40),
         "small.qoi": b"qoif" + bytes(40),
@@ -56,6 +54,10 @@ def damaged() -> Iterator[Odd]:
         "cut.gif": saved(PALETTE, "GIF")[:400],
         "cut.bmp": saved(RGB, "BMP")[:-500],
         "cut.avif": avif[:-50],
+        "cut.jp2": saved(RGB, "JPEG2000")[:-50],
+        "cut.j2k": saved(RGB, "JPEG2000", no_jp2=True)[:-50],
+        "head.jp2": saved(RGB, "JPEG2000")[:60],
+        "cut.jxl": (FIXTURES / "alpha.jxl").read_bytes()[:-50],
         "cut.heic": (FIXTURES / "plain.heic").read_bytes()[:-50],
         "two-bytes.jpg": b"\xff\xd8",
     }.items():

@@ -44,7 +44,7 @@ def test_formats_by_content(data, name):
         (bytes(5000), Reason.not_an_image, "zeros"),
         (b"\x01\x02\xfe\xfd" * 9, Reason.not_an_image, "unknown data"),
         (b"RIFF\0\0\0\0WAVEfmt ", Reason.not_an_image, "unknown data"),
-        (b"\0\0\0\x0cjP  \r\n", Reason.unsupported, "JPEG 2000"),
+        (b"\0\0\0\x0cjP  \r\n", Reason.truncated, "JP2"),
         (b"8BPS\0\x01", Reason.unsupported, "Photoshop"),
     ],
 )

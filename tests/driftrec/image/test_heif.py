@@ -62,6 +62,10 @@ def test_many_boxes_take_no_time():
 def test_a_missing_reader_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr(features, "check", lambda feature: False)
-    assert "pip install pillow-heif" in refused(ODD["plain.heic"]).detail
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    for name, package in {"plain.heic": "pillow-heif", "plain.jxl": "pillow-jxl", "jpeg.jxl": "pillow-jxl"}.items():
+        error = refused(ODD[name])
+        assert (error.reason, f"pip install {package}" in error.detail) == ("unsupported", True)
+    assert "update it" in refused(ODD["rgb.jp2"]).detail
     assert "update it" in refused(ODD["rgb.avif"]).detail
     assert refused(ODD["plain.heic"]).reason == refused(ODD["rgb.avif"]).reason == "unsupported"

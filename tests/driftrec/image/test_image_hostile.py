@@ -57,10 +57,16 @@ def test_every_cut_is_told(name):
     assert refused(b"").reason == Reason.empty
 
 
-@pytest.mark.parametrize("name", ["deep-rgba.png", "deep-lzw.tif", "cmyk-profile.jpg", "rgb.avif", "plain.heic"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("deep-rgba.png", "deep-lzw.tif", "cmyk-profile.jpg", "rgb.avif", "plain.heic"),
+        *("rgb.jp2", "rgba.j2k", "alpha.jxl", "jpeg.jxl"),
+    ],
+)
 def test_a_cut_of_an_odd_file_is_told(name):
-    if name.endswith("heic"):
-        pytest.importorskip("pillow_heif")
+    if name.endswith(("heic", "jxl")):
+        pytest.importorskip("pillow_heif" if name.endswith("heic") else "pillow_jxl")
     data = ODD[name]
     decode(data)
     for length in range(40, len(data), 1 + len(data) // 50):
@@ -172,6 +178,10 @@ def bombs() -> dict[str, bytes]:
     tiff = replaced(
         saved(RGB, "TIFF"), struct.pack("<HHII", 256, 4, 1, WIDTH), struct.pack("<HHII", 256, 4, 1, 1 << 30)
     )
+    jp2 = bytearray(saved(RGB, "JPEG2000", no_jp2=True))
+    jp2[8:16] = struct.pack(">II", 12_000, 12_000)
+    side = (12_000 - 1) << 2 | 2  # of 18 bits, the third kind of number
+    jxl = b"\xff\x0a" + (side << 1 | 1 << 21).to_bytes(4, "little") + bytes(60)  # as wide as high
     text = zlib.compress(bytes(200_000_000), 9)
     return {
         "png": png_of(12_000, 12_000),
@@ -186,6 +196,8 @@ def bombs() -> dict[str, bytes]:
         "bmp": bytes(bmp),
         "webp": webp + bytes(20),
         "tiff": tiff,
+        "jp2": bytes(jp2),
+        "jxl": jxl,
     }
 
 

@@ -106,4 +106,4 @@ def test_few_pixels_show_nothing_or_the_truth(side):
     for image in (PHOTOS["coffee"][:side, :side], np.zeros((side, side, 3), np.uint8)):
         assert once_jpeg(image) is None
         found = once_jpeg(degrade(np.ascontiguousarray(image), 30))
-        assert found is None or found.quality is not None and abs(found.quality - 30) <= 5
+        assert found is None or (found.quality is not None and abs(found.quality - 30) <= 5)

@@ -13,9 +13,10 @@ from skimage import data as photographs
 
 from driftrec import Restorer
 from driftrec.errors import BadImage, InvalidInput, Reason
-from driftrec.image import Picture, decode, from_pil
+from driftrec.image import Picture, decode, from_pil, jxl
 from driftrec.image.picture import UPRIGHT
-from driftrec.restoration.opening import opened
+from driftrec.restoration.opening import open_picture, opened
+from tests.corpus.make import odd_files
 from tests.pipeline import offline
 
 README = Path(__file__).parents[3] / "README.md"
@@ -213,3 +214,18 @@ def test_what_is_no_restoration_is_not_written(
     with pytest.raises(InvalidInput, match=r"restored\.gif"):
         restorer.restore_file(tmp_path / "photo.jpg", tmp_path / "restored.gif")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_jpeg_within_jpeg_xl_is_as_good_as_itself() -> None:
+    """What the file says of the clean image is known, and the bytes are the JPEG's own."""
+    pytest.importorskip("pillow_jxl")
+    data = next(odd.data for odd in odd_files() if odd.name == "jpeg.jxl")
+    jpeg = jxl.jpeg_within(data)
+    assert jpeg is not None and jpeg.startswith(b"\xff\xd8")
+    assert jxl.jpeg_within(jpeg) is None
+    ours, theirs = open_picture(data, "a.jxl"), open_picture(jpeg, "a.jpg")
+    assert np.array_equal(ours.rgb, theirs.rgb)
+    assert ours.constraint is not None and theirs.constraint is not None
+    assert (ours.quality, ours.steps, ours.source_format) == (30, theirs.steps, "JPEG")
+    assert ours.note == jxl.WITH_JPEG
+    assert open_picture(data, "a.png").note == f"named .png, holds JXL; {jxl.WITH_JPEG}"

@@ -44,8 +44,8 @@ CONTENTS: dict[str, bytes] = {
     "text": b"Dear reader, this is no image.\n",
     "empty": b"",
 }
-PICTURES = {"jpeg": None, "png": None, "jp2": "unsupported", "psd": "unsupported", "ppm": "unsupported"}
-NAMES = ("x.jpg_large", "x.jpg?w=640", "x.jpg(1)", "x.pjpeg", "x.jpg~", "noext", "IMG.0001", "x.JPS", "x.jp2", "x.psd")
+PICTURES = {"jpeg": None, "png": None, "jp2": "truncated", "psd": "unsupported", "ppm": "unsupported"}
+NAMES = ("x.jpg_large", "x.jpg?w=640", "x.jpg(1)", "x.pjpeg", "x.jpg~", "noext", "IMG.0001", "x.JPS", "x.jpm", "x.psd")
 
 
 def keys(listing_of: Path) -> dict[str, str]:
