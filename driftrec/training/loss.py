@@ -125,7 +125,8 @@ class Objective(nn.Module):
         self, discriminator: Discriminator, x0: Tensor, y: Tensor, mean: Tensor, z: Tensor, starts: Tensor
     ) -> Tensor:
         """Loss of samples as they are drawn: from the posterior mean with noise, at the times `starts`: (B,). Such a
-        state tells no more of x0 than y does, so that the error alone would make the mean of it again.
+        state tells no more of x0 than y does, so that the error alone would make the mean of it again. All pulls
+        together are about as strong as the error's alone would be, so that the mean is learnt as well beside them.
         """
         x = self.denoiser.process.state(mean, y, starts, z)
         output = self.denoiser.network_output(x, y, starts)
@@ -137,7 +138,7 @@ class Objective(nn.Module):
             features = discriminator.features
             distance = perceptual_distance(features(restored), features(x0))
             loss = loss + balanced(distance, error, output, self.perceptual)
-        return loss
+        return loss / (1 + self.adversarial + self.perceptual)
 
 
 def matching(process: Process, x0: Tensor, x0hat: Tensor, x: Tensor, y: Tensor, t: Tensor) -> Tensor:

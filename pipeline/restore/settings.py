@@ -78,6 +78,7 @@ class RestoreSettings(ShardSettings):
     repair: Free[bool] = False  # do images again whose output is missing or was changed
     # Free, as memory is: a result that came in time is the same under any limit.
     image_timeout_s: Free[float] = Field(3600.0, gt=0)  # time after which a step on one image counts as hung
+    decode_s_per_megapixel: Free[float] = Field(10.0, gt=0)  # likewise a decoder, after a minute and so long
     actors: Free[int | None] = Field(None, ge=1)  # processes with a model; None: one per GPU, or else one per CPU
     batch_size: Free[int] = Field(4, ge=1)  # images given to the network together
     gpus_per_actor: Free[float | None] = Field(None, ge=0)  # GPUs of each actor; None: 1 where the cluster has GPUs

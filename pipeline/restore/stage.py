@@ -40,6 +40,7 @@ from pipeline.runs.threads import pooled
 from pipeline.storage.base import InTheWay, Store
 
 PIXELS_AHEAD = 32_000_000  # decoded and waiting, and again restored and waiting; one image may be larger
+DECODE_S = 60.0  # that a decoder may take, beside its time per megapixel: machines stop for a while
 BEF_SIDE = 512  # pixels; of larger images the blocking effect is measured in a window of this side, in their middle
 
 
@@ -121,7 +122,7 @@ class RestoreShard(ShardStage):
         order = sorted(sizes, key=lambda row: sizes[row])
         items = pooled(
             self.decoders,
-            lambda row: self._load(table, row),
+            lambda row: self._load(table, row, math.prod(sizes[row])),
             order,
             size + threads,
             lambda row, item: item.pixels if item else math.prod(sizes[row]),
@@ -132,8 +133,8 @@ class RestoreShard(ShardStage):
         rows = dict(zip(order, written, strict=True))
         return [rows[row] for row in sizes]
 
-    def _load(self, table: pa.Table, row: int) -> Item:
-        """Decode one image and measure it as it came."""
+    def _load(self, table: pa.Table, row: int, pixels: int) -> Item:
+        """Decode one image, of so many pixels by its header, and measure it as it came."""
         begun = time.perf_counter()
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         data: bytes = table["data"][row].as_py()
@@ -143,7 +144,7 @@ class RestoreShard(ShardStage):
             where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
             return replace(item, failed=Failed(key, where, Reason(reason), table["detail"][row].as_py()))
         try:
-            with self.watchdog.watch():
+            with self.watchdog.watch(at_most=DECODE_S + self.settings.decode_s_per_megapixel * pixels / 1e6):
                 limit, frames = self.settings.max_pixels, self.settings.frames
                 picture = open_picture(data, key, limit, frames, self.projection)
             known: RestoreRow = {

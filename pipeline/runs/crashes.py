@@ -10,6 +10,7 @@ in this node's temporary folder. Knows a store; no Ray, no pixels.
 import faulthandler
 import hashlib
 import json
+import math
 import sys
 import tempfile
 import threading
@@ -73,7 +74,8 @@ class Trial:
     def verdict(self, key: str) -> tuple[Reason, str] | None:
         """Why this image is not tried again; None if it is."""
         if key in self._late:
-            return Reason.timeout, f"it took longer than image_timeout_s={self._limit_s:g}, alone in its worker"
+            limits = f"image_timeout_s={self._limit_s:g}, or to decode than decode_s_per_megapixel allows"
+            return Reason.timeout, f"it took longer than {limits}, alone in its worker"
         if (times := self._deaths.get(key, 0)) >= ALONE:
             return Reason.crashed, f"it ended its worker {times} times in a row, alone in it: a crash, or out of memory"
         return None
@@ -124,10 +126,12 @@ class Watchdog:
         self._file = None
 
     @contextmanager
-    def watch(self, images: int = 1) -> Generator[None]:
-        """Work on so many images goes on inside the block; it may take so many times the limit."""
+    def watch(self, images: int = 1, at_most: float = math.inf) -> Generator[None]:
+        """Work on so many images goes on inside the block; it may take so many times the limit, and at most so many
+        seconds.
+        """
         work = object()
-        self._set(work, time.monotonic() + self.limit_s * images)
+        self._set(work, time.monotonic() + min(self.limit_s * images, at_most))
         try:
             yield
         finally:

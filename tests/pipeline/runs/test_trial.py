@@ -96,12 +96,18 @@ def test_an_image_that_ends_its_worker_is_a_row(tmp_path: Path, way: str, layout
 
 
 @pytest.mark.parametrize("way", ["hang", "hang in C"])
-def test_an_image_that_hangs_is_a_row(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("limit", ["image_timeout_s", "decode_s_per_megapixel"])
+def test_an_image_that_hangs_is_a_row(tmp_path: Path, way: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, bad = made.folder(tmp_path / "in", 5), "a/0003.jpg"
-    result, deaths = in_lives(source, tmp_path / "out", {bad: way}, shard_images=8, image_timeout_s=1.5)
+    if limit == "decode_s_per_megapixel":
+        monkeypatch.setattr(stage, "DECODE_S", 0.0)
+    given = {"image_timeout_s": 1.5} if limit == "image_timeout_s" else {limit: 1.5e6 / (48 * 64)}  # of the smallest
+    result, deaths = in_lives(source, tmp_path / "out", {bad: way}, shard_images=8, **given)
     assert deaths == 2  # among others, and alone
     assert (result["status"]["ok"], result["reasons"]) == (4, {"timeout": 1})
-    assert "longer than image_timeout_s=1.5" in ledger(tmp_path / "out")[bad]["detail"]
+    detail = ledger(tmp_path / "out")[bad]["detail"]
+    assert f"longer than image_timeout_s={given.get('image_timeout_s', 3600):g}" in detail
+    assert "decode_s_per_megapixel" in detail
 
 
 def test_several_in_one_shard(tmp_path: Path) -> None:
