@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -204,7 +204,7 @@ def spans() -> bool:
     """Whether the cluster has, or may get as far as is told, more nodes than one."""
     if not os.environ.get("RAY_ADDRESS"):
         return False
-    return sum(node["Alive"] for node in ray.nodes()) > 1 or bool(_of_node_types(Path.home() / BOOTSTRAP))
+    return sum(node["Alive"] for node in ray.nodes()) > 1 or bool(_of_node_types(Path.home() / BOOTSTRAP)[0])
 
 
 def has_cuda() -> bool:
@@ -234,6 +234,7 @@ class Reach(NamedTuple):
     cpus: float
     gpus: float
     grows: bool  # whether nodes may come of which nothing is known here
+    cpus_by_gpu: float = 0.0  # of the node with GPUs that has fewest for each; 0 where none is known
 
 
 def reach() -> Reach:
@@ -241,21 +242,31 @@ def reach() -> Reach:
     by the file that `ray up` leaves on the head, where jobs run.
     """
     cpus, gpus = resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not os.environ.get("RAY_ADDRESS"):
-        return Reach(cpus, gpus, grows=False)
-    told = ray_state.get_max_resources_from_cluster_config() or _of_node_types(Path.home() / BOOTSTRAP)
-    return Reach(max(cpus, told.get("CPU", 0)), max(gpus, told.get("GPU", 0)), grows=True)
+        return Reach(cpus, gpus, False, _cpus_by_gpu(nodes))
+    told, types = _of_node_types(Path.home() / BOOTSTRAP)
+    told = ray_state.get_max_resources_from_cluster_config() or told
+    return Reach(max(cpus, told.get("CPU", 0)), max(gpus, told.get("GPU", 0)), True, _cpus_by_gpu(nodes + types))
 
 
-def _of_node_types(config: Path) -> dict[str, float]:
-    """Of each resource the most that a cluster's config allows, all its nodes together; {} without a config."""
+def _cpus_by_gpu(nodes: Sequence[Mapping[str, float]]) -> float:
+    """The fewest CPUs for each GPU, of nodes by their resources; 0 without GPUs."""
+    return min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU", 0)), default=0.0)
+
+
+def _of_node_types(config: Path) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """By a cluster's config: of each resource the most that it allows, all its nodes together, and the resources of
+    each type of node; nothing without a config.
+    """
     try:
         told = yaml.safe_load(config.read_text(encoding="utf-8"))
         types = [(kind["resources"], kind.get("max_workers", 0)) for kind in told["available_node_types"].values()]
         ceiling = told.get("max_workers", sys.maxsize)
-        return {name: _most([(each.get(name, 0), count) for each, count in types], ceiling) for name in ("CPU", "GPU")}
+        most = {name: _most([(each.get(name, 0), count) for each, count in types], ceiling) for name in ("CPU", "GPU")}
+        return most, [each for each, count in types if count]
     except (OSError, yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError):
-        return {}
+        return {}, []
 
 
 def _most(types: list[tuple[float, int]], ceiling: int) -> float:

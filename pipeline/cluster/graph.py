@@ -71,16 +71,19 @@ class Pool:
         gpus_each: float | None,
         most: int,
         cpu_share: float = ACTOR_CPU_SHARE,
+        busy: float = 1.0,
     ) -> "Pool":
         """A pool for the cluster as it is and may become, where None leaves the choice to us: an actor a GPU, or else
         a CPU.
 
         Args:
             actors: how many.
-            cpus_each: that an actor reserves; by default together `cpu_share` of the cluster's, at most 1.
+            cpus_each: that an actor reserves; by default together `cpu_share` of the cluster's, at most 1, or of an
+                actor with a GPU `busy`, where that much of its node's CPUs belongs to its GPU.
             gpus_each: likewise; by default 1 where the cluster has any, or may get some.
             most: actors that there is work for.
-            cpu_share: of the cluster's CPUs.
+            cpu_share: of the cluster's CPUs, or a node's.
+            busy: CPUs that an actor keeps busy beside a GPU.
 
         Raises InvalidInput if this machine, which does not grow, has less than an actor wants.
         """
@@ -92,8 +95,10 @@ class Pool:
                 raise InvalidInput(f"{kind}s_per_actor is {each:g}, and {found}; leave it out")
         free = int(reach.gpus / gpus_each) or UNKNOWN_GPUS if gpus_each else int(reach.cpus)
         actors = min(actors or max(1, min(free, MOST)), most)
-        fair = round(cpu_share * reach.cpus / actors, 2) if reach.cpus else 1.0  # none: all nodes are still to come
-        return cls(actors, cpus_each or max(0.01, min(1.0, fair)), gpus_each)
+        fair, most_cpus = cpu_share * reach.cpus / actors if reach.cpus else 1.0, 1.0  # none: all are still to come
+        if gpus_each and reach.cpus_by_gpu:  # more would leave a GPU without an actor
+            fair, most_cpus = min(fair, cpu_share * reach.cpus_by_gpu * gpus_each), busy
+        return cls(actors, cpus_each or max(0.01, min(most_cpus, round(fair, 2))), gpus_each)
 
     def __str__(self) -> str:
         each = [f"{amount:g} {kind}" for amount, kind in ((self.cpus, "CPU"), (self.gpus, "GPU")) if amount]

@@ -86,7 +86,8 @@ def graph(
 
 
 def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Store) -> Graph:
-    pool = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, shards)
+    busy = 1.0 + 2 * settings.codec_threads  # the network's thread, those that decode and those that encode
+    pool = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, shards, busy=busy)
     return Graph(RestoreShard, (settings, weights, output), pool, _output_name(settings))
 
 

@@ -265,7 +265,7 @@ def scaling(settings: TrainSettings) -> ScalingConfig:
     """The workers and what each reserves: not all CPUs, so that the drawing tasks find theirs. Raises InvalidInput if
     there is not even room for min_workers.
     """
-    workers, (cpus, gpus, _) = settings.workers, connection.reach()
+    workers, (cpus, gpus, *_) = settings.workers, connection.reach()
     least = settings.min_workers or workers
     gpu = settings.gpus_per_worker if settings.gpus_per_worker is not None else int(gpus > 0)
     if gpu and connection.resources()[1] and not connection.has_cuda():

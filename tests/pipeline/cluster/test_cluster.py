@@ -74,9 +74,9 @@ def test_what_a_cluster_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = (Path(__file__).parents[3] / "cluster.yaml").read_text()
     (tmp_path / connection.BOOTSTRAP).write_text(text)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert connection.reach() == (2, 0, False)  # on this machine nothing else counts
+    assert connection.reach() == (2, 0, False, 0)  # on this machine nothing else counts
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert connection.reach() == (8 * 16 + 12 * 8, 20, True)
+    assert connection.reach() == (8 * 16 + 12 * 8, 20, True, 8)
     for broken in ("", "[]", "available_node_types: {a: 1}", "a: [", "\0"):
         (tmp_path / connection.BOOTSTRAP).write_text(broken)
-        assert connection.reach() == (2, 0, True)
+        assert connection.reach() == (2, 0, True, 0)

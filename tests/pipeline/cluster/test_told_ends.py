@@ -70,3 +70,26 @@ def test_what_this_machine_cannot_give_is_refused(wanted: str, grows: bool, monk
     else:
         with pytest.raises(InvalidInput, match=f"{wanted} is 4,"):
             Pool.fit(None, *each.values(), 10)
+
+
+NODES = ([(16, 1)], [(4, 1)], [(4, 4), (64, 0)], [(96, 8), (8, 1)], [(1, 1), (32, 0)], [(8, 0)])  # (CPUs, GPUs)
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=str)
+@pytest.mark.parametrize("gpus_each", [None, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("busy", [1.0, 5.0])
+def test_no_gpu_is_left_without_the_cpus_of_its_actor(
+    nodes: list[tuple[int, int]], gpus_each: float | None, busy: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placed node by node, all actors that the GPUs have room for find their CPUs, and leave some to read tasks."""
+    resources = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
+    cpus, gpus = (sum(node[kind] for node in resources) for kind in ("CPU", "GPU"))
+    reach = Reach(cpus, gpus, True, connection._cpus_by_gpu(resources))
+    monkeypatch.setattr(connection, "reach", lambda: reach)
+    pool = Pool.fit(None, None, gpus_each, 1000, busy=busy)
+    assert pool.cpus <= (busy if pool.gpus else 1.0)
+    if pool.gpus:
+        places = [(node["GPU"] // pool.gpus, node["CPU"]) for node in resources if node["GPU"] >= pool.gpus]
+        assert all(count * pool.cpus <= graph.ACTOR_CPU_SHARE * there + 0.01 * count for count, there in places)
+    if (nodes, gpus_each, busy) == ([(16, 1)], None, 5.0):
+        assert pool.cpus == 5.0
