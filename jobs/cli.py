@@ -16,6 +16,7 @@ JOBS = {
     "verify": "tell whether all that a run has done is still there, as its ledger says",
     "split": "divide an archive into lists for training, validation and test",
     "train": "train a model on clean images, or go on with it",
+    "serve": "a web page on this machine: drop a picture, see before and after",
     "models": "list and show models; import a checkpoint of the authors' implementation",
 }
 

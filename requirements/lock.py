@@ -45,7 +45,8 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     runtime = closure([BUILD, *project["dependencies"], *extras["s3"]])
-    own = [line for line in extras["test"] if not line.startswith("driftrec")] + extras["heif"] + extras["jxl"]
+    own = [line for line in extras["test"] if not line.startswith("driftrec")]
+    own += [*extras["heif"], *extras["jxl"], *extras["serve"]]
     (HERE / "runtime.lock").write_text(lock_text("What DriftRec runs on, S3 included", runtime))
     added_by = {
         "clouds": ("Google's and Azure's stores add", extras["gs"] + extras["azure"]),

@@ -6,15 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-import pyarrow as pa
-
 from driftrec.errors import DriftRecError, InvalidInput
-from pipeline.cpus import usable_cpus
-from pipeline.inputs.shards import SCHEMA
 from pipeline.model_source import find
 from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_files, name_of
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import RestoreShard, resolve
+from pipeline.restore.single import Single
 from pipeline.runs.ends import Answer, Exit, Interrupted
 from pipeline.runs.ledger import FAILED, RestoreRow
 from pipeline.storage import open_store
@@ -55,9 +51,9 @@ def _done(settings: RestoreSettings, todo: Sequence[File], stdout: TextIO) -> An
     """All files, or as many as there was time for."""
     done: list[dict[str, Any]] = []
     try:
-        stage = _stage(settings)
+        single = Single(settings, find(settings.model))
         for file in todo:
-            done.append(_restored(stage, file, stdout))
+            done.append(_restored(single, file, stdout))
     except (KeyboardInterrupt, Interrupted):
         error = f"interrupted: {len(done)} of {len(todo)} files are done"
         return {"state": "interrupted", "exit_code": int(Exit.INTERRUPTED), "images": done, "error": error}
@@ -65,16 +61,6 @@ def _done(settings: RestoreSettings, todo: Sequence[File], stdout: TextIO) -> An
     if failed := [f"{row['input']}: {row['reason']}: {row['detail']}" for row in done if row["status"] == FAILED]:
         told |= {"exit_code": int(Exit.TOO_MANY_FAILED), "error": "; ".join(failed)}
     return told
-
-
-def _stage(settings: RestoreSettings) -> RestoreShard:
-    """What a run's actors have, with all of the machine for one picture at a time."""
-    weights = find(settings.model)
-    stage = RestoreShard(resolve(settings, weights), weights, open_store("."))
-    if stage.broken:
-        raise stage.broken
-    stage.restorer.threads = usable_cpus()
-    return stage
 
 
 class Target:
@@ -97,22 +83,24 @@ class Target:
         """Nothing is left to do."""
 
 
-def _restored(stage: RestoreShard, file: File, stdout: TextIO) -> dict[str, Any]:
+def _restored(single: Single, file: File, stdout: TextIO) -> dict[str, Any]:
     """What was done of one file."""
     begun = time.perf_counter()
-    key, most_bytes = name_of(file.source), stage.settings.max_file_bytes
+    most_bytes = single.stage.settings.max_file_bytes
     data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise InvalidInput(f"INPUT {file.source or PIPE} has more than max_file_bytes={most_bytes}")
-    stage.outputs, stage.settings = Target(file, stdout), stage.settings.model_copy(update={"format": file.format})
-    values = {"key": key, "data": data}
-    row: RestoreRow = stage.rows("", pa.table({of.name: [values.get(of.name)] for of in SCHEMA}, schema=SCHEMA))[0]
+    row = single.restore(name_of(file.source), data, Target(file, stdout), format=file.format)
     seconds = round(time.perf_counter() - begun, 3)
-    shown = {name: row[name] for name in SHOWN if row.get(name) is not None}
     source, target = str(file.source or PIPE), str(file.target or PIPE)
-    told = {"input": source, "output": target, "status": row["status"], **shown, "seconds": seconds}
+    told = {"input": source, "output": target, **what_was_done(row), "seconds": seconds}
     log.info("%s", _in_words(told))
     return told
+
+
+def what_was_done(row: RestoreRow) -> dict[str, Any]:
+    """What of a ledger's row is told of a single image."""
+    return {"status": row["status"]} | {name: row[name] for name in SHOWN if row.get(name) is not None}
 
 
 def _in_words(told: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def test_bytes_are_those_of_a_run(
     settings = {"model": str(small_model), "seed": 3, "tile": 128, "steps": 2}
     flags = [text for name, value in settings.items() for text in (f"--{name}", value)]
     offline.restore(photos, tmp_path / "run", format=kind, **settings)
-    monkeypatch.setattr("pipeline.restore.without_ray.usable_cpus", lambda: threads)
+    monkeypatch.setattr("pipeline.restore.single.usable_cpus", lambda: threads)
     folder = tmp_path / "of several"
     code, told = restore(capsys, *sorted(photos.iterdir()), folder, "--format", kind, *flags)
     assert (code, len(told["images"])) == (0, len(SIZES))

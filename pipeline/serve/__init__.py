@@ -1,0 +1,1 @@
+"""`driftrec serve`: a local web page, and the same over HTTP, for one picture at a time. Knows no Ray."""
