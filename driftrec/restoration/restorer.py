@@ -24,6 +24,7 @@ from torch import Tensor
 from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process
+from driftrec.errors import InvalidInput
 from driftrec.image import Picture, Pixels, encode, format_of
 from driftrec.models import fbcnn, qgac
 from driftrec.models.checkpoint import Checkpoint
@@ -56,7 +57,7 @@ class Restorer:
     """
 
     def __init__(self, checkpoint: Model | None, device: str | torch.device | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _found(device)
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
         self.threads = 1  # on a CPU: tiles that go through the network at a time; bytes do not depend on it
@@ -318,6 +319,15 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
 def _sampling(options: Options) -> Sampling:
     """As the command takes it."""
     return Sampling(**(Options(adaptive=True) | options))
+
+
+def _found(wanted: str | torch.device | None) -> torch.device:
+    """The device that is meant; None: a GPU where there is one. Raises InvalidInput where PyTorch does not find it."""
+    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)
+    if not there():
+        raise InvalidInput(f"device {device}: PyTorch finds none here; leave it out, or take cpu")
+    return device
 
 
 def _prepare(denoiser: Denoiser, device: torch.device) -> None:

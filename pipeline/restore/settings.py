@@ -69,6 +69,7 @@ class RestoreSettings(ShardSettings):
 
     # Of single files:
     overwrite: Free[bool] = False  # replace a file that is there
+    device: Free[Literal["cuda", "mps", "cpu"] | None] = None  # where the network computes; None: a GPU if there is one
 
     # Free to change between two attempts at one output:
     max_failed: Free[Allowance] = "0"  # images that may fail: a number, or a share such as 5%

@@ -96,7 +96,7 @@ class RestoreShard(ShardStage):
         self.decoders = ThreadPoolExecutor(settings.codec_threads, "decode")
         self.writers = ThreadPoolExecutor(settings.codec_threads, "write")
         try:
-            self.restorer = weights.load()
+            self.restorer = weights.load(settings.device)
         except DriftRecError as error:
             self.broken = error
             return

@@ -70,7 +70,7 @@ class Restoring:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings, weights = settings, find(settings.model)
-        given = {"input": "-", "output": "-", "model": settings.model, "max_pixels": settings.max_pixels}
+        given = {"input": "-", "output": "-", **settings.model_dump(include={"model", "device", "max_pixels"})}
         of_look = {look: RestoreSettings.model_validate({**given, "look": look}) for look in LOOKS}
         self.by_look = {look: Single(of, weights) for look, of in of_look.items()}
         self._turn, self._room = threading.Lock(), threading.Semaphore(1 + settings.max_waiting)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jobs.restore import main
@@ -159,6 +160,11 @@ def test_nothing_that_is_there_is_lost_unasked(
     assert Image.open(target).size == SIZES["small"][::-1]
 
 
+def absent_devices() -> list[str]:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind, found in there.items() if not found]
+
+
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +191,8 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(
         "- takes one picture": [one, other, "-"],
         "more than max_file_bytes=100": [one, out, "--max-file-bytes", 100],
         "below.png: nothing can be written": [one, one / "below.png"],
+        **{f"device {kind}: PyTorch finds none here": [one, out, "--device", kind] for kind in absent_devices()},
+        "setting 'device' is 'tpu'": [one, out, "--device", "tpu"],
         "none.safetensors": [one, tmp_path / "folder.png", "--model", tmp_path / "none.safetensors"],  # a folder: fine
     }
     before = sorted(tmp_path.rglob("*"))
