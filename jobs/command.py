@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 log = logging.getLogger(__name__)
 
+Words = Callable[[Mapping[str, Any]], str]  # how a result is told
 AGAIN_S = 0.1  # until a signal that came at a bad moment comes again
 
 
@@ -76,6 +77,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     common = told.add_argument_group("Of every job")
     common.add_argument("--config", metavar="FILE", help="YAML file of settings, NAME: VALUE; flags win over it")
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
+    common.add_argument("--json", action="store_true", help="tell the end as JSON at a terminal, too, as elsewhere")
     common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
     common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
     common.add_argument("--detach", action="store_true", help="with --submit: do not wait for the job; tell its name")
@@ -90,7 +92,7 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
     def job() -> Mapping[str, Any]:
         flags = vars(parsed(make_parser(name, about, parts), arguments, stdout, mixed=bool(parts.files)))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
-        detach = flags.pop("detach")
+        detach, _ = flags.pop("detach"), flags.pop("json")
         from driftrec.errors import InvalidInput
         from pipeline.settings import load
 
@@ -115,7 +117,24 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
             return submit_job(submit, name, settings, detach)
         return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
 
-    return execute(job)
+    at_terminal = stdout.isatty() and "--json" not in arguments
+    return execute(job, *[in_short, in_short] if at_terminal else [])
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """A result for a person: where the outputs are, or how many of what came out, and where the page is; of an error
+    alone nothing, for that has been said.
+    """
+    output, lines = str(result.get("output", "")), list[str]()
+    if isinstance(files := result.get("images"), list):
+        return "\n".join(f"{file['output']}: {file['status']}" for file in files)
+    if not isinstance(status := result.get("status"), dict) or not output:
+        return "" if "error" in result else json.dumps(result, indent=2)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in result.get("reasons", {}).items())
+    counted = [f"{status['ok']} ok", *(f"{status[name]} {name}" for name in ("failed", "skipped") if status[name])]
+    lines.append(f"{result['state']}: {', '.join(counted)}" + (f" ({reasons})" if reasons else ""))
+    lines += [f"page: {output}/report.html"] if "report.html" in result.get("leaves", {}) else []
+    return "\n".join([*lines, f"all else: {output}/_RESULT.json"])
 
 
 def choose_token() -> None:
@@ -148,9 +167,9 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, Any]], str] = json.dumps) -> int:
-    """Run `job`, print its result in `words`, what went wrong as JSON, on stdout unless a picture has gone there; give
-    the exit code: `exit_code` of the result, or the one that fits what it raised.
+def execute(job: Callable[[], Mapping[str, Any]], words: Words = json.dumps, of_error: Words = json.dumps) -> int:
+    """Run `job`, print its result in `words`, what went wrong in others, on stdout unless a picture has gone there;
+    give the exit code: `exit_code` of the result, or the one that fits what it raised.
 
     SIGINT and SIGTERM raise `Interrupted` in it, once; a second one ends the process as usual. Not inside an import,
     which may hide it and leave modules half made: there the process ends at once, or, once the run has begun, after it.
@@ -184,9 +203,9 @@ def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, 
         refused = isinstance(error, InvalidInput)
         ended = {"state": "refused" if refused else "failed", "exit_code": Exit.REFUSED if refused else Exit.FAILED}
         result = {**ended, **(error.result or {}), "error": redact(str(error))}
-        text = json.dumps(result)
+        text = of_error(result)
     except Interrupted:
-        result, text = early, json.dumps(early)
+        result, text = early, of_error(early)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -194,6 +213,6 @@ def execute(job: Callable[[], Mapping[str, Any]], words: Callable[[Mapping[str, 
     if "error" in result and code != Exit.DONE:
         log.error("%s", result["error"])
     stream = sys.stderr if result.get("stdout") == "picture" else sys.stdout
-    stream.write(text + "\n")
+    stream.write(text and text + "\n")
     stream.flush()
     return code

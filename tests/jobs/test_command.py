@@ -1,6 +1,9 @@
 """The command line: one JSON object on stdout, the talk on stderr, an exit code for every end."""
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import JOBS, main
+from jobs.command import in_short
 from tests import made
 
 
@@ -54,11 +58,11 @@ MISTAKES = {  # after the places that a job wants
     "one thing too many": ["x", "y", "z", "w"],
     "control signs": ["--\x1b[2J"],
 }
-PLACES = {job: ["in", "out"] for job in JOBS} | {"verify": ["out"], "models": ["list"]}
+PLACES = {job: ["in", "out"] for job in JOBS} | {"verify": ["out"], "models": ["list"], "serve": []}
+WRONG = [(job, mistake) for job in JOBS for mistake in ("nothing", *MISTAKES) if PLACES[job] or mistake in MISTAKES]
 
 
-@pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("mistake", ["nothing", *MISTAKES])
+@pytest.mark.parametrize(("job", "mistake"), WRONG)
 def test_wrong_usage(job: str, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused as any other bad input is: one object on stdout, the same words on stderr."""
     places = PLACES[job] if mistake in MISTAKES else []
@@ -198,3 +202,43 @@ def test_a_signal_while_the_command_still_starts(later: float, tmp_path: Path) -
     assert (job.returncode, json.loads(out)["state"]) == (130, "interrupted"), err
     if (tmp_path / "out/run.json").exists():
         assert json.loads((tmp_path / "out/_RESULT.json").read_text())["state"] == "interrupted"
+
+
+def at_a_terminal(*arguments: object) -> tuple[int, str]:
+    """Exit code, and what stands on stdout; stderr is elsewhere."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=slave, stderr=subprocess.DEVNULL)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while part := os.read(master, 4096):
+            shown += part
+    os.close(master)
+    return process.wait(), shown.decode().replace("\r\n", "\n")
+
+
+def test_a_person_reads_words_and_a_program_json(small_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(made.jpeg(1))
+    ours = ["restore", tmp_path / "a.jpg", tmp_path / "a.png", "--model", small_model, "--overwrite"]
+    assert at_a_terminal(*ours) == (0, f"{tmp_path / 'a.png'}: ok\n")
+    assert json.loads(at_a_terminal(*ours, "--json")[1])["state"] == "done"
+    refused = [*ours[:2], tmp_path / "a.gif"]
+    assert at_a_terminal(*refused) == (2, "")
+    assert json.loads(at_a_terminal(*refused, "--json")[1])["state"] == "refused"
+
+
+@pytest.mark.parametrize("page", [False, True])
+@pytest.mark.parametrize("failed", [0, 2])
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_a_run_in_short(page: bool, failed: int, skipped: int) -> None:
+    reasons = {"empty": failed} if failed else {}
+    told = in_short({
+        "state": "done", "output": "out", "status": {"ok": 7, "failed": failed, "skipped": skipped},
+        "reasons": reasons, "leaves": {"report.html": {}} if page else {},
+    })  # fmt: skip
+    first, *rest = told.splitlines()
+    assert first.startswith("done: 7 ok")
+    assert (f"{failed} failed" in first, "(2 empty)" in first) == (failed > 0, failed > 0)
+    assert ("1 skipped" in first) == (skipped > 0)
+    assert rest == (["page: out/report.html"] if page else []) + ["all else: out/_RESULT.json"]
