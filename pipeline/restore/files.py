@@ -59,6 +59,19 @@ def find_files(inputs: Sequence[str], output: str, wanted: str | None, overwrite
     return found
 
 
+def find_comparison(name: str, todo: Sequence[File], overwrite: bool) -> File:
+    """Where a file and what is made of it go side by side. Raises InvalidInput as `find_files` does, and where there
+    are several.
+    """
+    if len(todo) > 1:
+        raise InvalidInput(f"--compare {name} is of one picture, and {len(todo)} are given")
+    file = File(None, Path(name), format_of(name))
+    if file.target == todo[0].target:
+        raise InvalidInput(f"--compare {name} is OUTPUT itself; give another name")
+    _check_target(file, [todo[0].source], overwrite)
+    return file
+
+
 def name_of(source: Path | None) -> str:
     """By which a file's noise is drawn, and its output named."""
     return source.name if source else "stdin"

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from functools import partial
 
+from driftrec.errors import InvalidInput
 from pipeline.cluster.graph import Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
@@ -65,6 +66,8 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
 
 def list_restore(settings: RestoreSettings) -> Listing:
     """The shards of the input, with output names checked."""
+    if settings.compare:
+        raise InvalidInput("compare is for a single file: give one as INPUT, or leave it out")
     choice = choice_of(settings.include, settings.exclude, settings.only_listed)
     return list_input(
         settings.input,

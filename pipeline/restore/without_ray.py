@@ -6,9 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+import numpy as np
+
 from driftrec.errors import DriftRecError, InvalidInput
+from driftrec.image import Picture, Pixels, decode, encode
 from pipeline.model_source import find
-from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_files, name_of
+from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_comparison, find_files, name_of
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.single import Single
 from pipeline.runs.ends import Answer, Exit, Interrupted
@@ -22,6 +25,7 @@ ARCHIVES_ONLY = (  # settings that mean nothing of a file
     "gpus_per_actor image_timeout_s include layout limit max_cost max_failed only_listed price_per_hour progress_s "
     "repair report retry_failed shard_bytes shard_images skip_above skipped status_s"
 ).split()
+BETWEEN = 8  # pixels
 SHOWN = ("width", "height", "quality", "nfe", "reason", "detail")  # of a ledger row
 
 
@@ -41,19 +45,20 @@ def restore_files(settings: RestoreSettings, inputs: Sequence[str], stdout: Text
             raise InvalidInput(f"{', '.join(wrong)}: {FOR_ARCHIVES}")
         wanted = settings.format if "format" in given else None
         todo = find_files(inputs, settings.output, wanted, settings.overwrite, settings.max_file_bytes)
-        return {"job": "restore", **_done(settings, todo, stdout), **where}
+        compare = find_comparison(settings.compare, todo, settings.overwrite) if settings.compare else None
+        return {"job": "restore", **_done(settings, todo, compare, stdout), **where}
     except DriftRecError as error:
         error.result = where
         raise
 
 
-def _done(settings: RestoreSettings, todo: Sequence[File], stdout: TextIO) -> Answer:
+def _done(settings: RestoreSettings, todo: Sequence[File], compare: File | None, stdout: TextIO) -> Answer:
     """All files, or as many as there was time for."""
     done: list[dict[str, Any]] = []
     try:
         single = Single(settings, find(settings.model))
         for file in todo:
-            done.append(_restored(single, file, stdout))
+            done.append(_restored(single, file, compare, stdout))
     except (KeyboardInterrupt, Interrupted):
         error = f"interrupted: {len(done)} of {len(todo)} files are done"
         return {"state": "interrupted", "exit_code": int(Exit.INTERRUPTED), "images": done, "error": error}
@@ -67,10 +72,11 @@ class Target:
     """Takes the one output of a file."""
 
     def __init__(self, file: File, stdout: TextIO) -> None:
-        self.file, self.stdout = file, stdout
+        self.file, self.stdout, self.data = file, stdout, b""
 
     def put(self, name: str, data: bytes) -> str:
         """Write it, whole or not at all."""
+        self.data = data
         target = self.file.target
         if target is None:
             self.stdout.buffer.write(data)
@@ -83,19 +89,39 @@ class Target:
         """Nothing is left to do."""
 
 
-def _restored(single: Single, file: File, stdout: TextIO) -> dict[str, Any]:
-    """What was done of one file."""
+def _restored(single: Single, file: File, compare: File | None, stdout: TextIO) -> dict[str, Any]:
+    """What was done of one file. With `compare` it is also laid beside its result, there."""
     begun = time.perf_counter()
     most_bytes = single.stage.settings.max_file_bytes
     data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise InvalidInput(f"INPUT {file.source or PIPE} has more than max_file_bytes={most_bytes}")
-    row = single.restore(name_of(file.source), data, Target(file, stdout), format=file.format)
+    taken = Target(file, stdout)
+    row = single.restore(name_of(file.source), data, taken, format=file.format)
+    if compare and taken.data:
+        most = single.stage.settings.max_pixels
+        both = side_by_side(*(decode(of, max_pixels=most) for of in (data, taken.data)))
+        Target(compare, stdout).put("", encode(both, compare.format))
     seconds = round(time.perf_counter() - begun, 3)
     source, target = str(file.source or PIPE), str(file.target or PIPE)
     told = {"input": source, "output": target, **what_was_done(row), "seconds": seconds}
     log.info("%s", _in_words(told))
     return told
+
+
+def side_by_side(before: Picture, after: Picture) -> Picture:
+    """Two pictures of one size as one, a white line between them; what is transparent stands on white."""
+    left, right = (on_white(picture.in_8_bits()) for picture in (before, after))
+    line = np.full((left.shape[0], BETWEEN, 3), 255, np.uint8)
+    return Picture(np.concatenate([left, line, right], axis=1), icc=after.icc if not after.grey else None)
+
+
+def on_white(picture: Picture) -> Pixels:
+    """The colours of a picture of 8 bits as they show there."""
+    if picture.alpha is None:
+        return picture.rgb
+    alpha = picture.alpha[..., None] / 255
+    return np.rint(picture.rgb * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
 def what_was_done(row: RestoreRow) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 is refused before anything is written.
 """
 
+import io
 import itertools
 import json
 import os
@@ -13,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jobs.restore import main
 from pipeline.restore import without_ray
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.without_ray import ARCHIVES_ONLY
+from pipeline.restore.without_ray import ARCHIVES_ONLY, BETWEEN
 from tests import made
 from tests.pipeline import offline
 
@@ -229,3 +230,47 @@ def test_positions_and_flags_in_any_order(
             assert restore(capsys, *arguments, "--overwrite")[0] == 0
             found.add(out.read_bytes())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", SUFFIXES)
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_before_and_after_stand_side_by_side(
+    small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, mode: str, orientation: int
+) -> None:
+    source, target, both = (tmp_path / name for name in ("a.png", "b.png", f"both{SUFFIXES[kind]}"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.open(io.BytesIO(made.jpeg(2, 48, 72))).convert(mode)
+    image.save(source, exif=exif)
+    code, _ = restore(capsys, source, target, "--compare", both, "--model", small_model, "--no-adaptive")
+    assert code == 0
+    shown = np.asarray(Image.open(both).convert("RGB")).astype(int)
+    upright = ImageOps.exif_transpose(image.copy() if orientation == 1 else Image.open(source))
+    before, after = (np.asarray(picture.convert("RGB")) for picture in (upright, Image.open(target)))
+    height, width = before.shape[:2]
+    assert shown.shape == (height, 2 * width + BETWEEN, 3)
+    within = 60 if kind == "jpeg" else 0
+    assert np.abs(shown[:, :width] - before).max() <= within
+    assert np.abs(shown[:, -width:] - after).max() <= within
+    assert (shown[:, width + 2 : width + BETWEEN - 2] > 255 - within - 1).all()
+    assert not np.array_equal(before, after)
+
+
+def test_a_comparison_is_of_one_file_and_takes_no_other_place(
+    photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other, out = photos / "small.jpg", photos / "odd.jpg", tmp_path / "out.png"
+    (tmp_path / "there.png").write_bytes(b"mine")
+    for message, arguments in {
+        "of one picture": [one, other, tmp_path / "folder", "--compare", tmp_path / "c.png"],
+        "is OUTPUT itself": [one, out, "--compare", out],
+        "no image is written": [one, out, "--compare", tmp_path / "c.gif"],
+        "exists; --overwrite replaces it": [one, out, "--compare", tmp_path / "there.png"],
+        "is an INPUT itself": [one, out, "--compare", one],
+        "compare is for a single file": [photos, tmp_path / "run", "--compare", tmp_path / "c.png"],
+    }.items():
+        code, told = restore(capsys, *arguments, "--model", small_model)
+        assert (code, message in told["error"]) == (2, True), told["error"]
+    assert not out.exists() and not (tmp_path / "run").exists()
+    assert (tmp_path / "there.png").read_bytes() == b"mine"
