@@ -1,24 +1,28 @@
-"""What a restore would cost, without writing anything: some images are looked at, the network is timed on a crop."""
+"""What a restore would cost, without writing anything: some images are looked at, and pieces of them restored."""
 
+import io
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
-from driftrec.errors import BadImage
-from driftrec.image import Picture, decode
+from driftrec.image import Picture
+from driftrec.image.probe import read_header
 from driftrec.restoration.options import Sampling
 from pipeline.cpus import usable_cpus
 from pipeline.inputs.listing import Listing
-from pipeline.inputs.shards import Shard, read_shard
+from pipeline.inputs.shards import read_shard
 from pipeline.job import dry_run, finished_shards
 from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
+from pipeline.restore.timing import Limits, calibrate
 from pipeline.runs.ends import Answer
 
-SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are decoded
+SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are looked at
+CALIBRATION_S = 3.0  # for so long pieces of them are restored
 CROP = 128  # pixels, side of the crop on which the network is timed
 
 
@@ -27,42 +31,48 @@ def estimate_restore(settings: RestoreSettings) -> Answer:
     listing, weights = list_restore(settings), find(settings.model)
     settings = resolve(settings, weights)
     done = finished_shards(settings.output, listing)
-    images, megapixels = sample_images(listing, done, settings.max_pixels)
-    seconds = megapixels * seconds_per_megapixel(weights, sampling_of(settings), settings.seed)
+    files = sample_files(listing)
+    images, megapixels = sizes_of(listing, done, files, settings.max_pixels)
+    limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S)
+    timed = calibrate(files, weights, sampling_of(settings), limits, 0)
+    seconds = megapixels * 1e6 * timed.seconds / max(1, timed.pixels)
     actors = settings.actors or usable_cpus()
-    estimate = {
+    estimate: dict[str, Any] = {
         "images": images,
         "megapixels_to_do": round(megapixels, 2),
-        "seconds_of_one_actor": round(seconds, 1),
+        "evaluations_per_image": round(timed.nfe / max(1, timed.pieces), 2),
+        "seconds_of_one_actor": round(seconds, 3),
         "actors": actors,
-        "seconds": round(seconds / actors, 1),
+        "seconds": round(seconds / actors, 3),
     }
+    if settings.price_per_hour:
+        estimate["cost"] = round(settings.price_per_hour * seconds / actors / 3600, 6)
     return dry_run("restore", settings, listing, done, estimate=estimate)
 
 
 def sample_images(listing: Listing, done: Collection[str], max_pixels: int) -> tuple[int, float]:
     """(images in all, megapixels in the shards that are not done), as far as some images tell."""
+    return sizes_of(listing, done, sample_files(listing), max_pixels)
+
+
+def sizes_of(
+    listing: Listing, done: Collection[str], files: Sequence[tuple[str, bytes]], max_pixels: int
+) -> tuple[int, float]:
+    """The same, of these images. Bad ones count with no pixels."""
     size = sum(shard.size for shard in listing.shards)
     todo = sum(shard.size for shard in listing.shards if shard.id not in done)
-    bytes_each, pixels_each = _sample(listing.shards, max_pixels)
+    headers = [read_header(io.BytesIO(data), len(data), max_pixels) for _, data in files]
+    pixels = [0 if header.reason else (header.width or 0) * (header.height or 0) for header in headers]
+    bytes_each = max(1.0, float(np.mean([len(data) for _, data in files] or [0])))
     images = listing.images if listing.images is not None else round(size / bytes_each)
-    return images, todo / bytes_each * pixels_each / 1e6
+    return images, todo / bytes_each * float(np.mean(pixels or [0])) / 1e6
 
 
-def _sample(shards: list[Shard], max_pixels: int) -> tuple[float, float]:
-    """(mean bytes, mean pixels) of some images of some shards. Bad images count with no pixels."""
-    some = shards[:: max(1, len(shards) // SAMPLE_SHARDS)][:SAMPLE_SHARDS]
-    sizes: list[int] = []
-    pixels: list[int] = []
-    for shard in some:
-        for row in read_shard(shard).slice(0, SAMPLE_IMAGES).to_pylist():
-            sizes.append(len(row["data"]))
-            try:
-                picture = decode(row["data"], "", max_pixels)
-                pixels.append(picture.width * picture.height)
-            except BadImage:
-                pixels.append(0)
-    return max(1.0, float(np.mean(sizes or [0]))), float(np.mean(pixels or [0]))
+def sample_files(listing: Listing) -> list[tuple[str, bytes]]:
+    """(key, bytes) of some images of some shards."""
+    some = listing.shards[:: max(1, len(listing.shards) // SAMPLE_SHARDS)][:SAMPLE_SHARDS]
+    rows = (row for shard in some for row in read_shard(shard).slice(0, SAMPLE_IMAGES).to_pylist())
+    return [(row["key"], row["data"]) for row in rows if row["data"] is not None]
 
 
 def seconds_per_megapixel(weights: Weights, sampling: Sampling, seed: int) -> float:

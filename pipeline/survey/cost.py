@@ -6,31 +6,25 @@ for it. A GPU's speed is never guessed: the user states it or it is left out.
 """
 
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NotRequired, Required, TypedDict
 
 import ray
 import ray.exceptions
 
-from driftrec.errors import BadImage
-from driftrec.image import Picture, decode, encode
-from driftrec.jpeg.codec import middle
 from driftrec.restoration.options import Sampling
 from pipeline.cluster import connection
 from pipeline.cluster.graph import Pool
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
+from pipeline.restore.timing import Limits, calibrate
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.summary import GOOD, Summary, Survey
 
 log = logging.getLogger(__name__)
 
-SIDE = 512  # pixels: of the pieces that are restored, the side of a tile
-WARM_SIDE = 128
 MOST = 16  # processes that measure; a larger pool is reckoned from them
 
 
@@ -126,7 +120,8 @@ def _measured(
     log.info("measuring %s for %g s in %d processes", redact(settings.model), settings.calibration_s, processes)
     try:
         with connection.waiting(pool.cpus, pool.gpus):
-            found = ray.get([task.remote(given, *model, settings, turn) for turn in range(processes)])
+            limits = Limits(settings.seed, settings.max_pixels, settings.calibration_s)
+            found = ray.get([task.remote(given, *model, limits, turn) for turn in range(processes)])
     except ray.exceptions.RayError as error:  # what the survey has found is as good without it
         log.warning("the cost could not be measured: %s", " ".join(str(error).split())[-300:])
         return {"pieces": 0}
@@ -160,59 +155,3 @@ def _hours(survey: Survey, megapixels_per_s: float) -> tuple[float, float]:
     """Of all sound files, and without the JPEGs of good quality."""
     per_hour = megapixels_per_s * 1e6 * 3600  # pixels
     return survey.pixels / per_hour, (survey.pixels - survey.good_pixels) / per_hour
-
-
-@dataclass
-class Timed:
-    """What one process has restored."""
-
-    device: str  # as PyTorch names it
-    pieces: int = 0
-    pixels: int = 0
-    nfe: int = 0  # evaluations of the network
-    seconds: float = 0.0
-
-
-def calibrate(
-    files: Sequence[tuple[str, bytes]], weights: Weights, sampling: Sampling, settings: SurveySettings, turn: int
-) -> Timed:
-    """Decode, restore and encode pieces of the files, from the `turn`-th on, until the time is up; at least one."""
-    import torch
-
-    torch.set_num_threads(1)  # as the actors of a restore
-    restorer = weights.load()
-    total = Timed(str(restorer.device))
-    turned = [*files[turn % len(files) :], *files[: turn % len(files)]]  # so that processes begin with different ones
-    pieces = [piece for key, data in turned for piece in _piece(key, data, settings)]
-    if not pieces:
-        return total
-    restorer.restore([_part(pieces[0][1], WARM_SIDE)], ["warm"], settings.seed, sampling)  # the first call is slower
-    begun = time.perf_counter()
-    while not total.pieces or time.perf_counter() - begun < settings.calibration_s:
-        key, picture, decoding = pieces[total.pieces % len(pieces)]
-        start = time.perf_counter()
-        (restored,) = restorer.restore([picture], [key], settings.seed, sampling)
-        encode(restored.picture, "png")
-        total.seconds += time.perf_counter() - start + decoding
-        total.pixels += picture.width * picture.height
-        total.pieces += 1
-        total.nfe += restored.nfe
-    return total
-
-
-def _piece(key: str, data: bytes, settings: SurveySettings) -> list[tuple[str, Picture, float]]:
-    """(key, the middle of the picture, seconds of decoding that fall to it); none where it cannot be decoded."""
-    begun = time.perf_counter()
-    try:
-        picture = decode(data, key, settings.max_pixels)
-    except BadImage:
-        return []
-    seconds, part = time.perf_counter() - begun, _part(picture, SIDE)
-    return [(key, part, seconds * part.width * part.height / (picture.width * picture.height))]
-
-
-def _part(picture: Picture, side: int) -> Picture:
-    """The middle of a picture, no longer than a side; it keeps to the JPEG grid of an upright file."""
-    part = middle(picture.rgb.shape, side)
-    alpha = None if picture.alpha is None else picture.alpha[part]
-    return replace(picture, rgb=picture.rgb[part], alpha=alpha, constraint=None)

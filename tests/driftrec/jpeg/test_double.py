@@ -83,10 +83,9 @@ def test_a_drawing_on_a_raster_was_not_compressed_before(name: str, quality: int
 
 @pytest.mark.parametrize("photo", PHOTOS.values(), ids=PHOTOS)
 @pytest.mark.parametrize("quality", [10, 30, 50, 75, 85, 90])
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 @pytest.mark.parametrize("cut", [(0, 0), (3, 2), (7, 1)])
-def test_pixels_show_that_they_were_a_jpeg(photo, quality, subsampling, cut):
-    found = once_jpeg(shift(degrade(photo, quality, subsampling), *cut))
+def test_pixels_show_that_they_were_a_jpeg(photo, quality, cut):
+    found = once_jpeg(shift(degrade(photo, quality, "4:2:0"), *cut))
     assert found is not None and found.offset == cut if any(cut) else found is not None
     assert found.found == ("shifted" if any(cut) else "aligned")
     assert abs(found.quality - quality) <= (5 if any(cut) else 1)

@@ -22,13 +22,14 @@ from driftrec.restoration.opening import open_picture
 from pipeline.inputs.listing import list_input
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.tars import TarPiece
+from pipeline.restore.timing import Limits, calibrate
 from pipeline.runs.verify import verify
 from pipeline.settings import load
 from pipeline.storage import open_store
 from pipeline.storage.local import LocalStore
 from pipeline.storage.remote import RemoteStore
 from pipeline.survey import stage
-from pipeline.survey.cost import calibrate, estimate, find_model
+from pipeline.survey.cost import estimate, find_model
 from pipeline.survey.job import plan_survey, read_files, run_survey
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.stage import SCHEMA, SurveyShard
@@ -236,11 +237,13 @@ def test_the_cost_is_measured_on_the_files(tmp_path: Path, small_model: Path) ->
     survey.add("s", pa.Table.from_pylist(rows, schema=SCHEMA))
     files = [(path.name, path.read_bytes()) for path in sorted(source.rglob("*.jpg"))]
     model = find_model(settings)
-    found = calibrate(files, *model, settings, turn=1)
+    limits = Limits(settings.seed, settings.max_pixels, settings.calibration_s)
+    found = calibrate(files, *model, limits, 1)
     assert found.pieces >= 1
     assert found.seconds > 0
     assert found.nfe >= found.pieces
-    assert calibrate([("a.jpg", b"no")], *model, settings, 0).pieces == 0
+    assert calibrate([("a.jpg", b"no")], *model, limits, 0).pieces == 0
+    assert calibrate([], *model, limits, 1).pieces == 0
     cost = estimate(settings, None, survey, files)  # nothing measured
     assert "measured" not in cost
     assert cost["stated"]["gpu_hours"] == pytest.approx(survey.pixels / 2e6 / 3600)

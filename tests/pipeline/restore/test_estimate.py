@@ -1,0 +1,44 @@
+"""What a dry run says of the work: the evaluations and pixels that the run then has, whatever the archive holds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftrec.jpeg.codec import encode_jpeg
+from pipeline.restore import estimate
+from pipeline.restore.estimate import estimate_restore
+from pipeline.restore.settings import RestoreSettings
+from tests import made
+from tests.pipeline import offline
+
+
+def archive(folder: Path, quality: int, broken: int) -> Path:
+    """Eight JPEGs of two sizes, some of them cut to nothing."""
+    folder.mkdir()
+    for number in range(8):
+        data = encode_jpeg(made.pixels(number, 64, 64 + 32 * (number % 2)), quality, "4:2:0")
+        (folder / f"{number}.jpg").write_bytes(b"" if number < broken else data)
+    return folder
+
+
+@pytest.mark.parametrize("quality", [10, 50, 75, 100])
+@pytest.mark.parametrize("look", [{"look": "faithful"}, {"fidelity": 0.0, "start": 0.3, "steps": 3}])
+@pytest.mark.parametrize("broken", [0, 4, 8])
+def test_it_reckons_with_what_the_run_then_does(
+    quality: int, look: dict[str, Any], broken: int, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "CALIBRATION_S", 0.0)
+    source = archive(tmp_path / "in", quality, broken)
+    settings = {"model": str(small_model), **look}
+    given = {"input": str(source), "output": str(tmp_path / "out"), "price_per_hour": 5.0}
+    told = estimate_restore(RestoreSettings.model_validate({**given, **settings}))["estimate"]
+    assert not (tmp_path / "out").exists()
+    offline.restore(source, tmp_path / "out", max_failed=8, **settings)
+    rows = [row for row in offline.ledger(tmp_path / "out").values() if row["status"] == "ok"]
+    assert told["images"] == 8
+    pixels = sum(row["width"] * row["height"] for row in rows)
+    assert told["megapixels_to_do"] == pytest.approx(pixels / 1e6, rel=0.35)  # by some of the files
+    assert told["evaluations_per_image"] == (rows[0]["nfe"] if rows else 0)
+    assert (told["seconds_of_one_actor"] > 0) == (len(rows) > 0)
+    assert told["cost"] == pytest.approx(5 * told["seconds_of_one_actor"] / told["actors"] / 3600, abs=2e-6)
