@@ -69,7 +69,7 @@ class RestoreSettings(ShardSettings):
 
     # Of single files:
     overwrite: Free[bool] = False  # replace a file that is there
-    compare: Free[Place[str | None]] = None  # write what came and what was made of it side by side into this file
+    compare: Free[str | None] = None  # write what came and what was made of it side by side into this file
     device: Free[Literal["cuda", "mps", "cpu"] | None] = None  # where the network computes; None: a GPU if there is one
 
     # Free to change between two attempts at one output:

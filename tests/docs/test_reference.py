@@ -80,7 +80,7 @@ def test_a_printed_command_is_understood(command, monkeypatch):
         flags["input"] = flags["input"][0]
     module = import_module(f"jobs.{job}")
     if hasattr(module, "PARTS"):
-        config, assignments, *_ = (flags.pop(name) for name in ("config", "set", "submit", "detach", "dry_run"))
+        config, assignments, *_ = (flags.pop(name) for name in ("config", "set", "submit", "detach", "dry_run", "json"))
         load(pkgutil.resolve_name(module.PARTS.settings), config, assignments, flags)
 
 

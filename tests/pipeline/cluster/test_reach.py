@@ -20,7 +20,7 @@ def kind(cpus: int, gpus: int, most: int) -> dict[str, Any]:
     return {"resources": resources, "max_workers": most, "node_config": {}}
 
 
-def reached(folder: Path, ceiling: int, *kinds: dict[str, Any]) -> dict[str, float]:
+def reached(folder: Path, ceiling: int, *kinds: dict[str, Any]) -> tuple[dict[str, float], list[dict[str, float]]]:
     config = folder / connection.BOOTSTRAP
     config.write_text(yaml.safe_dump({"max_workers": ceiling, "available_node_types": dict(enumerate(kinds))}))
     return connection._of_node_types(config)
@@ -41,18 +41,22 @@ def reached(folder: Path, ceiling: int, *kinds: dict[str, Any]) -> dict[str, flo
 def test_all_nodes_that_may_come_count(
     ceiling: int, kinds: list[dict[str, Any]], cpus: float, gpus: float, tmp_path: Path
 ) -> None:
-    assert reached(tmp_path, ceiling, *kinds) == {"CPU": cpus, "GPU": gpus}
+    most, each = reached(tmp_path, ceiling, *kinds)
+    assert most == {"CPU": cpus, "GPU": gpus}
+    assert each == [one["resources"] for one in kinds if one["max_workers"]]
 
 
 def test_the_cluster_that_we_ship_may_have_a_gpu_a_node() -> None:
-    assert connection._of_node_types(ROOT / "cluster.yaml") == {"CPU": 8 * 16 + 12 * 8, "GPU": 20}
+    most, each = connection._of_node_types(ROOT / "cluster.yaml")
+    assert most == {"CPU": 8 * 16 + 12 * 8, "GPU": 20}
+    assert connection._cpus_by_gpu(each) == 8
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "available_node_types: {a: {}}", "available_node_types: 3"])
 def test_a_config_that_tells_nothing_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(text)
-    assert connection._of_node_types(tmp_path / "config") == {}
-    assert connection._of_node_types(tmp_path / "none") == {}
+    assert connection._of_node_types(tmp_path / "config") == ({}, [])
+    assert connection._of_node_types(tmp_path / "none") == ({}, [])
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:

@@ -254,10 +254,10 @@ def test_large_pictures_are_decoded_one_by_one(tmp_path: Path, monkeypatch: pyte
     stage = make(tmp_path / "out", codec_threads=2)
     load, restore_all = stage._load, stage._restore_all
 
-    def note_load(table: pa.Table, row: int) -> Any:
+    def note_load(table: pa.Table, row: int, pixels: int) -> Any:
         begun.append("decode")
         decoded.append(row)
-        return load(table, row)
+        return load(table, row, pixels)
 
     def note_restore(items: Any) -> Any:
         begun.append("restore")
