@@ -125,9 +125,11 @@ def in_short(result: Mapping[str, Any]) -> str:
     """A result for a person: where the outputs are, or how many of what came out, and where the page is; of an error
     alone nothing, for that has been said.
     """
-    output, lines = str(result.get("output", "")), list[str]()
+    from pipeline.inputs.names import visible
+
+    output, lines = visible(str(result.get("output", ""))), list[str]()
     if isinstance(files := result.get("images"), list):
-        return "\n".join(f"{file['output']}: {file['status']}" for file in files)
+        return "\n".join(f"{visible(file['output'])}: {file['status']}" for file in files)
     if not isinstance(status := result.get("status"), dict) or not output:
         return "" if "error" in result else json.dumps(result, indent=2)
     reasons = ", ".join(f"{count} {reason}" for reason, count in result.get("reasons", {}).items())

@@ -109,6 +109,7 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
         tiff.check(image, data)
         turned, packet = tiff.orientation(image), image.info.pop("xmp", None)
         notes += tiff.notes(image)
+    notes += ["further pictures in it left out"] if moving else []
     layers = _deep(image, data)
     image.load()  # turns a TIFF upright by its tag; it would by its XMP, were that not away
     found = metadata(image, packet)

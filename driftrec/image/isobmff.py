@@ -16,6 +16,7 @@ from driftrec.errors import BadImage, Reason
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 NEUTRAL_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}
+MOST_BOXES = 10_000  # of a file, that are looked at
 Box = tuple[bytes, int, int]  # type, and where its content begins and ends
 
 
@@ -109,7 +110,9 @@ def end(file: BinaryIO, size: int) -> int:
 def outermost(file: BinaryIO, size: int) -> Iterator[Box]:
     """The boxes of a file of so many bytes; only their headers are read. The last may be told to end behind it."""
     position = 0
-    while position + 8 <= size:
+    for _ in range(MOST_BOXES):
+        if position + 8 > size:
+            return
         file.seek(position)
         head = file.read(16)
         length, kind = struct.unpack_from(">I4s", head)

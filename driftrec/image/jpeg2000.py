@@ -8,12 +8,13 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import features
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from driftrec.errors import BadImage, Reason
-from driftrec.image.isobmff import Box, boxes
+from driftrec.image.isobmff import MOST_BOXES, Box, boxes
 
 SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"  # of a file of boxes
 CODESTREAM, END = b"\xff\x4f\xff\x51", b"\xff\xd9"
@@ -53,6 +54,8 @@ def check(data: bytes) -> None:
     if found.depth > 8 or found.signed:
         kind = "signed samples" if found.signed else f"{found.depth} bits a channel: 8 would lose some of them"
         raise BadImage(Reason.unsupported, f"JPEG 2000 of {kind}; convert it to a 16-bit PNG")
+    if found.depth < 8 and b"pclr" not in data[: data.find(CODESTREAM)]:  # the entries of a palette have 8
+        raise BadImage(Reason.unsupported, f"JPEG 2000 of {found.depth} bits a channel; convert it to PNG")
     for start, end in _colours(data):
         space = int.from_bytes(data[start + 3 : start + 7], "big")
         if data[start] == 1 and end - start >= 7 and space not in COLOURS:
@@ -84,11 +87,12 @@ def is_cut(data: bytes) -> bool:
     """Whether the end of the codestream, or of the last box, is missing."""
     if not data.startswith(SIGNATURE):
         return not data.rstrip(b"\0").endswith(END)
-    ends = [(kind, end) for kind, _, end in _boxes(data)]
-    if not ends or ends[-1][1] > len(data):
-        return True
-    whole = [data[:end].endswith(END) for kind, end in ends if kind == b"jp2c"]
-    return not any(whole)
+    whole = False
+    for kind, start, end in _boxes(data):
+        if end > len(data):
+            return True
+        whole = whole or (kind == b"jp2c" and data.endswith(END, start, end))
+    return not whole
 
 
 def _colours(data: bytes) -> Iterator[tuple[int, int]]:
@@ -100,4 +104,4 @@ def _colours(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _boxes(data: bytes) -> Iterator[Box]:
-    return boxes(data, 0, len(data)) if data.startswith(SIGNATURE) else iter(())
+    return islice(boxes(data, 0, len(data)), MOST_BOXES) if data.startswith(SIGNATURE) else iter(())

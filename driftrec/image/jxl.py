@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from PIL import Image
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import exif, xmp
-from driftrec.image.isobmff import boxes
+from driftrec.image.isobmff import MOST_BOXES, Box, boxes
 
 SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"  # of a file of boxes
 CODESTREAM = b"\xff\x0a"
+HEADER = 64  # bytes that are more than a header takes
 JPEG_BOX = b"jbrd"  # what it takes to write the JPEG again from which the file was made
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 WITH_JPEG = "a JPEG within JPEG XL"
@@ -73,7 +76,7 @@ class _Bits:
 
 def header(data: bytes) -> Header:
     """From the beginning of a file. Raises BadImage `truncated` where that is too short to tell."""
-    bits = _Bits(_codestream(data)[2:64])
+    bits = _Bits(_codestream(data)[len(CODESTREAM) :])
     width, height = bits.sides(EIGHTS, SIDE)
     if bits.take(1):  # all as it mostly is
         return Header(width, height)
@@ -108,7 +111,7 @@ def jpeg_within(data: bytes) -> bytes | None:
 
     Raises BadImage `unsupported` without the decoder; `truncated` or `corrupt`.
     """
-    if not data.startswith(SIGNATURE) or not any(kind == JPEG_BOX for kind, _, _ in boxes(data, 0, len(data))):
+    if not data.startswith(SIGNATURE) or not any(kind == JPEG_BOX for kind, _, _ in _boxes(data)):
         return None
     is_jpeg, _, found, *_ = _decoded(data)
     return bytes(found) if is_jpeg else None
@@ -123,27 +126,41 @@ def opened(file: io.BytesIO) -> Image.Image:
         image.info["icc_profile"] = bytes(icc)
     for box in beside:
         kind, content = bytes(box.box_type), bytes(box.data)
-        if kind == b"Exif" and len(content) > 4:
-            block = content[4 + int.from_bytes(content[:4], "big") :]  # behind its offset
-            image.info["exif"] = exif.upright(exif.PREFIX + block)[1]  # the codestream's orientation counts
+        if kind == b"Exif" and (block := exif_block(content)):
+            image.info["exif"] = exif.upright(block)[1]  # the codestream's orientation counts
         elif kind == b"xml ":
             image.info["xmp"] = xmp.upright(content)
     return image
 
 
+def exif_block(body: bytes) -> bytes:
+    """EXIF with its prefix, from the body of its box, where it stands behind an offset; b"" for none."""
+    block = body[4 + int.from_bytes(body[:4], "big") :]
+    return exif.PREFIX + block if block else b""
+
+
 def is_cut(data: bytes) -> bool:
     """Whether the last box ends behind the end of the file. A bare codestream does not tell."""
-    return data.startswith(SIGNATURE) and max((end for _, _, end in boxes(data, 0, len(data))), default=0) > len(data)
+    return data.startswith(SIGNATURE) and max((end for _, _, end in _boxes(data)), default=0) > len(data)
+
+
+def _boxes(data: bytes) -> Iterator[Box]:
+    """The outermost ones of a file of boxes."""
+    return islice(boxes(data, 0, len(data)), MOST_BOXES)
 
 
 def _codestream(data: bytes) -> bytes:
-    """Its beginning."""
-    if not data.startswith(SIGNATURE):
-        return data
-    for kind, start, _ in boxes(data, 0, len(data)):
-        if kind in (b"jxlc", b"jxlp"):
-            return data[start + 4 * (kind == b"jxlp") :]  # a part has a number
-    raise BadImage(Reason.truncated, "JPEG XL without a picture")
+    """Its beginning, as much as a header may take; joined where the file has it in parts."""
+    found = b"" if data.startswith(SIGNATURE) else data[:HEADER]
+    if not found:
+        for kind, start, end in _boxes(data):
+            if kind in (b"jxlc", b"jxlp") and len(found) < HEADER:
+                found += data[start + 4 * (kind == b"jxlp") : min(end, start + 2 * HEADER)]  # a part has a number
+    if len(found) < len(CODESTREAM):
+        raise BadImage(Reason.truncated, "JPEG XL without a picture")
+    if not found.startswith(CODESTREAM):
+        raise BadImage(Reason.corrupt, "JPEG XL whose picture does not begin as one")
+    return found
 
 
 def _decoded(data: bytes) -> Any:

@@ -69,6 +69,8 @@ def read_header(file: BinaryIO, size: int, max_pixels: int) -> Header:
         known = error.reason != Reason.not_an_image  # whose words count the bytes they were given
         detail = error.detail if known else f"{size} bytes of {sniff.looks_like(source.head)}"
         return Header(**found, reason=error.reason, detail=detail)
+    except MemoryError:
+        return Header(**found, reason=Reason.out_of_memory, detail=f"no memory for looking at this {found['format']}")
     except (struct.error, OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError) as error:
         reason = reason_of(error, source.whole(), found["format"])
         return Header(**found, reason=reason, detail=f"{found['format']}: {one_line(error)}")
@@ -283,17 +285,19 @@ def _jxl(source: _Source, found: dict[str, Any]) -> None:
             source.more((GROWTH - 1) * len(source.head))
     found |= {"width": header.width, "height": header.height, "depth": header.depth}
     sniff.check_size(header.width, header.height, source.max_pixels)
-    if isobmff.end(source.file, source.size) != source.size and source.head.startswith(jxl.SIGNATURE):
+    outermost = list(isobmff.outermost(source.file, source.size)) if source.head.startswith(jxl.SIGNATURE) else []
+    if any(end > source.size for _, _, end in outermost):
         raise BadImage(Reason.truncated, f"JPEG XL of {source.size} bytes that should have more")
-    if jxl.JPEG_BOX in source.head and (jpeg := jxl.jpeg_within(source.whole())):
+    holds_jpeg = any(kind == jxl.JPEG_BOX for kind, _, _ in outermost)
+    if holds_jpeg and (jpeg := jxl.jpeg_within(source.whole())):
         found["format"] = "JPEG"
         _jpeg(_Source(io.BytesIO(jpeg), len(jpeg), source.max_pixels, jpeg[:HEAD]), found)
         return
     jxl.check(source.head)
     found["icc"] = True  # its colours are always told, and a decoder makes a profile of that
-    for kind, body in _boxes(source.file, source.size, (b"Exif", b"xml ")):
+    for kind, body in _boxes(source.file, source.size, (b"Exif", b"xml ")) if outermost else ():
         found["xmp"] = found.get("xmp", False) or kind == b"xml "
-        _exif(body[4:] if kind == b"Exif" else None, found)
+        _exif(jxl.exif_block(body) if kind == b"Exif" else None, found)
     found["orientation"] = 1 if found.get("exif") else None  # what EXIF says of it does not count
 
 

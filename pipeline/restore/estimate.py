@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from driftrec.image import Picture
 from driftrec.image.probe import read_header
@@ -33,10 +34,10 @@ def estimate_restore(settings: RestoreSettings) -> Answer:
     done = finished_shards(settings.output, listing)
     files = sample_files(listing)
     images, megapixels = sizes_of(listing, done, files, settings.max_pixels)
-    limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S)
+    limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S, settings.device)
     timed = calibrate(files, weights, sampling_of(settings), limits, 0)
     seconds = megapixels * 1e6 * timed.seconds / max(1, timed.pixels)
-    actors = settings.actors or usable_cpus()
+    actors = settings.actors or (torch.cuda.device_count() if timed.device.startswith("cuda") else usable_cpus())
     estimate: dict[str, Any] = {
         "images": images,
         "megapixels_to_do": round(megapixels, 2),

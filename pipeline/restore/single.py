@@ -7,6 +7,7 @@ from pipeline.inputs.shards import SCHEMA
 from pipeline.model_source import Weights
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, resolve
+from pipeline.runs.crashes import Unwatched
 from pipeline.runs.ledger import RestoreRow
 from pipeline.runs.outputs import Outputs
 from pipeline.storage import open_store
@@ -26,6 +27,7 @@ class Single:
         self.stage = RestoreShard(resolve(settings, weights), weights, open_store("."))
         if self.stage.broken:
             raise self.stage.broken
+        self.stage.watchdog = Unwatched()  # whoever waits may end this process
         self.stage.restorer.threads = usable_cpus()
 
     def restore(self, key: str, data: bytes, outputs: Outputs, **changes: object) -> RestoreRow:

@@ -24,6 +24,7 @@ class Limits(NamedTuple):
     seed: int
     max_pixels: int
     seconds: float
+    device: str | None = None  # None: a GPU where there is one
 
 
 @dataclass
@@ -50,7 +51,7 @@ def calibrate(
     import torch
 
     torch.set_num_threads(1)  # as the actors of a restore
-    restorer = weights.load()
+    restorer = weights.load(limits.device)
     total = Timed(str(restorer.device))
     first = turn % max(1, len(files))
     turned = [*files[first:], *files[:first]]  # so that processes begin with different ones

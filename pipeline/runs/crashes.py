@@ -105,6 +105,22 @@ def forget(store: Store) -> None:
             store.remove(name)
 
 
+class Unwatched:
+    """Work in a process that is not to end for it."""
+
+    limit_s = math.inf
+
+    @contextmanager
+    def writing(self, path: Path) -> Generator[None]:
+        """Nothing is said."""
+        yield
+
+    @contextmanager
+    def watch(self, images: int = 1, at_most: float = math.inf) -> Generator[None]:
+        """It takes what it takes."""
+        yield
+
+
 class Watchdog:
     """Watches work that threads do at once. There is one clock a process: one watchdog at a time.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from driftrec.errors import BadImage, DriftRecError, Reason, StorageFull
 from pipeline.inputs.blocks import images_of, unreadable
 from pipeline.inputs.names import log_tags
-from pipeline.runs.crashes import Trial, Watchdog
+from pipeline.runs.crashes import Trial, Unwatched, Watchdog
 from pipeline.runs.ledger import FAILED, OK, SCHEMA, SKIPPED, AnyRow, Bool, Ledger, Row, Text, blank, schema_of
 from pipeline.runs.redo import keys_again, only, renewed
 from pipeline.storage.base import Store
@@ -96,7 +96,7 @@ class Stage(Generic[Work]):
         repair: bool = False,
     ) -> None:
         self.store, self.ledger, self.retry, self.repair = store, Ledger(store, schema), retry, repair
-        self.watchdog = Watchdog(image_timeout_s)
+        self.watchdog: Watchdog | Unwatched = Watchdog(image_timeout_s)
         self.broken: DriftRecError | None = None  # why no shard can be worked on
 
     def shard_of(self, work: Work, /) -> str:

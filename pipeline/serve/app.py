@@ -34,8 +34,11 @@ STATUS_OF = {  # of a refusal, by its reason; of all others UNPROCESSABLE
     Reason.not_an_image: 415,
     Reason.unsupported: 415,
     Reason.too_large: 413,
+    Reason.internal: 500,
+    Reason.out_of_memory: 503,
 }
-UNPROCESSABLE, TOO_LARGE, BUSY, BAD = 422, 413, 503, 400
+UNPROCESSABLE, TOO_LARGE, BUSY, BAD, FORBIDDEN = 422, 413, 503, 400, 403
+SEED_DIGITS = 18
 NAMES = ("look", "format", "name", "seed")  # what a request may say beside the picture
 
 
@@ -84,7 +87,7 @@ class Restoring:
                 memory = Memory()
                 row = self.by_look[look].restore(name, data, memory, format=wanted, seed=seed)
         except DriftRecError as error:
-            raise Refused(UNPROCESSABLE, Reason.internal, str(error)) from error
+            raise Refused(STATUS_OF[Reason.internal], Reason.internal, str(error)) from error
         finally:
             self._room.release()
         done = what_was_done(row)
@@ -105,6 +108,7 @@ def application(settings: ServeSettings) -> Starlette:
 
     async def restore(request: Request) -> Response:
         try:
+            check_origin(request.headers)
             asked = parameters(request.query_params)
             data = await body_of(request, settings.max_upload_bytes)
             found, done = await anyio.to_thread.run_sync(restoring.restore, data, *asked)
@@ -123,6 +127,13 @@ def application(settings: ServeSettings) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 
+def check_origin(headers: Mapping[str, str]) -> None:
+    """Raises Refused for what a page of another site asks, which a browser lets it without a word."""
+    origin, host = headers.get("origin"), headers.get("host", "")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise Refused(FORBIDDEN, "origin", f"a page of {origin} may not use this")
+
+
 def parameters(query: Mapping[str, str]) -> tuple[str, Format, str, int]:
     """(look, format, name, seed) of a request. Raises Refused for what there is not."""
     look, wanted = query.get("look", "natural"), query.get("format", "png")
@@ -133,7 +144,7 @@ def parameters(query: Mapping[str, str]) -> tuple[str, Format, str, int]:
         raise Refused(BAD, "unknown", f"look is {look!r}; give {' or '.join(LOOKS)}")
     if wanted not in get_args(Format):
         raise Refused(BAD, "unknown", f"format is {wanted!r}; give one of {', '.join(get_args(Format))}")
-    if not seed.isdecimal() or not seed.isascii():
+    if not seed.isdecimal() or not seed.isascii() or len(seed) > SEED_DIGITS:
         raise Refused(BAD, "unknown", f"seed is {seed!r}; give a whole number from 0 on")
     return look, cast(Format, wanted), name, int(seed)
 

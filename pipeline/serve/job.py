@@ -9,6 +9,7 @@ from pipeline.serve.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+BROWSERS = 24  # connections beside those that wait: what each may hold in memory is bounded, so must they be
 REMEDY = "driftrec serve needs two packages: pip install starlette uvicorn"
 
 
@@ -23,11 +24,14 @@ def run_serve(settings: ServeSettings) -> Answer:
     except ImportError as error:
         raise InvalidInput(f"{REMEDY} ({error})") from None
     listening = listen(settings.host, settings.port)
-    address = f"http://{settings.host}:{listening.getsockname()[1]}"
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{name}:{listening.getsockname()[1]}"
     if settings.host not in LOOPBACK:
         log.warning("everybody who reaches %s can use this; there is no password", address)
     try:
-        server = uvicorn.Server(uvicorn.Config(application(settings), log_level="warning", access_log=False))
+        most = settings.max_waiting + BROWSERS
+        config = uvicorn.Config(application(settings), log_level="warning", access_log=False, limit_concurrency=most)
+        server = uvicorn.Server(config)
         log.info("open %s in a browser; Ctrl-C ends it", address)
         server.run(sockets=[listening])
     except (KeyboardInterrupt, Interrupted):
@@ -44,6 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
     except OSError as error:
         raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror}; give another --port or --host") from None
     return found

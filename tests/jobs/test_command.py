@@ -242,3 +242,6 @@ def test_a_run_in_short(page: bool, failed: int, skipped: int) -> None:
     assert (f"{failed} failed" in first, "(2 empty)" in first) == (failed > 0, failed > 0)
     assert ("1 skipped" in first) == (skipped > 0)
     assert rest == (["page: out/report.html"] if page else []) + ["all else: out/_RESULT.json"]
+    hostile = in_short({"images": [{"output": "\x1b[2J\udcff.png", "status": "ok"}]})
+    assert "\x1b" not in hostile
+    hostile.encode()

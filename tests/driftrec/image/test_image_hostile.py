@@ -1,11 +1,13 @@
 """Bad bytes give a reason, never another exception; bombs cost nothing; threads do not disturb each other."""
 
+import io
 import itertools
 import pickle
 import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from driftrec.errors import BadImage, Reason
-from driftrec.image import decode, encode
+from driftrec.image import decode, encode, jpeg2000, jxl
+from driftrec.image.probe import read_header
+from driftrec.image.sniff import is_cut
 from tests.corpus.make import odd_files
 from tests.driftrec.pictures import (
     HEIGHT,
@@ -181,7 +185,7 @@ def bombs() -> dict[str, bytes]:
     jp2 = bytearray(saved(RGB, "JPEG2000", no_jp2=True))
     jp2[8:16] = struct.pack(">II", 12_000, 12_000)
     side = (12_000 - 1) << 2 | 2  # of 18 bits, the third kind of number
-    jxl = b"\xff\x0a" + (side << 1 | 1 << 21).to_bytes(4, "little") + bytes(60)  # as wide as high
+    jpeg_xl = b"\xff\x0a" + (side << 1 | 1 << 21).to_bytes(4, "little") + bytes(60)  # as wide as high
     text = zlib.compress(bytes(200_000_000), 9)
     return {
         "png": png_of(12_000, 12_000),
@@ -197,7 +201,7 @@ def bombs() -> dict[str, bytes]:
         "webp": webp + bytes(20),
         "tiff": tiff,
         "jp2": bytes(jp2),
-        "jxl": jxl,
+        "jxl": jpeg_xl,
     }
 
 
@@ -209,6 +213,43 @@ def test_bombs_are_refused_by_their_headers():
         error = refused(data, max_pixels=HEIGHT * WIDTH - 1)
         assert error.reason == Reason.too_large, name
         assert f"{HEIGHT * WIDTH - 1}" in error.detail
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+@pytest.mark.parametrize("cut", [2, 3, 5, 40])
+def test_a_jpeg_xl_in_parts_hides_no_size(cut):
+    """Its header is read across them, as its decoder does."""
+    huge, whole = bombs()["jxl"], ODD["plain.jxl"]
+    for stream in (huge, whole):
+        parts = box(b"jxlp", bytes(4) + stream[:cut]), box(b"jxlp", struct.pack(">I", 1 << 31 | 1) + stream[cut:])
+        data = jxl.SIGNATURE + box(b"ftyp", b"jxl \0\0\0\0jxl ") + b"".join(parts)
+        assert jxl.header(data) == jxl.header(stream)
+    parts = box(b"jxlp", bytes(4) + huge[:cut]) + box(b"jxlp", bytes(4) + huge[cut:])
+    assert refused(jxl.SIGNATURE + parts).reason == Reason.too_large
+    assert refused(jxl.SIGNATURE + box(b"jxlc", b"no picture at all")).reason == Reason.corrupt
+
+
+@pytest.mark.parametrize(("signature", "kind"), [(jpeg2000.SIGNATURE, b"jp2c"), (jxl.SIGNATURE, b"jxlp")])
+def test_many_boxes_take_no_time(signature, kind):
+    data = signature + ODD["rgb.j2k"][:200] + box(kind, b"") * 1_000_000
+    for name in ("JP2", "JXL"):
+        is_cut(data, name)
+    begun = time.process_time()
+    refused(data)
+    read_header(io.BytesIO(data), len(data), 10**8)
+    assert time.process_time() - begun < 5
+
+
+def test_few_bits_of_a_jpeg_2000_are_not_shown_dark():
+    data = bytearray(saved(RGB, "JPEG2000", no_jp2=True))
+    at = data.index(b"\xff\x4f\xff\x51") + 42
+    for depth in (1, 4, 7):
+        data[at : at + 9 : 3] = bytes([depth - 1] * 3)
+        error = refused(bytes(data))
+        assert (error.reason, f"{depth} bits" in error.detail) == (Reason.unsupported, True)
 
 
 MEASURE = """

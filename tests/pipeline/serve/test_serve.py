@@ -99,6 +99,7 @@ REFUSED = {
     "look": (PICTURES["10.jpg"], {"look": "nice"}, 400, "unknown"),
     "format": (PICTURES["10.jpg"], {"format": "gif"}, 400, "unknown"),
     "seed": (PICTURES["10.jpg"], {"seed": "-1"}, 400, "unknown"),
+    "a long seed": (PICTURES["10.jpg"], {"seed": "9" * 5000}, 400, "unknown"),
     "parameter": (PICTURES["10.jpg"], {"fidelity": "1"}, 400, "unknown"),
 }
 
@@ -131,6 +132,16 @@ def test_names_do_no_harm_to_headers(server: str) -> None:
 def test_only_this_machines_names_lead_here(server: str, host: str, status: int) -> None:
     connection = http.client.HTTPConnection(server, timeout=60)
     connection.request("GET", "/", headers={"Host": host})
+    assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [(None, 200), ("here", 200), ("http://evil.example", 403), ("null", 403)]
+)
+def test_a_page_of_another_site_may_not_ask(server: str, origin: str | None, status: int) -> None:
+    connection = http.client.HTTPConnection(server, timeout=60)
+    headers = {} if origin is None else {"Origin": f"http://{server}" if origin == "here" else origin}
+    connection.request("POST", "/restore", PICTURES["clean.png"], headers)
     assert connection.getresponse().status == status
 
 
