@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 from scipy.special import dawsn
 from torch import Tensor
 
 from driftrec.diffusion.baselines import I2SB, IRSDE, Cold, Conditional, InDI, Regression
 from driftrec.diffusion.process import Array, MeanReverting, Process, Time, as_array, as_tensor
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def _cosve_time(t: Array) -> Array:
 @lru_cache(maxsize=16)
 def _cosve_variance_slope(gamma: float, log_ratio: float) -> CubicSpline:
     """Spline of sigma(t)^2 / t for c = sigma_min = 1: smooth at 0, where sigma has a root's vertical tangent."""
+    from scipy.interpolate import CubicSpline  # a tenth of a second, which no other process needs
+
     knots = np.linspace(0.0, 1.0, 1001)
     nodes, weights = np.polynomial.legendre.leggauss(8)
     width = knots[1]
