@@ -117,8 +117,8 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
             return submit_job(submit, name, settings, detach)
         return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
 
-    at_terminal = stdout.isatty() and "--json" not in arguments
-    return execute(job, *[in_short, in_short] if at_terminal else [])
+    words = in_short if stdout.isatty() and "--json" not in arguments else json.dumps
+    return execute(job, words, of_error=words)
 
 
 def in_short(result: Mapping[str, Any]) -> str:

@@ -50,17 +50,7 @@ def heic(data: io.BytesIO) -> ImageFile.ImageFile:
 
 def has_box(data: bytes, kind: bytes) -> bool:
     """Whether the file itself has a box of this type (ISO 14496-12, 4.2)."""
-    position = 0
-    while position + 8 <= len(data):
-        size = int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == kind:
-            return True
-        if size == 1:
-            size = int.from_bytes(data[position + 8 : position + 16], "big")
-        if size < 8:
-            break
-        position += size
-    return False
+    return any(found == kind for found, _, _ in outermost(io.BytesIO(data), len(data)))
 
 
 def check_depth(data: bytes, name: str) -> None:

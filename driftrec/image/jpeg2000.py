@@ -8,13 +8,12 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from PIL import features
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from driftrec.errors import BadImage, Reason
-from driftrec.image.isobmff import MOST_BOXES, Box, boxes
+from driftrec.image.isobmff import Box, boxes, outermost
 
 SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"  # of a file of boxes
 CODESTREAM, END = b"\xff\x4f\xff\x51", b"\xff\xd9"
@@ -104,4 +103,5 @@ def _colours(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _boxes(data: bytes) -> Iterator[Box]:
-    return islice(boxes(data, 0, len(data)), MOST_BOXES) if data.startswith(SIGNATURE) else iter(())
+    """The outermost ones; none of a bare codestream."""
+    return outermost(io.BytesIO(data), len(data)) if data.startswith(SIGNATURE) else iter(())

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from PIL import Image
 
 from driftrec.errors import BadImage, Reason
 from driftrec.image import exif, xmp
-from driftrec.image.isobmff import MOST_BOXES, Box, boxes
+from driftrec.image.isobmff import end, has_box, outermost
 
 SIGNATURE = b"\0\0\0\x0cJXL \r\n\x87\n"  # of a file of boxes
 CODESTREAM = b"\xff\x0a"
@@ -111,7 +109,7 @@ def jpeg_within(data: bytes) -> bytes | None:
 
     Raises BadImage `unsupported` without the decoder; `truncated` or `corrupt`.
     """
-    if not data.startswith(SIGNATURE) or not any(kind == JPEG_BOX for kind, _, _ in _boxes(data)):
+    if not data.startswith(SIGNATURE) or not has_box(data, JPEG_BOX):
         return None
     is_jpeg, _, found, *_ = _decoded(data)
     return bytes(found) if is_jpeg else None
@@ -141,21 +139,16 @@ def exif_block(body: bytes) -> bytes:
 
 def is_cut(data: bytes) -> bool:
     """Whether the last box ends behind the end of the file. A bare codestream does not tell."""
-    return data.startswith(SIGNATURE) and max((end for _, _, end in _boxes(data)), default=0) > len(data)
-
-
-def _boxes(data: bytes) -> Iterator[Box]:
-    """The outermost ones of a file of boxes."""
-    return islice(boxes(data, 0, len(data)), MOST_BOXES)
+    return data.startswith(SIGNATURE) and end(io.BytesIO(data), len(data)) > len(data)
 
 
 def _codestream(data: bytes) -> bytes:
     """Its beginning, as much as a header may take; joined where the file has it in parts."""
     found = b"" if data.startswith(SIGNATURE) else data[:HEADER]
     if not found:
-        for kind, start, end in _boxes(data):
+        for kind, start, stop in outermost(io.BytesIO(data), len(data)):
             if kind in (b"jxlc", b"jxlp") and len(found) < HEADER:
-                found += data[start + 4 * (kind == b"jxlp") : min(end, start + 2 * HEADER)]  # a part has a number
+                found += data[start + 4 * (kind == b"jxlp") : min(stop, start + 2 * HEADER)]  # a part has a number
     if len(found) < len(CODESTREAM):
         raise BadImage(Reason.truncated, "JPEG XL without a picture")
     if not found.startswith(CODESTREAM):

@@ -251,7 +251,7 @@ def _heif(source: _Source, found: dict[str, Any]) -> None:
     isobmff.check_depth(head, name)
 
 
-def _boxes(file: BinaryIO, size: int, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _bodies(file: BinaryIO, size: int, kinds: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """(kind, body) of a file's outermost boxes of some kinds. Of the others only the beginnings are read."""
     for kind, start, end in isobmff.outermost(file, size):
         if kind in kinds and end <= min(size, start + MOST_HEAD):
@@ -266,7 +266,7 @@ def _jp2(source: _Source, found: dict[str, Any]) -> None:
     found |= {"width": size.width, "height": size.height, "depth": size.depth, "components": size.components}
     found |= {"mode": OF_COMPONENTS.get(size.components)}
     found["icc"] = jpeg2000.profile(source.head) is not None
-    for _, body in _boxes(source.file, source.size, (b"uuid",)):
+    for _, body in _bodies(source.file, source.size, (b"uuid",)):
         found["xmp"] = found.get("xmp", False) or body.startswith(jpeg2000.XMP_UUID)
         _exif(body[16:] if body.startswith(jpeg2000.EXIF_UUID) else None, found)
     jpeg2000.check(source.head)
@@ -295,7 +295,7 @@ def _jxl(source: _Source, found: dict[str, Any]) -> None:
         return
     jxl.check(source.head)
     found["icc"] = True  # its colours are always told, and a decoder makes a profile of that
-    for kind, body in _boxes(source.file, source.size, (b"Exif", b"xml ")) if outermost else ():
+    for kind, body in _bodies(source.file, source.size, (b"Exif", b"xml ")) if outermost else ():
         found["xmp"] = found.get("xmp", False) or kind == b"xml "
         _exif(jxl.exif_block(body) if kind == b"Exif" else None, found)
     found["orientation"] = 1 if found.get("exif") else None  # what EXIF says of it does not count

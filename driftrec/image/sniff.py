@@ -119,6 +119,8 @@ def check_header(data: bytes, name: str, max_pixels: int) -> None:
         case "AVIF" | "HEIC":
             isobmff.check_depth(data, name)
         case "JP2":
+            size = jpeg2000.size(data)
+            check_size(size.width, size.height, max_pixels)
             jpeg2000.check(data)
         case "JXL":
             found = jxl.header(data)

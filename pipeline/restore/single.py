@@ -1,5 +1,7 @@
 """One image at a time, by what a run's actors have: the pixels are those that a run would make. Knows no Ray."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from pipeline.cpus import usable_cpus
@@ -9,8 +11,24 @@ from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import RestoreShard, resolve
 from pipeline.runs.crashes import Unwatched
 from pipeline.runs.ledger import RestoreRow
-from pipeline.runs.outputs import Outputs
 from pipeline.storage import open_store
+
+SHOWN = ("width", "height", "quality", "nfe", "reason", "detail")  # of a ledger row
+
+
+class Kept:
+    """Takes the one output of a picture, and keeps it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def put(self, name: str, data: bytes) -> str:
+        """Take it."""
+        self.data = data
+        return name
+
+    def close(self) -> None:
+        """Nothing is left to do."""
 
 
 class Single:
@@ -30,21 +48,24 @@ class Single:
         self.stage.watchdog = Unwatched()  # whoever waits may end this process
         self.stage.restorer.threads = usable_cpus()
 
-    def restore(self, key: str, data: bytes, outputs: Outputs, **changes: object) -> RestoreRow:
-        """Restore the bytes of a file into `outputs`; the row that a ledger would have of it.
+    def restore(self, key: str, data: bytes, **changes: object) -> tuple[bytes, RestoreRow]:
+        """Restore the bytes of a file: the restored file, b"" where there is none, and the row of a ledger.
 
         Args:
             key: the file's name, by which its noise is drawn.
             data: all of it.
-            outputs: takes the result.
             changes: of settings that do not concern the network, say `format`.
-
-        Raises DriftRecError if nothing can be written.
         """
-        stage, before = self.stage, self.stage.settings
-        stage.outputs, stage.settings = outputs, before.model_copy(update=changes)
+        stage, before, kept = self.stage, self.stage.settings, Kept()
+        stage.outputs, stage.settings = kept, before.model_copy(update=changes)
         try:
             values = {"key": key, "data": data}
-            return stage.rows("", pa.table({of.name: [values.get(of.name)] for of in SCHEMA}, schema=SCHEMA))[0]
+            rows = stage.rows("", pa.table({of.name: [values.get(of.name)] for of in SCHEMA}, schema=SCHEMA))
+            return kept.data, rows[0]
         finally:
             stage.settings = before
+
+
+def what_was_done(row: RestoreRow) -> dict[str, Any]:
+    """What of a ledger's row is told of a single image."""
+    return {"status": row["status"]} | {name: row[name] for name in SHOWN if row.get(name) is not None}

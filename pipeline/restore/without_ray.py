@@ -13,9 +13,9 @@ from driftrec.image import Picture, Pixels, decode, encode
 from pipeline.model_source import find
 from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_comparison, find_files, name_of
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.single import Single
+from pipeline.restore.single import Single, what_was_done
 from pipeline.runs.ends import Answer, Exit, Interrupted
-from pipeline.runs.ledger import FAILED, RestoreRow
+from pipeline.runs.ledger import FAILED
 from pipeline.storage import open_store
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ ARCHIVES_ONLY = (  # settings that mean nothing of a file
     "repair report retry_failed shard_bytes shard_images skip_above skipped status_s"
 ).split()
 BETWEEN = 8  # pixels
-SHOWN = ("width", "height", "quality", "nfe", "reason", "detail")  # of a ledger row
 
 
 def restore_files(settings: RestoreSettings, inputs: Sequence[str], stdout: TextIO) -> Answer:
@@ -68,25 +67,13 @@ def _done(settings: RestoreSettings, todo: Sequence[File], compare: File | None,
     return told
 
 
-class Target:
-    """Takes the one output of a file."""
-
-    def __init__(self, file: File, stdout: TextIO) -> None:
-        self.file, self.stdout, self.data = file, stdout, b""
-
-    def put(self, name: str, data: bytes) -> str:
-        """Write it, whole or not at all."""
-        self.data = data
-        target = self.file.target
-        if target is None:
-            self.stdout.buffer.write(data)
-            self.stdout.buffer.flush()
-            return PIPE
-        open_store(str(target.parent)).put(target.name, data)
-        return str(target)
-
-    def close(self) -> None:
-        """Nothing is left to do."""
+def _write(file: File, data: bytes, stdout: TextIO) -> None:
+    """Where it belongs, whole or not at all."""
+    if file.target:
+        open_store(str(file.target.parent)).put(file.target.name, data)
+    else:
+        stdout.buffer.write(data)
+        stdout.buffer.flush()
 
 
 def _restored(single: Single, file: File, compare: File | None, stdout: TextIO) -> dict[str, Any]:
@@ -96,12 +83,13 @@ def _restored(single: Single, file: File, compare: File | None, stdout: TextIO) 
     data = file.source.read_bytes() if file.source else sys.stdin.buffer.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise InvalidInput(f"INPUT {file.source or PIPE} has more than max_file_bytes={most_bytes}")
-    taken = Target(file, stdout)
-    row = single.restore(name_of(file.source), data, taken, format=file.format)
-    if compare and taken.data:
+    restored, row = single.restore(name_of(file.source), data, format=file.format)
+    if restored:
+        _write(file, restored, stdout)
+    if restored and compare:
         most = single.stage.settings.max_pixels
-        both = side_by_side(*(decode(of, max_pixels=most) for of in (data, taken.data)))
-        Target(compare, stdout).put("", encode(both, compare.format))
+        both = side_by_side(*(decode(of, max_pixels=most) for of in (data, restored)))
+        _write(compare, encode(both, compare.format), stdout)
     seconds = round(time.perf_counter() - begun, 3)
     source, target = str(file.source or PIPE), str(file.target or PIPE)
     told = {"input": source, "output": target, **what_was_done(row), "seconds": seconds}
@@ -122,11 +110,6 @@ def on_white(picture: Picture) -> Pixels:
         return picture.rgb
     alpha = picture.alpha[..., None] / 255
     return np.rint(picture.rgb * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
-def what_was_done(row: RestoreRow) -> dict[str, Any]:
-    """What of a ledger's row is told of a single image."""
-    return {"status": row["status"]} | {name: row[name] for name in SHOWN if row.get(name) is not None}
 
 
 def _in_words(told: dict[str, Any]) -> str:

@@ -22,8 +22,7 @@ from driftrec.image import Format
 from driftrec.sampling_recipes import LOOKS
 from pipeline.model_source import find
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.single import Single
-from pipeline.restore.without_ray import what_was_done
+from pipeline.restore.single import Single, what_was_done
 from pipeline.runs.ledger import FAILED
 from pipeline.serve.settings import ServeSettings
 
@@ -40,21 +39,6 @@ STATUS_OF = {  # of a refusal, by its reason; of all others UNPROCESSABLE
 UNPROCESSABLE, TOO_LARGE, BUSY, BAD, FORBIDDEN = 422, 413, 503, 400, 403
 SEED_DIGITS = 18
 NAMES = ("look", "format", "name", "seed")  # what a request may say beside the picture
-
-
-class Memory:
-    """Takes the one output of a picture."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def put(self, name: str, data: bytes) -> str:
-        """Keep it."""
-        self.data = data
-        return name
-
-    def close(self) -> None:
-        """Nothing is left to do."""
 
 
 class Refused(Exception):
@@ -84,8 +68,7 @@ class Restoring:
             raise Refused(BUSY, "busy", f"{self.settings.max_waiting} pictures are waiting; try again later")
         try:
             with self._turn:
-                memory = Memory()
-                row = self.by_look[look].restore(name, data, memory, format=wanted, seed=seed)
+                restored, row = self.by_look[look].restore(name, data, format=wanted, seed=seed)
         except DriftRecError as error:
             raise Refused(STATUS_OF[Reason.internal], Reason.internal, str(error)) from error
         finally:
@@ -94,7 +77,7 @@ class Restoring:
         if row["status"] == FAILED:
             reason = Reason(row["reason"] or Reason.internal)
             raise Refused(STATUS_OF.get(reason, UNPROCESSABLE), reason, row["detail"] or "")
-        return memory.data, done
+        return restored, done
 
 
 def application(settings: ServeSettings) -> Starlette:
@@ -122,7 +105,7 @@ def application(settings: ServeSettings) -> Starlette:
         return Response(found, media_type=f"image/{wanted}", headers=headers)
 
     # A page elsewhere may not call itself this one by a name of its own that leads here.
-    hosts = [*LOOPBACK, settings.host] if settings.host in LOOPBACK else ["*"]
+    hosts = LOOPBACK if settings.host in LOOPBACK else ("*",)
     routes = [Route("/", show), Route("/restore", restore, methods=["POST"])]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps
 
 from jobs.restore import main
 from pipeline.restore import without_ray
+from pipeline.restore.files import File
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.without_ray import ARCHIVES_ONLY, BETWEEN
 from tests import made
@@ -102,14 +104,14 @@ def test_a_pipe_carries_nothing_where_there_is_no_picture(photos: Path) -> None:
 def test_what_is_done_when_it_is_interrupted_stays_and_is_told(
     photos: Path, small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = without_ray.Target.put
+    write = without_ray._write
 
-    def signalled(target: without_ray.Target, name: str, data: bytes) -> str:
-        if target.file.source and target.file.source.name == "odd.jpg":
+    def signalled(file: File, data: bytes, stdout: TextIO) -> None:
+        if file.source and file.source.name == "odd.jpg":
             os.kill(os.getpid(), signal.SIGTERM)
-        return put(target, name, data)
+        write(file, data, stdout)
 
-    monkeypatch.setattr(without_ray.Target, "put", signalled)
+    monkeypatch.setattr(without_ray, "_write", signalled)
     code, told = restore(capsys, *(photos / f"{name}.jpg" for name in SIZES), tmp_path / "out", "--model", small_model)
     assert code == told["exit_code"] == 130
     assert told["error"] == f"interrupted: {len(told['images'])} of {len(SIZES)} files are done"
