@@ -77,6 +77,9 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
     common = told.add_argument_group("Of every job")
     common.add_argument("--config", metavar="FILE", help="YAML file of settings, NAME: VALUE; flags win over it")
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
+    common.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE", help="a module or file of your own; may be repeated"
+    )
     common.add_argument("--json", action="store_true", help="tell the end as JSON at a terminal, too, as elsewhere")
     common.add_argument("--dry-run", action="store_true", help="tell what would be done at what cost; write nothing")
     common.add_argument("--submit", metavar="URL", help="run as a job of the Ray cluster at URL, say http://HEAD:8265")
@@ -93,9 +96,12 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
         flags = vars(parsed(make_parser(name, about, parts), arguments, stdout, mixed=bool(parts.files)))
         config, assignments, submit, dry_run = (flags.pop(flag) for flag in ("config", "set", "submit", "dry_run"))
         detach, _ = flags.pop("detach"), flags.pop("json")
+        from driftrec import plugins
         from driftrec.errors import InvalidInput
         from pipeline.settings import load
 
+        if names := flags.pop("plugin"):
+            plugins.add(names)
         if parts.files:
             from pipeline.restore.files import FOR_ARCHIVES, are_files
 

@@ -9,9 +9,9 @@ from driftrec.diffusion.baselines import I2SB, IRSDE, Conditional, InDI, Regress
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.drift import OUVE, PROCESSES, TSDVE, CosVE
 from driftrec.diffusion.process import Process
-from driftrec.diffusion.sampling import SAMPLERS
+from driftrec.diffusion.sampling import SAMPLERS, Method
 
 __all__ = [
-    "I2SB", "IRSDE", "OUVE", "PROCESSES", "SAMPLERS", "TSDVE", "Conditional", "CosVE", "Denoiser", "InDI", "Process",
-    "Regression",
+    "I2SB", "IRSDE", "OUVE", "PROCESSES", "SAMPLERS", "TSDVE", "Conditional", "CosVE", "Denoiser", "InDI", "Method",
+    "Process", "Regression",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ With z_t = x_t - (a + b) y - c and u = x0 - y every process reads z_t = a u + si
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from driftrec import bounds
 from driftrec.diffusion.baselines import I2SB
 from driftrec.diffusion.process import Process, Time, per_image
-from driftrec.networks.config import NetworkConfig
-from driftrec.networks.ncsnpp import NCSNpp
+from driftrec.networks import architectures
+from driftrec.networks.network import Network
 
 Form = Literal["noise", "x0", "residual", "bridge", "direct"]
 ENDS = (1.0, 1e-3)  # times: where sampling and training start, and as near to the clean image as they come
@@ -34,7 +34,7 @@ class Denoiser(nn.Module):
     1].
     """
 
-    def __init__(self, network: NCSNpp, process: Process, form: Form = "x0", residual_std: float = 0.05) -> None:
+    def __init__(self, network: Network, process: Process, form: Form = "x0", residual_std: float = 0.05) -> None:
         super().__init__()
         bounds.choice("form", form, get_args(Form))
         bounds.number("residual_std", residual_std, 1e-4, 1)
@@ -52,9 +52,9 @@ class Denoiser(nn.Module):
         self._check_numbers()
 
     @classmethod
-    def create(cls, config: NetworkConfig, process: Process, form: Form = "x0", residual_std: float = 0.05) -> Denoiser:
-        """A new network of this shape, its weights from PyTorch's global generator."""
-        return cls(NCSNpp(config), process, form, residual_std)
+    def create(cls, config: Any, process: Process, form: Form = "x0", residual_std: float = 0.05) -> Denoiser:
+        """A new network of this shape, a config of one of NETWORKS; its weights from PyTorch's global generator."""
+        return cls(architectures.create(config), process, form, residual_std)
 
     def forward(self, x: Tensor, y: Tensor, t: Time) -> Tensor:
         return self.estimate(self.network_output(x, y, t), x, y, t)
@@ -128,7 +128,7 @@ class Denoiser(nn.Module):
 
 def check(process: Process, form: Form, residual_std: float) -> None:
     """Raises ValueError for what no Denoiser can be made of, before there is a network."""
-    Denoiser(cast(NCSNpp, nn.Identity()), process, form, residual_std)
+    Denoiser(cast(Network, nn.Identity()), process, form, residual_std)
 
 
 def score_from_x0(process: Process, x: Tensor, y: Tensor, x0: Tensor, t: Time) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from driftrec.diffusion.baselines import I2SB, IRSDE, Cold, Conditional, InDI, Regression
 from driftrec.diffusion.process import Array, MeanReverting, Process, Time, as_array, as_tensor
+from driftrec.plugins import Table
 
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
@@ -144,6 +145,5 @@ def _cosve_variance_slope(gamma: float, log_ratio: float) -> CubicSpline:
     return CubicSpline(knots, np.concatenate([[1.0], a2 * integral / knots[1:]]))  # the limit at 0 is g(0)^2 = 1
 
 
-PROCESSES: dict[str, type[Process]] = {
-    cls.name: cls for cls in (OUVE, TSDVE, CosVE, I2SB, IRSDE, InDI, Cold, Conditional, Regression)
-}
+_OURS: tuple[type[Process], ...] = (OUVE, TSDVE, CosVE, I2SB, IRSDE, InDI, Cold, Conditional, Regression)
+PROCESSES: Table[type[Process]] = Table("process", {cls.name: cls for cls in _OURS})

@@ -41,7 +41,7 @@ def feature_maps(denoiser: Denoiser, x: Tensor, y: Tensor, t: float) -> list[Fea
     """The maps while the network sees one image: down from level 0, then up to level 0.
 
     Args:
-        denoiser: any network with its process.
+        denoiser: an NCSNpp with any process.
         x: (3, H, W), the state at t; at t = 1 for instance y plus noise of the process's std.
         y: (3, H, W), the JPEG, pixels in [0, 1].
         t: in (0, 1].
@@ -51,6 +51,8 @@ def feature_maps(denoiser: Denoiser, x: Tensor, y: Tensor, t: float) -> list[Fea
     if not 0 < t <= 1:
         raise ValueError(f"t must be in (0, 1], got {t}")
     network, seen = denoiser.network, dict[tuple[Way, int], Tensor]()
+    if not isinstance(network, NCSNpp):
+        raise ValueError(f"feature maps are of the depths of NCSNpp, this is {type(network).__name__}")
 
     def keep(way: Way, level: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         unit = network.config.stem * 2**level

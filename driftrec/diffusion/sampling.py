@@ -20,6 +20,7 @@ from torch import Tensor
 from driftrec.diffusion.baselines import Cold
 from driftrec.diffusion.denoiser import score_from_x0
 from driftrec.diffusion.process import Diffusion, Process, Time, per_image
+from driftrec.plugins import Table
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Noise = Callable[[int], Tensor]
@@ -307,22 +308,21 @@ class Method:
     """A sampler with the grid that suits it."""
 
     sample: Callable[..., Tensor]  # of the signature above, and options that have defaults
-    options: tuple[str, ...]  # names of them
-    grid: str
-    t_eps: float  # last time
-    points: Callable[[int], int]  # of the grid, for so many steps
+    options: tuple[str, ...] = ()  # names of them, fields of Sampling
+    grid: str = "uniform"
+    t_eps: float = 0.03  # last time; 0.03 is Table I's
+    points: Callable[[int], int] = lambda steps: steps + 1  # of the grid, for so many steps
+    check: Callable[[Process], object] = check_diffusion  # raises ValueError for a process that it does not go back
 
 
-SAMPLERS: dict[str, Method] = {
-    "multistep": Method(multistep, ("eta", "order"), "quadratic", 0.01, lambda steps: steps),
-    "cold": Method(cold, (), "uniform", 0.01, lambda steps: steps),
+_OURS = {
+    "multistep": Method(multistep, ("eta", "order"), "quadratic", 0.01, lambda steps: steps, check_linear),
+    "cold": Method(cold, (), "uniform", 0.01, lambda steps: steps, check_noiseless),
     "euler-maruyama": Method(
         euler_maruyama,
         ("spacing", "corrector_steps", "corrector_ratio", "denoise_last"),
-        "uniform",
-        0.03,  # Table I
-        lambda steps: steps + 1,
     ),
-    "euler-heun": Method(euler_heun, ("spacing", "denoise_last"), "uniform", 0.03, lambda steps: steps + 1),
-    "ode": Method(probability_flow, ("tolerance", "last_step", "denoise_last"), "uniform", 0.03, lambda steps: 2),
+    "euler-heun": Method(euler_heun, ("spacing", "denoise_last")),
+    "ode": Method(probability_flow, ("tolerance", "last_step", "denoise_last"), points=lambda steps: 2),
 }
+SAMPLERS: Table[Method] = Table("sampler", _OURS)

@@ -30,6 +30,7 @@ from driftrec.metrics.pyiqa import PREFIX, load_pyiqa
 from driftrec.metrics.similarity import fsim, gmsd, ms_ssim, vif
 from driftrec.metrics.ssim import ssim, ssim9, ssim_gaussian
 from driftrec.metrics.weights import find_weights
+from driftrec.plugins import Table
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -42,6 +43,7 @@ __all__ = [
     "PairMetric",
     "Reservoir",
     "SetMetric",
+    "add_metric",
     "fid",
     "find_weights",
     "higher_is_better",
@@ -55,7 +57,7 @@ __all__ = [
     "recall",
 ]
 
-PAIR_METRICS: dict[str, PairMetric] = {
+_OURS: dict[str, PairMetric] = {
     "psnr": psnr,
     "psnr_y": psnr_y,
     "ssim": ssim,
@@ -72,6 +74,7 @@ PAIR_METRICS: dict[str, PairMetric] = {
     "vif": vif,
     "gmsd": gmsd,
 }
+PAIR_METRICS: Table[PairMetric] = Table("metric", _OURS)
 ON_A_GRID = {"bef": bef, "psnrb": psnrb, "bef_y": bef_y, "psnrb_y": psnrb_y}  # these take an offset
 
 WEIGHTED_PAIR_METRICS: dict[str, Callable[[Path], PairMetric]] = {  # each loads the file of find_weights(name, ...)
@@ -132,13 +135,11 @@ LABELS: dict[str, str] = {  # for tables and axes
     "recall_mobilenet": "recall* (MobileNetV2)",
     "accuracy": "Accuracy",
 }
-HIGHER_IS_BETTER = frozenset(
-    {
-        *("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian", "psnrb", "psnrb_y", "psnrb_y_fbcnn"),
-        *("ms_ssim", "fsim", "vif", "accuracy"),
-        *("precision", "recall", "precision_mobilenet", "recall_mobilenet"),
-    }
-)
+HIGHER_IS_BETTER = {
+    *("psnr", "psnr_y", "ssim", "ssim9", "ssim_gaussian", "psnrb", "psnrb_y", "psnrb_y_fbcnn"),
+    *("ms_ssim", "fsim", "vif", "accuracy"),
+    *("precision", "recall", "precision_mobilenet", "recall_mobilenet"),
+}
 SMALLEST_SIDE = {  # pixels; 1 where not named
     "ssim": 7,
     "ssim9": 9,
@@ -155,6 +156,26 @@ SMALLEST_SIDE = {  # pixels; 1 where not named
     "dists": 16,
     "brisque": 14,
 }
+
+
+def add_metric(
+    name: str, measure: PairMetric, label: str, *, higher_is_better: bool, smallest_side: int = 1
+) -> None:
+    """Put a pair metric of a plugin into the tables.
+
+    Args:
+        name: by which users ask for it, and its column's.
+        measure: (reference, restored), both (B, 3, H, W) floats in [0, 1] -> (B,) float64.
+        label: for tables and axes.
+        higher_is_better: its direction.
+        smallest_side: pixels that a side of an image must have.
+
+    Raises ValueError for a name that another metric has.
+    """
+    if name in LABELS:
+        raise ValueError(f"there is a metric {name!r} already; take another name")
+    PAIR_METRICS[name], LABELS[name], SMALLEST_SIDE[name] = measure, label, smallest_side
+    HIGHER_IS_BETTER.update({name} if higher_is_better else ())
 
 
 def is_foreign(name: str) -> bool:

@@ -28,8 +28,9 @@ from driftrec.errors import InvalidInput, one_line
 from driftrec.models import download, lightning
 from driftrec.models.pickles import is_pickle, unreadable
 from driftrec.models.tensors import LARGEST, check_shapes, file_sha256, fitting
-from driftrec.networks.config import NetworkConfig, config_from_dict
-from driftrec.networks.ncsnpp import NCSNpp, parameter_count
+from driftrec.networks import architectures
+from driftrec.networks.ncsnpp import parameter_count
+from driftrec.networks.network import Network
 from driftrec.urls import holds_credentials
 
 FORMAT = 1
@@ -54,7 +55,7 @@ class Checkpoint:
     sha256: str = ""  # of the file
 
     @property
-    def network(self) -> NCSNpp:
+    def network(self) -> Network:
         """The denoiser's."""
         return self.denoiser.network
 
@@ -63,7 +64,7 @@ class Checkpoint:
         """What two of them must share to be interpolated."""
         process = self.denoiser.process
         return {
-            **asdict(self.network.config),
+            **architectures.as_values(self.network.config),
             "process": process.name,
             **asdict(process),
             "form": self.denoiser.form,
@@ -92,7 +93,7 @@ def save(
     process = denoiser.process
     header: dict[str, Any] = {
         "format": FORMAT,
-        "network": asdict(denoiser.network.config),
+        "network": architectures.as_values(denoiser.network.config),
         "process": {"name": process.name} | asdict(process),
         "form": denoiser.form,
         "residual_std": denoiser.residual_std,
@@ -128,13 +129,13 @@ def load(path: str | Path) -> Checkpoint:
     try:
         config, create = _described(header)
         with torch.device("meta"):  # takes no memory, whatever size the file claims
-            expected = NCSNpp(config).state_dict()
+            expected = architectures.create(config).state_dict()
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             _check_tensors(path, file, expected)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tensors = fitting(path, tensors, expected, LARGEST)
         denoiser = create()
-    except (KeyError, ValueError, ArithmeticError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, SafetensorError) as error:
         problem = one_line(error)
         raise InvalidInput(f"{path}: the file's description of its model is not valid: {problem}") from error
     denoiser.network.load_state_dict(tensors)
@@ -183,9 +184,9 @@ def resolve(source: str | Path) -> Path:
     return path
 
 
-def _described(header: dict[str, Any]) -> tuple[NetworkConfig, Callable[[], Denoiser]]:
-    """The network's shape, and how to make the denoiser. Raises ValueError or KeyError; nothing large is made yet."""
-    config = config_from_dict(bounds.mapping("network", header["network"]))
+def _described(header: dict[str, Any]) -> tuple[Any, Callable[[], Denoiser]]:
+    """The network's config, and how to make the denoiser. Raises ValueError or KeyError; nothing large is made yet."""
+    config = architectures.config_from(bounds.mapping("network", header["network"]))
     settings = dict(bounds.mapping("process", header["process"]))
     process = _process(settings.pop("name"), settings)
     form, residual_std = header["form"], header["residual_std"]
@@ -235,7 +236,7 @@ def _check_tensors(path: Path, file: Any, expected: dict[str, Tensor]) -> None:
 @torch.no_grad()
 def _check_output(path: Path, denoiser: Denoiser) -> None:
     """Raise InvalidInput if the numbers run over on a grey picture of the smallest size."""
-    side = max(16, denoiser.network.config.stride)
+    side = max(16, getattr(denoiser.network.config, "stride", 1))
     grey = torch.full((1, 3, side, side), 0.5)
     if not denoiser(grey, grey, 0.5).isfinite().all():
         raise InvalidInput(f"{path}: its network's output is not finite: the weights are too large; train it again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 from driftrec import bounds
 
@@ -110,13 +110,3 @@ class NetworkConfig:
         """The side of what the first convolution sees, for an image's side, in pixels."""
         multiple = self.stride if self.pad_input or side < self.stride else self.stem
         return -(-side // multiple) * multiple
-
-
-def config_from_dict(values: dict[str, Any]) -> NetworkConfig:
-    """Raises ValueError naming a field that NetworkConfig does not have."""
-    unknown = sorted(set(values) - set(NetworkConfig.__dataclass_fields__))
-    if unknown:
-        raise ValueError(
-            f"unknown network setting {unknown[0]!r}; known: {', '.join(NetworkConfig.__dataclass_fields__)}"
-        )
-    return NetworkConfig(**values)

@@ -25,9 +25,10 @@ from driftrec.networks.blocks import (
 )
 from driftrec.networks.config import COLOURS, MCU, NetworkConfig
 from driftrec.networks.estimates import SmallCoefficients
+from driftrec.networks.network import Network
 
 
-class NCSNpp(nn.Module):
+class NCSNpp(Network):
     """forward(x, y, noise_level) -> (B, 3, H, W). x: the (scaled) process state, y: the JPEG, both (B, 3, H, W);
     noise_level: (B,) or scalar. A network that is not conditional looks at y alone.
     """

@@ -12,14 +12,7 @@ from torch import Tensor
 
 from driftrec.diffusion.grids import GRIDS
 from driftrec.diffusion.process import Process
-from driftrec.diffusion.sampling import (
-    SAMPLERS,
-    Spacing,
-    check_diffusion,
-    check_linear,
-    check_multistep,
-    check_noiseless,
-)
+from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_multistep
 from driftrec.image import Picture
 from driftrec.models.checkpoint import RECOMMENDED
 from driftrec.restoration import adaptive
@@ -195,8 +188,7 @@ class Resolved(Sampling):
 
     def check(self, process: Process) -> None:
         """Raises ValueError if this process cannot be sampled so."""
-        check = {"multistep": check_linear, "cold": check_noiseless}.get(self.sampler, check_diffusion)
-        check(process)
+        SAMPLERS[self.sampler].check(process)
         self.times(process)
 
     def draw(self) -> Callable[..., Tensor]:

@@ -138,7 +138,7 @@ class Learner:
         """Times and noise of this step, from (seed, rank, step), as are the network's own draws if it has any."""
         digest = hashlib.sha256(f"{self.seed} {self.rank} {self.step_count}".encode()).digest()
         number = int.from_bytes(digest[:4], "little")  # a generator keeps 32 bits
-        if self.denoiser.network.config.dropout:
+        if getattr(self.denoiser.network.config, "dropout", 0):
             torch.manual_seed(number)
         return self._undistributed.draw(x0, torch.Generator().manual_seed(number))
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 import yaml
@@ -20,6 +20,7 @@ from ray._private import workers as ray_workers
 from ray._private.state import state as ray_state
 from ray.exceptions import AuthenticationError
 
+from driftrec import plugins
 from driftrec.errors import DriftRecError, one_line
 from pipeline.cluster import reaper
 from pipeline.cluster.watch import End, watched
@@ -67,7 +68,7 @@ def connect(num_cpus: int | None = None) -> None:
 
 def _init(num_cpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=_with_plugins())
         return
     with _held_back_stderr(), _forking_into_own_groups(), _reaped(), contextlib.chdir(code_folder()):
         ray.init(
@@ -76,9 +77,20 @@ def _init(num_cpus: int | None) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
+            runtime_env=_with_plugins(),
             _node_ip_address=LOOPBACK,
             _temp_dir=_temporary_folder(),
         )
+
+
+def _with_plugins() -> dict[str, Any] | None:
+    """For workers that are to know plugins which no package brings: they import them first, for what they are sent may
+    be an instance of one's class.
+    """
+    if not plugins.named():
+        return None
+    told = {"env_vars": {plugins.VARIABLE: os.environ[plugins.VARIABLE]}} if plugins.was_added() else {}
+    return {"worker_process_setup_hook": f"{plugins.__name__}.{plugins.load.__name__}", **told}
 
 
 def _temporary_folder() -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from driftrec import plugins
 from driftrec.errors import InvalidInput
 from driftrec.models.source import OURS, ModelSource, Weights
 from driftrec.restoration.options import REAL, SWITCHES, WHOLE, WORDS
@@ -40,7 +41,7 @@ class Package:
 
         Raises InvalidInput for a secret in the settings, and for more than the cluster takes.
         """
-        files = dict(_code(checkout)) if checkout else {}
+        files = (dict(_code(checkout)) if checkout else {}) | plugins.sent()[1]
         values = settings.model_dump(mode="json", exclude_unset=True)
         for name in settings.marked(Mark.place) & values.keys():
             texts = values[name] if isinstance(values[name], list) else [values[name]]
@@ -71,7 +72,7 @@ class Package:
 
     def own(self) -> list[str]:
         """The user's files in it, by their names here."""
-        return [str(path) for name, path in self.files.items() if name.startswith(f"{FILES}/")]
+        return [str(path) for name, path in self.files.items() if name.partition("/")[0] not in CODE]
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

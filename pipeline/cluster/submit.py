@@ -21,6 +21,7 @@ from ray.dashboard.modules.job.pydantic_models import JobDetails
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from driftrec import plugins
 from driftrec.errors import DriftRecError, InvalidInput, one_line
 from driftrec.urls import redact
 from pipeline.cluster import connection
@@ -87,7 +88,7 @@ def _environment() -> dict[str, str]:
             raise InvalidInput(f"--submit with {name}={redact(value)}: {SHOWN}; {ACCESS}")
     if kept := [name for name in KEYS if os.environ.get(name)]:
         log.warning("%s: not sent, because %s; %s", ", ".join(kept), SHOWN, ACCESS)
-    return {**given, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+    return {**given, **plugins.sent()[0], "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
 
 
 def _reached(url: str) -> JobSubmissionClient:

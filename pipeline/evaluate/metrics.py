@@ -43,7 +43,6 @@ from pipeline.storage.file import local_copy
 
 ACCURACY = "accuracy"
 FOREIGN = "pyiqa:NAME for those of the package pyiqa"
-METRICS = (*PAIR_METRICS, *WEIGHTED_PAIR_METRICS, *SET_METRICS, ACCURACY)
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -294,12 +293,18 @@ def _tensor(image: Pixels) -> torch.Tensor:
     return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
 
 
+def known_metrics() -> tuple[str, ...]:
+    """All that --metrics may name, but for those of pyiqa."""
+    return (*PAIR_METRICS, *WEIGHTED_PAIR_METRICS, *SET_METRICS, ACCURACY)
+
+
 def plan_metrics(settings: EvaluateSettings) -> Plan:
     """The metrics that are asked for, loaded once to see that they can be. Raises InvalidInput naming what is wrong."""
-    unknown = [name for name in settings.metrics if name not in METRICS and not is_foreign(name)]
+    known = known_metrics()
+    unknown = [name for name in settings.metrics if name not in known and not is_foreign(name)]
     if unknown or not settings.metrics:
         wrong = ", ".join(map(repr, unknown)) or "none"
-        raise InvalidInput(f"--metrics: {wrong} not known; there are {', '.join(METRICS)}, and {FOREIGN}")
+        raise InvalidInput(f"--metrics: {wrong} not known; there are {', '.join(known)}, and {FOREIGN}")
     given = _given(settings.weights)
     needed = [name for name in settings.metrics if name in WEIGHTED_PAIR_METRICS]
     needed += dict.fromkeys(SET_METRICS[name].features for name in settings.metrics if name in SET_METRICS)

@@ -1,8 +1,9 @@
-"""The files that hold many images, by suffix. A container is added here, beside the module that reads it."""
+"""The files that hold many images, by suffix: ours, and what plugins add."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from driftrec.plugins import Table
 from pipeline.inputs.parquet import parquet_shards
 from pipeline.inputs.shards import Cutting, Shard
 from pipeline.inputs.tars import tar_shards
@@ -16,7 +17,8 @@ class Container(NamedTuple):
     tells_keys: bool  # whether its keys are known when it is listed; else they lie below its own name
 
 
-CONTAINERS = {
+_OURS = {
     ".tar": Container(tar_shards, tells_keys=False),
     ".parquet": Container(parquet_shards, tells_keys=True),
 }
+CONTAINERS: Table[Container] = Table("container", _OURS)

@@ -122,7 +122,7 @@ def _list(
     containers: list[tuple[str, int]] = []
     selection = Selection(choice)
     loose = PackedNames()
-    for name, size, kind, counted_as in sorted_out(source.store, source.entries(), CONTAINERS):
+    for name, size, kind, counted_as in sorted_out(source.store, source.entries(), frozenset(CONTAINERS)):
         if kind is None:
             ignored[counted_as] += 1
         elif kind == "container":

@@ -2,13 +2,39 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from driftrec import plugins
 from driftrec.errors import Reason
 from driftrec.sampling_recipes import LOOKS, settings_of
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
-Sampler = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
+
+def _of_a_plugin(value: Any, ours: ValidatorFunctionWrapHandler) -> Any:
+    """A sampler of ours, or of a plugin: PyTorch is loaded only where there are some."""
+    try:
+        return ours(value)
+    except ValidationError:
+        if plugins.exist():
+            from driftrec.diffusion.sampling import SAMPLERS
+
+            if value in SAMPLERS:
+                return value
+            raise ValueError(f"there is no such sampler; known: {', '.join(SAMPLERS)}") from None
+        raise
+
+
+OURS = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
+Sampler = Annotated[OURS, WrapValidator(_of_a_plugin), PlainSerializer(str, return_type=str)]
 AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as YAML reads the default's own name
 
 
@@ -107,4 +133,3 @@ class RestoreSettings(ShardSettings):
         if value is not None and value not in known:
             raise ValueError(f"unknown reason; known are {', '.join(known)}")
         return value
-

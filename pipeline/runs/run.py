@@ -16,7 +16,7 @@ from typing import cast
 
 import pyarrow as pa
 
-from driftrec import __version__
+from driftrec import __version__, plugins
 from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.names import log_tags
@@ -217,6 +217,8 @@ def describe(job: str, listing: Listing, settings: Values, identity: Values) -> 
     if listing.most_shards:
         told["most_shards"] = listing.most_shards
     identity = dict(identity) | {"job": job, "input": listing.digest, "version": __version__}
+    if told_plugins := plugins.versions():
+        identity["plugins"] = told_plugins
     return {
         "job": job,
         "fingerprint": fingerprint_of(identity),

@@ -12,9 +12,12 @@ from driftrec.diffusion.drift import PROCESSES
 from driftrec.diffusion.process import Process
 from driftrec.diffusion.sampling import check_diffusion as check_reversible
 from driftrec.models.checkpoint import RECOMMENDED
+from driftrec.networks import architectures
+from driftrec.networks.architectures import NETWORKS
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.initialisation import initialise
 from driftrec.networks.ncsnpp import NCSNpp
+from driftrec.networks.network import Network
 from driftrec.restoration.options import Sampling
 from driftrec.training.learner import Optimisation
 from driftrec.training.loss import Loss, TimeDensity
@@ -66,14 +69,23 @@ PatchSettings = Mirror[PatchConfig]
 
 def complete_process(value: Any) -> Values:
     """{name: tsdve, gamma: 3} with all the other settings of that process. Raises ValueError naming a wrong one."""
-    given = {"name": value} if isinstance(value, str) else dict(value)
-    name = given.pop("name", "ouve")
-    if name not in PROCESSES:
-        raise ValueError(f"unknown process {name!r}; known: {', '.join(PROCESSES)}")
+    return _completed("process", {"name": "ouve"} | _named(value), PROCESSES)
+
+
+def _named(value: Any) -> Values:
+    return {"name": value} if isinstance(value, str) else dict(value)
+
+
+def _completed(kind: str, value: Values, known_ones: Mapping[str, type]) -> Values:
+    """{name: one of these, ...} with all other settings of it. Raises ValueError naming a wrong one."""
+    given = dict(value)
+    name = given.pop("name", "")
+    if name not in known_ones:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(known_ones)}")
     try:
-        return {"name": name} | Mirror.of(PROCESSES[name]).model_validate(given).model_dump()
+        return {"name": name} | Mirror.of(known_ones[name]).model_validate(given).model_dump()
     except ValidationError as error:
-        (problem, *_), known = error.errors(), [field.name for field in dataclasses.fields(PROCESSES[name])]
+        (problem, *_), known = error.errors(), [field.name for field in dataclasses.fields(known_ones[name])]
         wrong = ".".join(map(str, problem["loc"]))
         raise ValueError(f"{wrong} {problem['msg']}; {name} has {', '.join(known) or 'no settings'}".strip()) from None
 
@@ -89,6 +101,7 @@ class TrainSettings(Settings):
 
     # What determines the weights:
     network: NetworkSettings = NetworkSettings()  # its shape; also by name, as {preset: tiny, width: 48}
+    architecture: Values | None = None  # a plugin's network in place of that, as {name: mine, depth: 3}
     initialisation: Literal["pytorch", "ncsnpp"] = "pytorch"  # of its weights; the authors' is NCSN++'s
     process: Values = Field({"name": "ouve"})  # forward process and its settings, as {name: ouve, gamma: 1}
     form: Form = "x0"  # what the network estimates, see driftrec.diffusion.denoiser; the paper's is noise
@@ -171,6 +184,12 @@ class TrainSettings(Settings):
             raise ValueError(f"unknown preset {value['preset']!r}; known: {', '.join(PRESETS)}")
         return dataclasses.asdict(PRESETS[value["preset"]]()) | changes
 
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _complete_architecture(cls, value: Any) -> Values | None:
+        known = {name: kind.config for name, kind in NETWORKS.items()}
+        return value and _completed("network", _named(value), known)
+
     @field_validator("process", mode="before")
     @classmethod
     def _complete_process(cls, value: Any) -> Values:
@@ -181,12 +200,18 @@ class TrainSettings(Settings):
         settings = dict(self.process)
         return PROCESSES[settings.pop("name")](**settings)
 
-    def denoiser(self) -> Denoiser:
-        """A new network in its process; the weights come from PyTorch's global generator."""
-        network = NCSNpp(self.network.build())
-        if self.initialisation == "ncsnpp":
+    def build_network(self) -> Network:
+        """A new one; the weights come from PyTorch's global generator."""
+        network = architectures.create(
+            architectures.config_from(self.architecture) if self.architecture else self.network.build()
+        )
+        if self.initialisation == "ncsnpp" and isinstance(network, NCSNpp):
             initialise(network)
-        return Denoiser(network, self.build_process(), self.form, self.residual_std)
+        return network
+
+    def denoiser(self) -> Denoiser:
+        """A new network in its process."""
+        return Denoiser(self.build_network(), self.build_process(), self.form, self.residual_std)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Values:

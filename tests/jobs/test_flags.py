@@ -74,7 +74,7 @@ def test_a_flag_says_what_set_says(job: ModuleType) -> None:
     given = model.required()
     base = dict.fromkeys(given, "x") | ({"validation": "v"} if job is train else {})
     for name, field in fields_of(model).items():
-        if name in given or name in ("process", "recommend", "validation"):
+        if name in given or name in ("architecture", "process", "recommend", "validation"):
             continue
         text = another(name, field)
         base |= NEEDED.get(name, {})

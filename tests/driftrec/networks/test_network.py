@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from driftrec.networks.architectures import config_from
 from driftrec.networks.blocks import Resample
-from driftrec.networks.config import NetworkConfig, config_from_dict
+from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import NCSNpp, parameter_count
 
 SMALL = replace(NetworkConfig.paper(), width=8, multipliers=(1, 2), attention_levels=(1,))
@@ -99,7 +100,7 @@ def test_the_estimates_and_the_place_count_and_the_place_returns_every_16_pixels
 )
 def test_wrong_settings_are_named(wrong: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        config_from_dict({"stem": 2, **wrong})
+        config_from({"stem": 2, **wrong})
 
 
 @pytest.mark.parametrize("extra", [(1, 1, 1), (-1,)])
@@ -170,8 +171,8 @@ def test_an_unconditional_network_looks_at_the_jpeg_alone() -> None:
 
 
 def test_config_round_trips_and_names_unknown_fields() -> None:
-    assert config_from_dict({"width": 8, "multipliers": [1, 2]}) == NetworkConfig(width=8, multipliers=(1, 2))
+    assert config_from({"width": 8, "multipliers": [1, 2]}) == NetworkConfig(width=8, multipliers=(1, 2))
     with pytest.raises(ValueError, match="'depth'"):
-        config_from_dict({"depth": 3})
+        config_from({"depth": 3})
     with pytest.raises(ValueError, match="width"):
         NetworkConfig(width=6)
