@@ -20,7 +20,10 @@ from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
 from pipeline.restore.timing import Limits, calibrate
+from pipeline.runs.changed_input import bytes_known
 from pipeline.runs.ends import Answer
+from pipeline.runs.ledger import Ledger
+from pipeline.storage import open_store
 
 SAMPLE_SHARDS, SAMPLE_IMAGES = 4, 4  # so many images of each of so many shards, spread over the input, are looked at
 CALIBRATION_S = 3.0  # for so long pieces of them are restored
@@ -33,7 +36,8 @@ def estimate_restore(settings: RestoreSettings) -> Answer:
     settings = resolve(settings, weights)
     done = finished_shards(settings.output, listing)
     files = sample_files(listing)
-    images, megapixels = sizes_of(listing, done, files, settings.max_pixels)
+    known = bytes_known(ledger := Ledger(open_store(settings.output)), listing, ledger.committed())
+    images, megapixels = sizes_of(listing, done, files, settings.max_pixels, known)
     limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S, settings.device)
     timed = calibrate(files, weights, sampling_of(settings), limits, 0)
     seconds = megapixels * 1e6 * timed.seconds / max(1, timed.pixels)
@@ -57,11 +61,11 @@ def sample_images(listing: Listing, done: Collection[str], max_pixels: int) -> t
 
 
 def sizes_of(
-    listing: Listing, done: Collection[str], files: Sequence[tuple[str, bytes]], max_pixels: int
+    listing: Listing, done: Collection[str], files: Sequence[tuple[str, bytes]], max_pixels: int, known: int = 0
 ) -> tuple[int, float]:
-    """The same, of these images. Bad ones count with no pixels."""
+    """The same, of these images, where so many bytes of what is not done are `known`. Bad ones count with no pixels."""
     size = sum(shard.size for shard in listing.shards)
-    todo = sum(shard.size for shard in listing.shards if shard.id not in done)
+    todo = sum(shard.size for shard in listing.shards if shard.id not in done) - known
     headers = [read_header(io.BytesIO(data), len(data), max_pixels) for _, data in files]
     pixels = [0 if header.reason else (header.width or 0) * (header.height or 0) for header in headers]
     bytes_each = max(1.0, float(np.mean([len(data) for _, data in files] or [0])))

@@ -60,6 +60,7 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
         settings.max_failed,
         retry=settings.retry_failed,
         repair=settings.repair,
+        follows=True,
     )
     return run, weights, settings
 

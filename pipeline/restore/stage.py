@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -138,7 +139,8 @@ class RestoreShard(ShardStage):
         begun = time.perf_counter()
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         data: bytes = table["data"][row].as_py()
-        item = Item(key, copy=data, row={**blank(RestoreRow), "input_sha256": hashlib.sha256(data).hexdigest()})
+        known: RestoreRow = {**blank(RestoreRow), "input_sha256": hashlib.sha256(data).hexdigest()}
+        item = Item(key, copy=data, row={**known, "input_bytes": len(data)})
         if reason:
             item = item if data else Item(key)
             where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
@@ -147,7 +149,7 @@ class RestoreShard(ShardStage):
             with self.watchdog.watch(at_most=DECODE_S + self.settings.decode_s_per_megapixel * pixels / 1e6):
                 limit, frames = self.settings.max_pixels, self.settings.frames
                 picture = open_picture(data, key, limit, frames, self.projection)
-            known: RestoreRow = {
+            known = {
                 **item.row,
                 "width": picture.width,
                 "height": picture.height,
@@ -227,8 +229,8 @@ class RestoreShard(ShardStage):
         copies = self.settings.skipped == "copy" if item.skipped else self.settings.copy_failed
         if item.failed and copies and item.copy is not None:
             item = self._copy(item, item.copy)
-        seconds = item.seconds + time.perf_counter() - begun
-        row: RestoreRow = {**item.row, "key": item.key, "seconds": seconds, "status": OK}
+        seconds, now = item.seconds + time.perf_counter() - begun, datetime.now(UTC).replace(microsecond=0)
+        row: RestoreRow = {**item.row, "key": item.key, "seconds": seconds, "done": now, "status": OK}
         if not item.failed:
             return row
         row = {**row, "reason": str(item.failed.reason), "detail": item.failed.detail}

@@ -63,6 +63,7 @@ class RunDocument(TypedDict):
     cpu: str
     latest_input: tuple[float, str] | None  # when a file of INPUT was last changed, seconds since 1970, and which
     created: str  # ISO 8601, UTC
+    earlier: NotRequired[list[str]]  # fingerprints that it had while INPUT held other files
     noted_parts: NotRequired[bool]  # whether ledger parts say of which run they are
     leaves: NotRequired[Leaves]
 
@@ -88,6 +89,7 @@ class Result(EffortTold):
     status: dict[str, int]  # images that are ok, failed, skipped
     reasons: dict[str, int]  # of images that did not come out well
     ignored_files: dict[str, int]  # by suffix
+    no_longer_in_input: NotRequired[int]  # of `images`, whose outputs are there
     shards: Shards
     seconds: float  # of this attempt
     images_this_attempt: int

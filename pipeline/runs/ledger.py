@@ -1,7 +1,7 @@
 """What is done: one Parquet part per shard, one row per image. Written last, create-only: readers trust parts only.
 
 Jobs that give an image several rows (one per condition and candidate, say) have schemas of their own. Knows a store and
-rows; no Ray, no pixels. `seconds` is the one column that differs between two runs of the same work. A part says of
+rows; no Ray, no pixels. `seconds` and `done` are what differs between two runs of the same work. A part says of
 which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
 none.
 """
@@ -11,11 +11,12 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVar, cast, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,7 @@ MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar
 TRYING = ".trying"  # suffix of the note that a shard is in work (see `pipeline.runs.crashes`)
 PART, TAR = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16})?\.tar")
 OUTPUT_SUFFIXES = IMAGE_SUFFIXES | {".bin"}
+GONE = "0" * 16  # in place of a shard's id: of the part with what INPUT no longer has
 READERS = 16  # parts read at once
 OK: Final = "ok"
 FAILED: Final = "failed"
@@ -54,6 +56,7 @@ Int8 = Annotated[int | None, pa.int8()]
 Float64 = Annotated[float | None, pa.float64()]
 Float32 = Annotated[float | None, pa.float32()]
 Bool = Annotated[bool | None, pa.bool_()]
+Time = Annotated[datetime | None, pa.timestamp("ms", "UTC")]
 
 
 class Row(TypedDict):
@@ -73,6 +76,7 @@ class RestoreRow(Row):
     """A row of a restore's ledger."""
 
     input_sha256: Text
+    input_bytes: Int64  # of the file as it came; null where none did
     output: Text  # name in OUTPUT: images/... or shards/x.tar#...; null where there is none
     output_sha256: Text
     output_bytes: Int64
@@ -83,6 +87,7 @@ class RestoreRow(Row):
     quality: Int16  # JPEG quality estimated from the input's tables; null where it is no JPEG
     nfe: Int32  # evaluations of the network; 0 where skipped
     seconds: Float32  # decode + restore + encode + write of this image
+    done: Time  # when that was, UTC
     bef_before: Float64  # blocking effect factor of the input's pixels, and of the output's
     bef_after: Float64
 
@@ -113,6 +118,14 @@ def rows_in(table: pa.Table, kind: type[R]) -> list[R]:  # noqa: ARG001
 SCHEMA = schema_of(RestoreRow)
 
 
+class Identity(NamedTuple):
+    """A run, as its parts name it."""
+
+    fingerprint: str
+    noted: bool  # whether its parts say that they are of it: those of older versions do not
+    earlier: tuple[str, ...]  # its fingerprints when INPUT was another
+
+
 class Ledger:
     """The parts below ledger/ of one OUTPUT, with the columns of `schema`; of the run that run.json tells of."""
 
@@ -120,13 +133,15 @@ class Ledger:
         self.store, self.schema = store, schema
 
     @cached_property
-    def run(self) -> tuple[str, bool]:
-        """(fingerprint of the run, whether its parts say that they are of it): those of older versions do not."""
+    def run(self) -> "Identity":
+        """Of the run whose parts these are."""
         try:
             document = json.loads(self.store.read(RUN))
         except NotFound:
-            return "", False
-        return document["fingerprint"], bool(document.get("noted_parts"))
+            return Identity("", False, ())
+        earlier = document.get("earlier")
+        earlier = tuple(map(str, earlier)) if isinstance(earlier, list) else ()
+        return Identity(document["fingerprint"], bool(document.get("noted_parts")), earlier)
 
     def commit(self, shard_id: str, rows: Sequence[AnyRow]) -> bool:
         """Write the part of a shard unless there is one: True if it is ours, False if another came first."""
@@ -138,7 +153,7 @@ class Ledger:
 
     def _pack(self, shard_id: str, rows: Sequence[AnyRow]) -> bytes:
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=self.schema)
-        return pack(table, self.run[0], shard_id)
+        return pack(table, self.run.fingerprint, shard_id)
 
     def remove(self, shard_id: str) -> None:
         """Let the shard count as not done."""
@@ -182,9 +197,9 @@ class Ledger:
             raise type(error)(f"{self.store.where(part_name(shard_id))}: {error}; {remedy}") from None
 
     def _unpack(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-        fingerprint, noted = self.run
+        fingerprint, noted, earlier = self.run
         data = self.store.read(part_name(shard_id))
-        return unpack(data, fingerprint, shard_id, noted, list(columns) if columns else None)
+        return unpack(data, (fingerprint, *earlier), shard_id, noted, list(columns) if columns else None)
 
     def read_parts(self, shard_ids: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of these shards, part after part in their order, some of them read ahead."""
@@ -330,12 +345,14 @@ def pack(table: pa.Table, run: str, shard: str) -> bytes:
     return data[: note.start(3)] + _seal(data, note) + data[note.end(3) :]
 
 
-def unpack(data: bytes, run: str, shard: str, noted: bool = True, columns: list[str] | None = None) -> pa.Table:
+def unpack(
+    data: bytes, runs: Collection[str], shard: str, noted: bool = True, columns: list[str] | None = None
+) -> pa.Table:
     """The rows of a part; all its columns, or some.
 
     Args:
         data: the file.
-        run: fingerprint of the run that it should be of.
+        runs: fingerprints of the run that it should be of.
         shard: id of the shard that it should be of.
         noted: whether it must say so: parts of older versions say nothing.
         columns: None for all.
@@ -348,7 +365,7 @@ def unpack(data: bytes, run: str, shard: str, noted: bool = True, columns: list[
     if note:
         if _seal(data, note) != note[3]:
             raise BrokenPart("it is not whole, or was changed")
-        if note[1].decode() != run:
+        if note[1].decode() not in runs:
             raise ForeignPart("it is of another run")
         if note[2].decode() != shard:
             raise ForeignPart(f"it is the part of shard {note[2].decode()} under another name")

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -21,6 +21,7 @@ from driftrec.errors import DriftRecError, InvalidInput
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.names import log_tags
 from pipeline.inputs.shards import Shard
+from pipeline.runs.changed_input import carry_over, gone, lacking, settle_gone
 from pipeline.runs.crashes import forget
 from pipeline.runs.documents import (
     Document,
@@ -35,12 +36,14 @@ from pipeline.runs.documents import (
     read_result,
     sealed,
     tell_of_another,
+    was_changed,
 )
 from pipeline.runs.ends import Answer, Exit, begun
 from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, noted
 from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
+    GONE,
     IMAGES,
     OK,
     READERS,
@@ -122,6 +125,7 @@ def open_run(
     by_shard: Sequence[str] = (),
     retry: str | None = None,
     repair: bool = False,
+    follows: bool = False,
 ) -> Run:
     """Open OUTPUT for a new run, or to go on with one of the same fingerprint.
 
@@ -140,6 +144,7 @@ def open_run(
         by_shard: folders in which it leaves a file beside each ledger part, of the part's name and written before it.
         retry: images that failed for this reason are to be done again; "all" for any.
         repair: likewise those whose output is missing, or is not what its row says.
+        follows: whether files of the input may come, go and be replaced: see `runs.changed_input`.
 
     Raises InvalidInput if OUTPUT cannot be written, belongs to a run of another fingerprint, or holds foreign data.
     """
@@ -147,7 +152,7 @@ def open_run(
     document["noted_parts"], document["leaves"] = True, {"at_end": list(at_end), "by_shard": list(by_shard)}
     try:
         store = open_store(output)
-        claim(store, document)
+        claim(store, document, follows=follows)
         given = (job, store, Ledger(store, schema), listing, max_failed, document["fingerprint"])
         run = Run(*given, rows_per_image=rows_per_image, folders=folders, at_end=at_end, by_shard=by_shard)
         run.allow_local, run.repair = bool(settings.get("allow_local")), repair
@@ -160,6 +165,9 @@ def open_run(
 
 def _look_at_earlier(run: Run, retry: str | None) -> None:
     """Find what earlier attempts have left to do, and make ready for it."""
+    if run.ledger.run.earlier:
+        carry_over(run.ledger, run.listing, run.ledger.committed())
+        run.listing = replace(run.listing, shards=[*run.listing.shards, *gone(run.ledger, run.listing)])
     run.resumed = _resumed(run)
     run.again = _again(run, retry)
     run.resumed -= run.again.keys()
@@ -198,7 +206,8 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
         again = {shard.id: shard for shard in disputed}
         if again:
             run.known = Known.of(run.ledger, run.resumed - again.keys())
-    left = [shard for shard in finished if shard.id not in again] if retry or run.repair else []
+    look = retry or run.repair or run.ledger.run.earlier
+    left = [shard for shard in finished if shard.id not in again | {GONE: None}] if look else []
     with ThreadPoolExecutor(READERS) as pool:
         keys_of = pooled(pool, lambda shard: _keys_again(run, shard, retry), left, 2 * READERS)
         narrowed = [(shard.id, shard.narrowed(keys), keys) for shard, keys in zip(left, keys_of, strict=True) if keys]
@@ -208,7 +217,10 @@ def _again(run: Run, retry: str | None) -> dict[str, Shard]:
 
 
 def _keys_again(run: Run, shard: Shard, retry: str | None) -> frozenset[str]:
-    return keys_again(run.store, run.ledger.read_part(shard.id).to_pylist(), retry, run.repair)
+    again = lacking(run.ledger, shard) if run.ledger.run.earlier else frozenset[str]()
+    if retry or run.repair:
+        again |= keys_again(run.store, run.ledger.read_part(shard.id).to_pylist(), retry, run.repair)
+    return again
 
 
 def describe(job: str, listing: Listing, settings: Values, identity: Values) -> RunDocument:
@@ -232,10 +244,13 @@ def describe(job: str, listing: Listing, settings: Values, identity: Values) -> 
     }
 
 
-def claim(store: Store, document: RunDocument, defaults: Values | None = None) -> None:
+def claim(
+    store: Store, document: RunDocument, defaults: Values | None = None, follows: bool = False
+) -> None:
     """Make OUTPUT this run's, or find that it is. Create-only: of two runs at once they agree or one is refused.
 
-    What an older run's identity lacks counts as having been the value in `defaults`, if it stands there.
+    What an older run's identity lacks counts as having been the value in `defaults`, if it stands there. A run that
+    `follows` its input takes an OUTPUT of the same input when that held other files.
     """
     begun.set()
     try:
@@ -254,11 +269,27 @@ def claim(store: Store, document: RunDocument, defaults: Values | None = None) -
     tell_of_another(there, document)
     since = {name: value for name, value in (defaults or {}).items() if name in wanted.keys() - identity.keys()}
     same = bool(since) and identity | since == wanted
-    if there.get("fingerprint") != document["fingerprint"] and not same:
+    if follows and _is_of_earlier_input(there, document):
+        store.put(RUN, json.dumps(sealed(_after(there, document)), indent=2).encode())
+    elif there.get("fingerprint") != document["fingerprint"] and not same:
         raise InvalidInput(
             f"OUTPUT {store.url} belongs to another run: {_difference(identity | since, wanted)}; "
             "choose another OUTPUT, or repeat that run with its own settings"
         )
+
+
+def _is_of_earlier_input(there: Document, here: RunDocument) -> bool:
+    """Whether a run.json is of the same run when its INPUT, which lies where it did, held other files."""
+    then, now = ({**run["identity"], "input": None} for run in (there, here))
+    places = [run["input"].get("url") for run in (there, here) if isinstance(run.get("input"), dict)]
+    known = isinstance(there.get("fingerprint"), str) and not was_changed(there) and there.get("noted_parts")
+    return bool(known) and then == now and places == [places[0]] * 2 and there["fingerprint"] != here["fingerprint"]
+
+
+def _after(there: Document, here: RunDocument) -> RunDocument:
+    """The run.json that follows another."""
+    earlier = [*there.get("earlier", []), there["fingerprint"]]
+    return {**here, "earlier": [one for one in earlier if one != here["fingerprint"]], "created": there["created"]}
 
 
 def check_output(store: Store) -> None:
@@ -319,6 +350,7 @@ def finish(run: Run, told: Answer | None = None) -> Result:
 
     Raises DriftRecError if the count is off.
     """
+    run = _without_what_came_back(run)
     tally = run.ledger.tally((shard.id for shard in run.listing.shards), run.rows_per_image)
     _check_count(run, tally)
     run.known = Known(len(run.listing.shards), tally.statuses, tally.reasons)
@@ -330,6 +362,15 @@ def finish(run: Run, told: Answer | None = None) -> Result:
     lacking = _lacking(run) if run.repair else {}
     leaves = {"leaves": {name: noted(run.store, name) for name in run.at_end}}
     return _write(run, code, tally.statuses, tally.reasons, {**(told or {}), **leaves, **lacking})
+
+
+def _without_what_came_back(run: Run) -> Run:
+    """The run, whose part GONE holds no image that a shard of it has."""
+    if run.listing.shards[-1].id != GONE:
+        return run
+    left = settle_gone(run.ledger, run.listing.shards)
+    shards = run.listing.shards[:-1] + [replace(shard, images=len(left)) for shard in run.listing.shards[-1:] if left]
+    return replace(run, listing=replace(run.listing, shards=shards))
 
 
 def with_file(run: Run, result: Result, name: str) -> Result:
@@ -386,6 +427,8 @@ def _write(
         **run.effort.told(seconds),
         **cost_told(run),
     }
+    if (last := run.listing.shards[-1]).id == GONE:
+        common["no_longer_in_input"] = last.images
     return cast(Result, put_result(run.store, run.job, code, {**common, **told}, error))
 
 

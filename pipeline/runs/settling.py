@@ -17,7 +17,7 @@ from pipeline.inputs.collisions import Claim, OutputName, claim
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest
 from pipeline.inputs.shards import Shard, tells_of_container
-from pipeline.runs.ledger import MEMBER, AnyRow, Ledger
+from pipeline.runs.ledger import GONE, MEMBER, AnyRow, Ledger
 from pipeline.storage.base import Store
 
 ROUNDS = 8  # of settling: keys that are made to be told apart may meet others
@@ -77,6 +77,7 @@ def settle(
         output_name: by which outputs are named; None where there are none.
         beside: folders with a file of each shard, which goes with its part.
     """
+    shards = [shard for shard in shards if shard.id != GONE]  # which keeps nothing from those that are there
     if all(isinstance(shard, LooseFiles) for shard in shards):
         return []  # nothing is known now that was not when they were listed
     disputed = _disputed(ledger, shards, output_name)

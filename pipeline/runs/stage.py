@@ -149,12 +149,13 @@ class Stage(Generic[Work]):
         if self.broken:
             raise self.broken
         shard = counts["shard"]
-        AT.update(run=self.ledger.run[0], shard=shard)
+        AT.update(run=self.ledger.run.fingerprint, shard=shard)
         older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
         if self.ledger.has(shard):
-            older = self.ledger.read_part(shard).to_pylist() if self.retry or self.repair else []
+            older = self.ledger.read_part(shard).to_pylist()
             again = keys_again(self.store, older, self.retry, self.repair)
+            again |= {key for key, _ in self.singly(work)} - {row["key"] for row in older}
             if not again:
                 return counts
         if problem := self.problem(work):

@@ -26,6 +26,7 @@ from pipeline.runs.integrity import CHANGED, EXTRA, MISSING, Files, fault_of, fa
 from pipeline.runs.ledger import (
     FAILED,
     FOLDER,
+    GONE,
     IMAGES,
     OK,
     PART,
@@ -279,7 +280,7 @@ def _verify_run(
     store: Store, document: Document, result: Document, found: Found, quick: bool
 ) -> dict[str, int]:
     _, seen = look_through(store, Ledger(store), quick, found)
-    shards = document["input"]["shards"]
+    shards = document["input"]["shards"] + store.exists(part_name(GONE))
     if seen.parts < shards:
         found.counts[UNFINISHED] += shards - seen.parts
     elif seen.parts > shards:

@@ -369,7 +369,7 @@ def summary(outcome: Outcome, store: Store) -> Trained:
         "model_sha256": model["sha256"],
         "card": store.where(CARD),
         "leaves": {CARD: noted(store, CARD)},
-        "fingerprint": Ledger(store).run[0],
+        "fingerprint": Ledger(store).run.fingerprint,
         "workers": outcome["workers"],
         "skipped": outcome["skipped"],
         "skipped_images": outcome["skipped_images"],

@@ -91,7 +91,7 @@ def images(output: Path) -> dict[str, bytes]:
 def rows(output: Path) -> list[dict[str, Any]]:
     """All ledger rows without their seconds, by key."""
     found = [row for part in parts(output) for row in pq.read_table(part).to_pylist()]
-    return sorted(({**row, "seconds": None} for row in found), key=lambda row: row["key"])
+    return sorted(({**row, "seconds": None, "done": None} for row in found), key=lambda row: row["key"])
 
 
 def times_of_committed(output: Path) -> dict[str, int]:

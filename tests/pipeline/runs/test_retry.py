@@ -48,7 +48,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, keys: Collection[str]) -> None:
 
 
 def same(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {key: {**row, "seconds": None} for key, row in rows.items()}
+    return {key: {**row, "seconds": None, "done": None} for key, row in rows.items()}
 
 
 @pytest.mark.parametrize("layout", ["tree", "tar"])

@@ -244,13 +244,13 @@ def test_of_a_sound_run_nobody_says_anything(runs: Runs, layout: str, tmp_path: 
 def test_no_flipped_byte_of_a_part_passes() -> None:
     table = pa.table({"key": ["a", "b"], "output": [None, '{"run": "1f", "shard": "2f", "seal": "'], "n": [1, 2]})
     data = pack(table, "12ab", "34cd")
-    assert unpack(data, "12ab", "34cd").equals(table)
+    assert unpack(data, ["12ab"], "34cd").equals(table)
     for at in range(len(data)):
         with pytest.raises(DriftRecError):
-            unpack(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :], "12ab", "34cd")
+            unpack(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :], ["12ab"], "34cd")
     for length in range(len(data)):
         with pytest.raises(DriftRecError):
-            unpack(data[:length], "12ab", "34cd")
+            unpack(data[:length], ["12ab"], "34cd")
 
 
 def test_a_repair_killed_at_any_put_goes_on(

@@ -1,0 +1,220 @@
+"""An INPUT that changes between two runs on one OUTPUT: what is new is done, what was done stays, nothing is lost."""
+
+import hashlib
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftrec.errors import InvalidInput
+from pipeline.restore.estimate import estimate_restore
+from pipeline.restore.settings import RestoreSettings
+from pipeline.runs.verify import verify
+from tests import made
+from tests.pipeline.offline import Died, die_at, ledger, restore
+
+TIMED = {"seconds": None, "done": None}
+
+
+def untimed(rows: dict[str, dict[str, Any]], keys: Any = None) -> dict[str, dict[str, Any]]:
+    return {key: {**row, **TIMED} for key, row in moved(rows, rows if keys is None else keys).items()}
+
+
+def moved(rows: dict[str, dict[str, Any]], keys: Any) -> dict[str, dict[str, Any]]:
+    """Rows, whatever the tar that holds their outputs."""
+    return {key: {**rows[key], "output": (rows[key]["output"] or "").rpartition("#")[2]} for key in keys}
+
+
+def outputs(folder: Path) -> dict[str, int]:
+    """When each file was written."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+
+
+def assert_exact(output: Path) -> None:
+    """Every row's output is there and is what the row says; there is nothing else."""
+    found = verify(str(output))
+    assert found["state"] == "sound", found
+
+
+def test_an_archive_that_lives(tmp_path: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 300, 16, 16), tmp_path / "out"
+    first = restore(source, output)
+    assert first["status"]["ok"] == 300
+    before, written = ledger(output), outputs(output)
+    new = [f"b/{number:04}x.jpg" for number in range(20)] + [f"new/{number}.jpg" for number in range(20)]
+    for name in new:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(made.jpeg(hash(name) % 999, 24, 24))
+    replaced, removed = ["a/0003.jpg", "b/0100.jpg", "c/0299.jpg"], ["a/0000.jpg", "c/0005.jpg"]
+    for name in replaced:
+        (source / name).write_bytes(made.jpeg(7, 32, 40))
+    for name in removed:
+        (source / name).unlink()
+
+    second = restore(source, output)
+    assert (second["state"], second["images_this_attempt"]) == ("done", 43)
+    assert (second["status"]["ok"], second["images"], second["no_longer_in_input"]) == (340, 340, 2)
+    rows = ledger(output)
+    untouched = before.keys() - {*replaced}
+    assert {key: rows[key] for key in untouched} == {key: before[key] for key in untouched}  # to the second
+    assert {name: at for name, at in outputs(output).items() if name in written} == {
+        name: at if not any(name.endswith(f"{one[:-4]}.png") for one in replaced) else outputs(output)[name]
+        for name, at in written.items()
+    }
+    fresh = restore(source, tmp_path / "fresh")
+    assert fresh["images"] == 338
+    assert untimed(rows, ledger(tmp_path / "fresh")) == untimed(ledger(tmp_path / "fresh"))
+    assert_exact(output)
+    assert restore(source, output)["images_this_attempt"] == 43  # the same result: nothing was left to do
+    document = json.loads((output / "run.json").read_text())
+    assert document["earlier"] == [first["fingerprint"]]
+
+
+class Archive:
+    """A folder of loose images and tars, changed at random."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.pick = made.folder(folder, 20, 16, 16), random.Random(seed)
+        self.gone: dict[str, bytes] = {}
+
+    @property
+    def loose(self) -> dict[str, Path]:
+        """The loose images by key."""
+        return {path.relative_to(self.folder).as_posix(): path for path in sorted(self.folder.rglob("*.jpg"))}
+
+    def change(self) -> None:
+        """One thing."""
+        pick, some = self.pick, self.pick.choice(list(self.loose.values()))
+        match pick.choice(["add", "add", "replace", "remove", "remove", "return", "tar", "cut"]):
+            case "add":
+                number = pick.randint(0, 99)
+                self.write(f"{pick.choice('abcz')}/{number:04}n.jpg", made.jpeg(number, 16, 16))
+            case "replace":
+                some.write_bytes(made.jpeg(pick.randint(100, 199), 24, 16))
+            case "remove":
+                self.gone[some.relative_to(self.folder).as_posix()] = some.read_bytes()
+                some.unlink()
+            case "return" if self.gone:
+                self.write(*self.gone.popitem())
+            case "tar":
+                members = {f"{number}.jpg": made.jpeg(number, 16, 16) for number in range(pick.randint(1, 5))}
+                self.write(f"{pick.choice('pq')}.tar", made.tar(members))
+            case "cut":
+                some.write_bytes(made.jpeg(3, 64, 64)[:300])
+
+    def write(self, name: str, data: bytes) -> None:
+        (self.folder / name).parent.mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("layout", ["tree", "tar"])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_changes_one_after_the_other(tmp_path: Path, layout: str, seed: int) -> None:
+    """Laws, whatever was added, replaced, removed and brought back, loose and in tars: rows and outputs are those of a
+    run that saw this INPUT alone, and those of what is gone are as they were.
+    """
+    archive, output = Archive(tmp_path / "in", seed), tmp_path / "out"
+    rows: dict[str, dict[str, Any]] = {}
+    for step in range(5):
+        for _ in range(archive.pick.randint(0, 6) if step else 0):
+            archive.change()
+        sizes = {key: path.stat().st_size for key, path in archive.loose.items()}
+        result = restore(archive.folder, output, layout=layout, max_failed="100%")
+        restore(archive.folder, tmp_path / f"fresh{step}", layout=layout, max_failed="100%")
+        here, there = ledger(output), ledger(tmp_path / f"fresh{step}")
+        assert untimed(here, there) == untimed(there)
+        kept = {key for key, row in rows.items() if sizes.get(key) == row["input_bytes"]} | here.keys() - there.keys()
+        assert moved(here, kept) == moved(rows, kept)
+        assert result["images"] == len(here)
+        assert result.get("no_longer_in_input", 0) == len(here.keys() - there.keys())
+        assert_exact(output)
+        rows = here
+
+
+def test_killed_at_any_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = made.folder(tmp_path / "in", 12, 16, 16), tmp_path / "out"
+    restore(source, output, shard_images=4)
+    before = ledger(output)
+    for name in ("a/0000x.jpg", "b/new.jpg"):
+        (source / name).write_bytes(made.jpeg(5, 24, 24))
+    (source / "a/0003.jpg").unlink()
+    deaths = 0
+    for moment in range(1, 60):
+        die_at(monkeypatch, moment, "_write")
+        try:
+            result = restore(source, output, shard_images=4)
+            break
+        except Died:
+            deaths += 1
+        for row in before.values():
+            assert hashlib.sha256((output / row["output"]).read_bytes()).hexdigest() == row["output_sha256"]
+    monkeypatch.undo()
+    assert deaths > 3
+    assert (result["images"], result["no_longer_in_input"]) == (14, 1)
+    rows = ledger(output)
+    assert {key: rows[key] for key in before} == before
+    assert_exact(output)
+
+
+def test_a_file_that_was_fetched_again(tmp_path: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 5), tmp_path / "out"
+    whole = made.jpeg(1, 200, 200)
+    (source / "a/cut.jpg").write_bytes(whole[:-900])
+    assert restore(source, output, max_failed="100%")["reasons"] == {"truncated": 1}
+    (source / "a/cut.jpg").write_bytes(whole)
+    result = restore(source, output, max_failed="100%", retry_failed="truncated")
+    assert (result["status"]["ok"], result["images_this_attempt"], result["reasons"]) == (6, 1, {})
+    assert_exact(output)
+
+
+def test_what_is_gone_is_not_done_again(tmp_path: Path) -> None:
+    """A retry and a repair leave it alone; its output, if it is taken away, is missing."""
+    source, output = made.folder(tmp_path / "in", 6), tmp_path / "out"
+    restore(source, output)
+    (source / "a/0000.jpg").unlink()
+    restore(source, output)
+    row = ledger(output)["a/0000.jpg"]
+    assert restore(source, output, retry_failed="all", repair=True)["no_longer_in_input"] == 1
+    assert ledger(output)["a/0000.jpg"] == row
+    (output / row["output"]).unlink()
+    assert restore(source, output, repair=True)["state"] == "incomplete"
+    assert verify(str(output))["found"]["missing"] == 1
+
+
+def test_a_new_file_takes_the_place_of_one_that_is_gone(tmp_path: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 4), tmp_path / "out"
+    restore(source, output)
+    os.rename(source / "a/0000.jpg", source / "a/0000.jpeg")
+    result = restore(source, output)
+    assert (result["images"], "no_longer_in_input" in result) == (4, False)
+    assert "a/0000.jpg" not in ledger(output)
+    assert_exact(output)
+
+
+def test_another_input_is_refused(tmp_path: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 4), tmp_path / "out"
+    restore(source, output)
+    rows = ledger(output)
+    with pytest.raises(InvalidInput, match="INPUT holds other files than it did"):
+        restore(made.folder(tmp_path / "elsewhere", 5), output)
+    (source / "new.jpg").write_bytes(made.jpeg(9))
+    with pytest.raises(InvalidInput, match="seed is 0 there, 1 here"):
+        restore(source, output, seed=1)
+    assert ledger(output) == rows
+    assert verify(str(output))["state"] == "sound"
+
+
+def test_a_dry_run_counts_what_is_to_be_done(tmp_path: Path) -> None:
+    source, output = made.folder(tmp_path / "in", 30, 48, 48), tmp_path / "out"
+    settings = RestoreSettings(input=str(source), output=str(output), model="identity", report=False)
+    whole = estimate_restore(settings)["estimate"]["megapixels_to_do"]
+    restore(source, output)
+    assert estimate_restore(settings)["estimate"]["megapixels_to_do"] == 0
+    for number in range(3):
+        (source / f"a/{number}new.jpg").write_bytes(made.jpeg(number, 64, 48))
+    todo = estimate_restore(settings)["estimate"]["megapixels_to_do"]
+    assert 0 < todo < 0.2 * whole
+    assert restore(source, output)["images_this_attempt"] == 3
