@@ -6,7 +6,9 @@ reports' own measures take other networks: what a model was trained by does not 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -52,11 +54,23 @@ class Features(nn.Module):
                 found.append(x)
         return found
 
+    def rectified(self, images: Tensor) -> list[Tensor]:
+        """What is behind rectifiers, of images as above: the stem's output, and what each block filters, six times as
+        wide as its input.
+        """
+        x = self.stem((images - CENTRE) / SPREAD)
+        found = [x]
+        for block in cast(Iterable[Block], self.blocks):
+            wide = block.widened(x)
+            found += [wide] if block.expand else []
+            x = block.narrowed(wide, x)
+        return found
+
 
 def perceptual_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
     """How far apart two images are by their features: squared differences of unit vectors over the channels, summed
-    over TAPS, the mean over places and images (LPIPS without learnt weights, Zhang et al., CVPR 2018). A scalar, at
-    most 4 for each of TAPS.
+    over the layers, the mean over places and images (LPIPS without learnt weights, Zhang et al., CVPR 2018). A scalar,
+    at most 4 for each layer. Of rectified features: of others samples become smooth (docs/results/training.md).
     """
     pairs = zip(a, b, strict=True)
     return torch.stack([(unit(ours) - unit(theirs)).square().sum(dim=1).mean() for ours, theirs in pairs]).sum()
@@ -97,5 +111,13 @@ class Block(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.filter(self.expand(x) if self.expand else x))
+        return self.narrowed(self.widened(x), x)
+
+    def widened(self, x: Tensor) -> Tensor:
+        """The input in more channels; the input itself if there are none."""
+        return self.expand(x) if self.expand else x
+
+    def narrowed(self, wide: Tensor, x: Tensor) -> Tensor:
+        """The block's output, from that and its input."""
+        y = self.project(self.filter(wide))
         return x + y if self.adds else y

@@ -135,7 +135,7 @@ class Objective(nn.Module):
         discriminator.accumulate(x0, restored, y)
         loss = error + balanced(discriminator.generator_loss(restored, y), error, output, self.adversarial)
         if self.perceptual:
-            features = discriminator.features
+            features = discriminator.features.rectified
             distance = perceptual_distance(features(restored), features(x0))
             loss = loss + balanced(distance, error, output, self.perceptual)
         return loss / (1 + self.adversarial + self.perceptual)

@@ -82,3 +82,21 @@ def published() -> dict[str, Tensor]:
         layer(block + "_depthwise_conv", block + "_bn1", (wide, 1, kernel, kernel))
         layer(block + "_project_conv", block + "_bn2", (outputs, wide, 1, 1))
     return found
+
+
+def test_rectified_features_are_those_that_the_blocks_filter() -> None:
+    """None is negative or above 6, the outputs follow from them, and each image's stay its own."""
+    features = Features().eval()
+    with torch.no_grad():
+        for parameter in features.parameters():
+            parameter.normal_(std=0.3)
+    x = images(2)
+    found = features.rectified(x)
+    shapes = [(32, 16, 16), (96, 16, 16), (144, 8, 8), (144, 8, 8), (240, 4, 4)]
+    assert [tuple(one.shape[1:]) for one in found] == shapes
+    assert all(one.min() >= 0 and one.max() <= 6 for one in found)
+    last = features.blocks[4]
+    before = features(x)[-1] - last.project(last.filter(found[-1]))
+    torch.testing.assert_close(last.narrowed(found[-1], before), features(x)[-1])
+    for one, alone in zip(found, features.rectified(x[:1]), strict=True):
+        torch.testing.assert_close(one[:1], alone)
