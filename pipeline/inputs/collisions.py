@@ -6,7 +6,7 @@ no folder. What two containers claim that are not opened before their turn shows
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from pipeline.inputs.names import (
     unsafe,
 )
 
-NAMED = 5  # pairs that an error names
+NAMED = 20  # pairs that an error names
 
 OutputName = Callable[[str], str | tuple[str, ...]]  # key -> name of its output, or all names that it may get
 
@@ -65,8 +65,10 @@ class Taken:
         self._folders: set[int] = set()  # above loose files, all levels
         self._rows: set[int] = set()  # of tar members or Parquet rows
 
-    def add_files(self, names: Callable[[], Iterator[str]]) -> None:
-        """Take the names of all loose files (gone through twice). Raises InvalidInput naming two on one output."""
+    def add_files(self, names: Callable[[], Iterator[str]]) -> list[tuple[str, str]]:
+        """Take the names of all loose files (gone through twice). Gives those whose outputs earlier ones have taken, or
+        need for a folder: (earlier, later).
+        """
         ids, folder = array("Q"), ""
         for name in names():
             ids.extend({collision_id(output) for output in names_of(self._output_name, name)})
@@ -76,8 +78,7 @@ class Taken:
         self._files = files
         repeated = set(files[1:][files[1:] == files[:-1]].tolist())
         repeated |= {folder for folder in self._folders if self._holds(folder)}
-        if repeated:
-            self._refuse(names(), repeated)
+        return self._clashes(names(), repeated) if repeated else []
 
     def check_trees(self, containers: Sequence[str]) -> None:
         """Refuse containers whose images would fall among loose files or another's images. All lie below its name."""
@@ -114,21 +115,28 @@ class Taken:
     def _holds(self, name: int) -> bool:
         return place_among(self._files, name) is not None
 
-    def _refuse(self, names: Iterator[str], repeated: set[int]) -> None:
+    def _clashes(self, names: Iterator[str], repeated: set[int]) -> list[tuple[str, str]]:
         first: dict[int, str] = {}
-        pairs: list[str] = []
-        count = 0
+        clashes: list[tuple[str, str]] = []
         for name in names:
             places = (*map(collision_id, names_of(self._output_name, name)), *_folder_ids(name))
-            earlier = [first.setdefault(place, name) for place in places if place in repeated]
-            if others := {other for other in earlier if other != name}:
-                count += 1
-                pairs += [f"{printable(min(others))} and {printable(name)}"] if count <= NAMED else []
-        more = f" and {count - NAMED} more pairs" if count > NAMED else ""
-        raise InvalidInput(
-            f"{', '.join(pairs)}{more} cannot both be written: on some disks at least one name would hold two outputs; "
-            "rename one, leave one out, or keep their suffixes apart (restore: --format same)"
-        )
+            places = [place for place in places if place in repeated]
+            if others := {first[place] for place in places if place in first} - {name}:
+                clashes.append((min(others), name))
+            else:
+                first |= dict.fromkeys(places, name)
+        return clashes
+
+
+def refuse(clashes: Sequence[tuple[str, str]]) -> NoReturn:
+    """Raise InvalidInput naming them."""
+    pairs = [f"{printable(earlier)} and {printable(later)}" for earlier, later in clashes[:NAMED]]
+    more = f" and {len(clashes) - NAMED} more pairs (driftrec survey names all)" if len(clashes) > NAMED else ""
+    raise InvalidInput(
+        f"{', '.join(pairs)}{more} cannot both be written: on some disks at least one name would hold two outputs; "
+        "rename one, leave one out, or keep their suffixes apart (restore: --format same or --on-clash suffix); or let "
+        "the later one be a row that failed (restore: --on-clash row)"
+    )
 
 
 def _folder_ids(name: str) -> list[int]:

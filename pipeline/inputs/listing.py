@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.collisions import OutputName, Taken
+from pipeline.inputs.collisions import OutputName, Taken, refuse
 from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.kinds import sorted_out
 from pipeline.inputs.location import Input, nothing_found, open_input
 from pipeline.inputs.loose import grouped
-from pipeline.inputs.names import suffix
+from pipeline.inputs.names import printable, suffix
 from pipeline.inputs.parquet import NoImages
 from pipeline.inputs.selection import EVERYTHING, Choice, Selection
 from pipeline.inputs.shards import Cutting, Shard, checked, shard_id
@@ -75,6 +75,7 @@ def list_input(
     choice: Choice = EVERYTHING,
     cut_tars: bool = False,
     most_shards: int | None = None,
+    clashes_as_rows: bool = False,
 ) -> Listing:
     """List an input: deterministic, and linear in memory with some 50 bytes per image.
 
@@ -87,6 +88,8 @@ def list_input(
         choice: of the images; with a list of keys, tars that may hold some of them are opened.
         cut_tars: whether a tar is cut into shards of `target_bytes`, or is one shard and read whole.
         most_shards: of loose files, beyond which neighbours are joined; None: however many there are.
+        clashes_as_rows: of two loose files on one output the later one becomes a row that says so; else the input is
+            refused.
 
     What a tar holds on the output name of another shard's image only their ledger parts show (`runs.settling`).
     Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
@@ -94,7 +97,9 @@ def list_input(
     """
     source = open_input(url)
     try:
-        listing = _list(source, target_bytes, max_images, output_name, choice, cut_tars, most_shards)
+        listing = _list(
+            source, target_bytes, max_images, output_name, choice, cut_tars, most_shards, clashes_as_rows
+        )
         if limit:
             listing = replace(listing, shards=_limited(listing.shards, limit))
     except StorageError as error:
@@ -117,6 +122,7 @@ def _list(
     choice: Choice,
     cut_tars: bool,
     most_shards: int | None,
+    clashes_as_rows: bool,
 ) -> Listing:
     ignored: Counter[str] = Counter()
     containers: list[tuple[str, int]] = []
@@ -131,13 +137,18 @@ def _list(
             loose.add(name, max(0, size))
     taken = Taken(output_name) if output_name else None
     unopened = [(name, size) for name, size in containers if not CONTAINERS[suffix(name)].tells_keys]
+    lost: frozenset[str] = frozenset()
     if taken:
-        taken.add_files(lambda: (name for name, _ in loose))
+        clashes = taken.add_files(lambda: (name for name, _ in loose))
+        if clashes and not clashes_as_rows:
+            refuse(clashes)
+        lost = frozenset(printable(name) for _, name in clashes)
         taken.check_trees([name for name, _ in unopened])
     total = sum(size for _, size in unopened)
     length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
     cutting = Cutting(selection, taken, length if cut_tars else None)
-    shards: list[Shard] = [*grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)]
+    groups = grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)
+    shards: list[Shard] = [shard.losing(lost) for shard in groups] if lost else [*groups]
     refused: list[NoImages] = []
     for name, size in containers:
         try:

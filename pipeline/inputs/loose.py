@@ -24,6 +24,7 @@ JOINED_IMAGES = 1024  # likewise: what a kill costs at most
 class LooseFiles(Shard):
     """Some loose files; `name` is empty."""
 
+    keys_differ = True
     packed: bytes = field(repr=False)  # their names and sizes
 
     def files(self) -> list[tuple[str, int]]:
@@ -42,8 +43,12 @@ class LooseFiles(Shard):
     def narrowed(self, keys: Collection[str]) -> "LooseFiles":
         return self._of([file for file in self.files() if printable(file[0]) in keys])
 
+    def losing(self, keys: frozenset[str]) -> "LooseFiles":
+        """The same shard, which knows those of its files whose output another has."""
+        return replace(self, lost=keys.intersection(printable(name) for name, _ in self.files()))
+
     def _of(self, files: Sequence[tuple[str, int]]) -> "LooseFiles":
-        return replace(loose_files(self.store, files), id=self.id, max_bytes=self.max_bytes)
+        return replace(loose_files(self.store, files), id=self.id, max_bytes=self.max_bytes, lost=self.lost)
 
 
 def loose_files(store: Store, files: Sequence[tuple[str, int]]) -> LooseFiles:

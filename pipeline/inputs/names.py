@@ -73,25 +73,28 @@ def output_format(key: str, wanted: str) -> Format:
     return FORMATS.get(suffix(key), "png") if wanted == "same" else cast(Format, wanted)
 
 
-def output_name(key: str, wanted: str) -> str:
-    """Where the output of `key` lies below images/: an image suffix is replaced, or else one is appended.
+def output_name(key: str, wanted: str, whole: bool = False) -> str:
+    """Where the output of `key` lies below images/: an image suffix is replaced, or else one is appended. If the name
+    is to stay `whole` one is appended always: a.jpg.png.
 
     "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one.
     """
     kind = output_format(key, wanted)
-    return key if wanted == "same" and kind != "png" and suffix(key) != ".mpo" else stem(key) + SUFFIX_OF_FORMAT[kind]
+    if wanted == "same" and kind != "png" and suffix(key) != ".mpo":
+        return key
+    return (key if whole else stem(key)) + SUFFIX_OF_FORMAT[kind]
 
 
-def copy_name(key: str, wanted: str) -> str:
+def copy_name(key: str, wanted: str, whole: bool = False) -> str:
     """Where a copy of the file `key` lies below images/: at its own name, or without an image suffix at its output's.
     No other key's output or copy has that name, unless both have one output's name.
     """
-    return key if is_image(key) else output_name(key, wanted)
+    return key if is_image(key) else output_name(key, wanted, whole)
 
 
-def output_or_copy(key: str, wanted: str) -> tuple[str, str]:
+def output_or_copy(key: str, wanted: str, whole: bool = False) -> tuple[str, str]:
     """Where the output of `key` or a copy of its file lies: one of the two."""
-    return output_name(key, wanted), copy_name(key, wanted)
+    return output_name(key, wanted, whole), copy_name(key, wanted, whole)
 
 
 def unsafe(key: str) -> str:

@@ -57,6 +57,7 @@ class Shard:
     limit: int | None = None  # read only so many rows
     max_bytes: int = MAX_FILE_BYTES  # of one file in it; larger ones are not read
 
+    keys_differ: ClassVar[bool] = False  # whether no key of it, or of another of its kind, can come twice
     numbers_repeated: ClassVar[bool] = False  # whether a repeated key of it is told apart by its place
 
     @property
@@ -147,7 +148,7 @@ def checked(shard: Shard, rows: Iterable[Incoming], output_name: OutputName | No
             detail = f"an earlier image has the output name of {key}, or one needs a folder where the other is a file"
             row = Incoming(key, b"", Reason.duplicate_name, detail)
         numbered = repeated and row.reason == Reason.duplicate_name and shard.numbers_repeated
-        if key in keys or elsewhere or numbered:
+        if key in keys or (elsewhere and not shard.keys_differ) or numbered:
             row = row._replace(key=_own_key(shard, key, place, keys))
         keys.add(row.key)
         yield row

@@ -60,7 +60,7 @@ def open_restore(settings: RestoreSettings) -> tuple[Run, Weights, RestoreSettin
         settings.max_failed,
         retry=settings.retry_failed,
         repair=settings.repair,
-        follows=True,
+        follows=settings.only_listed is None,
     )
     return run, weights, settings
 
@@ -79,6 +79,7 @@ def list_restore(settings: RestoreSettings) -> Listing:
         choice,
         cut_tars=True,
         most_shards=most_shards(settings.output),
+        clashes_as_rows=settings.on_clash == "row",
     ).bounded(settings.max_file_bytes)
 
 
@@ -99,4 +100,5 @@ def _output_name(settings: RestoreSettings) -> OutputName:
     """By which outputs are named, and copies where there may be any."""
     skips = settings.skip_above is not None or settings.frames == "skip"
     copies = settings.copy_failed or (skips and settings.skipped == "copy")
-    return partial(output_or_copy if copies else output_name, wanted=settings.format)
+    naming = output_or_copy if copies else output_name
+    return partial(naming, wanted=settings.format, whole=settings.on_clash == "suffix")

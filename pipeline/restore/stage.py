@@ -94,6 +94,7 @@ class RestoreShard(ShardStage):
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
         self.settings = settings
         self.sampling = sampling_of(settings)
+        self.whole = settings.on_clash == "suffix"  # names of inputs stay whole in those of outputs
         self.decoders = ThreadPoolExecutor(settings.codec_threads, "decode")
         self.writers = ThreadPoolExecutor(settings.codec_threads, "write")
         try:
@@ -241,7 +242,7 @@ class RestoreShard(ShardStage):
     def _copy(self, item: Item, data: bytes) -> Item:
         """Put the file itself where its output would be."""
         try:
-            name = self.outputs.put(copy_name(item.key, self.settings.format), data)
+            name = self.outputs.put(copy_name(item.key, self.settings.format, self.whole), data)
         except InTheWay as error:
             return item.give_way(error)
         digest = item.row["input_sha256"]
@@ -260,7 +261,7 @@ class RestoreShard(ShardStage):
             webp_quality=settings.webp_quality,
             record=item.record,
         )
-        name = self.outputs.put(output_name(item.key, settings.format), data)
+        name = self.outputs.put(output_name(item.key, settings.format, self.whole), data)
         row: RestoreRow = {
             **item.row,
             "output": name,

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from driftrec.errors import Reason
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest, name_digests, printable
@@ -121,7 +122,8 @@ class _Rows:
     def same(self, shard: Shard) -> list[AnyRow]:
         """Those of images of a shard of loose files that are what they were; none of its images is left then."""
         sizes = {printable(name): size for name, size in shard.files()} if isinstance(shard, LooseFiles) else {}
-        return [row for row in self._take(list(sizes)) if row["input_bytes"] == sizes[row["key"]]]
+        rows = self._take(list(sizes))
+        return [row for row in rows if row["input_bytes"] == sizes[row["key"]] and row["key"] not in shard.lost]
 
     def _take(self, keys: Sequence[str]) -> list[AnyRow]:
         wanted, names = name_digests(keys), set(keys)
@@ -155,8 +157,13 @@ def settle_gone(ledger: Ledger, shards: Sequence[Shard]) -> list[AnyRow]:
 
 
 def lacking(ledger: Ledger, shard: Shard) -> frozenset[str]:
-    """The keys of a shard of loose files that its part has no rows of."""
+    """The keys of a shard of loose files that its part has no rows of. It has none then of those whose output another
+    has now, or has no more.
+    """
     if not isinstance(shard, LooseFiles):
         return frozenset()
-    there = texts(ledger.read_part(shard.id, COLUMNS), "key")
-    return frozenset(printable(name) for name, _ in shard.files()).difference(there)
+    rows: list[AnyRow] = list(ledger.read_part(shard.id).to_pylist())
+    right = [row for row in rows if (row["reason"] == Reason.duplicate_name) == (row["key"] in shard.lost)]
+    if len(right) < len(rows):
+        ledger.replace(shard.id, right)
+    return frozenset(printable(name) for name, _ in shard.files()).difference(row["key"] for row in right)

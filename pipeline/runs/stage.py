@@ -152,7 +152,7 @@ class Stage(Generic[Work]):
         AT.update(run=self.ledger.run.fingerprint, shard=shard)
         older: Sequence[AnyRow] = []
         again: frozenset[str] = frozenset()
-        if self.ledger.has(shard):
+        if there := self.ledger.has(shard):
             older = self.ledger.read_part(shard).to_pylist()
             again = keys_again(self.store, older, self.retry, self.repair)
             again |= {key for key, _ in self.singly(work)} - {row["key"] for row in older}
@@ -160,8 +160,8 @@ class Stage(Generic[Work]):
                 return counts
         if problem := self.problem(work):
             raise DriftRecError(problem)
-        rows = self._rows(shard, self.only(work, older, again) if older else work, again)
-        if older:
+        rows = self._rows(shard, self.only(work, older, again) if there else work, again)
+        if there:
             self.ledger.replace(shard, renewed(older, rows, again))
         else:
             self.ledger.commit(shard, rows)

@@ -99,6 +99,8 @@ def _tiles(summary: WholeSummary, survey: Survey) -> list[dict[str, str]]:
         tile("On disk", *_bytes(survey.bytes)),
         tile("Damaged", whole(damaged), tone="bad" if damaged else ""),
     ]
+    if clashes := summary["name_clashes"]["pairs"]:
+        tiles.append(tile("Pairs on one output name", whole(clashes), tone="bad"))
     if summary["jpeg"]["median_quality"] is not None:
         tiles.append(tile("Median JPEG quality", whole(summary["jpeg"]["median_quality"])))
     if before["share"] is not None:

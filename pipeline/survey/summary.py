@@ -3,19 +3,24 @@
 import math
 from bisect import insort
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypedDict
 
 import pyarrow as pa
 
-from pipeline.inputs.names import name_digest
+from driftrec.errors import Reason
+from pipeline.inputs.collisions import Taken
+from pipeline.inputs.names import name_digest, output_name
 from pipeline.reports.table import write_table
 from pipeline.restore.summary import MAX_FAILURES, MAX_SHOWN_PIXELS, QUALITY_BAND, Histogram
-from pipeline.runs.ledger import FAILED, rows_in
+from pipeline.runs.ledger import FAILED, rows_in, texts
 from pipeline.runs.run import Run
 from pipeline.survey.stage import SCHEMA, SurveyRow
 
 EXAMPLES = 4  # of a band of quality
+CLASHES = 1000  # pairs of names that summary.json has
 GOOD = 90  # JPEGs of this quality or more lose little, and a restore may leave them
 TURNED = range(2, 9)  # orientations that are not upright
 
@@ -156,6 +161,13 @@ class Before(TypedDict):
     interval: list[float] | None  # 95 %, of the share
 
 
+class Clashes(TypedDict):
+    """Images that would have one output name in a restore, such as a.jpg and a.png."""
+
+    pairs: int
+    first: list[tuple[str, str]]  # CLASHES of them, (earlier, later)
+
+
 class BandTold(TypedDict):
     """The sound files of one range of quality."""
 
@@ -189,6 +201,7 @@ class Summary(TypedDict):
     compressed_before: Before  # of JPEGs
     once_jpeg: Before  # of all other files
     by_quality: list[BandTold]
+    name_clashes: Clashes
 
 
 def reduce_ledger(run: Run) -> Survey:
@@ -227,7 +240,21 @@ def summarize(run: Run, survey: Survey, share: float) -> Summary:
         "compressed_before": _before(survey.earlier),
         "once_jpeg": _before(survey.once_jpeg),
         "by_quality": [_band(top, band) for top, band in sorted(survey.bands.items())],
+        "name_clashes": _clashes(run),
     }
+
+
+def _clashes(run: Run) -> Clashes:
+    """Of all images, by the names that a restore gives unless it is told otherwise."""
+
+    def keys() -> Iterator[str]:
+        for part in run.ledger.read_parts((shard.id for shard in run.listing.shards), ("key", "reason")):
+            for key, reason in zip(texts(part, "key"), part["reason"].to_pylist(), strict=True):
+                if reason not in (Reason.shard_incomplete, Reason.unsafe_name):
+                    yield key
+
+    clashes = Taken(partial(output_name, wanted="png")).add_files(keys)
+    return {"pairs": len(clashes), "first": clashes[:CLASHES]}
 
 
 def _before(found: Counter[str]) -> Before:
