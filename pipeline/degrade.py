@@ -159,7 +159,7 @@ def _found(settings: DegradeSettings) -> tuple[tuple[Condition, ...], Listing]:
         raise InvalidInput("--quality none damages nothing; give qualities such as 10,30")
     conditions, name = conditions_of(settings), partial(output_name, wanted="jpeg")
     sizes, bound = (settings.shard_bytes, settings.shard_images, settings.limit), most_shards(settings.output)
-    listing = list_input(settings.input, *sizes, name, most_shards=bound)
+    listing = list_input(settings.input, *sizes, name, most_shards=bound, image_column=settings.image_column)
     return conditions, listing.bounded(settings.max_file_bytes)
 
 

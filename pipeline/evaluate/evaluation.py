@@ -81,7 +81,7 @@ def list_references(settings: EvaluateSettings) -> Listing:
     name, bound = partial(output_name, wanted="jpeg"), most_shards(settings.output)
     sizes = settings.shard_bytes, settings.shard_images, settings.limit
     try:
-        listing = list_input(settings.reference, *sizes, name, most_shards=bound)
+        listing = list_input(settings.reference, *sizes, name, most_shards=bound, image_column=settings.image_column)
         return listing.bounded(settings.max_file_bytes)
     except InvalidInput as error:
         raise InvalidInput(str(error).replace("INPUT ", "REFERENCE ", 1)) from None

@@ -76,6 +76,7 @@ class EvaluateSettings(DamageSettings):
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
     limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that holds bytes
     shard_images: int = Field(16, ge=1)  # most images in a shard of loose files, below 40,000 shards
 
     # Free to change between two attempts at one output:
@@ -128,6 +129,7 @@ class DegradeSettings(DamageSettings):
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
     limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that holds bytes
     shard_images: int = Field(64, ge=1)  # most images in a shard of loose files, below 40,000 shards
 
     # Free to change between two attempts at one output:

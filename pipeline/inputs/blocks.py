@@ -28,7 +28,7 @@ def problem_block(shard: Shard, problem: str) -> pa.Table:
     """One row with a null key, of a shard without images or of what ends the run: as data, for Ray would bury an
     exception in its own.
     """
-    row = {"shard": [shard.id], "key": [None], "reason": [""], "detail": [problem], "data": [b""]}
+    row = {"shard": [shard.id], "key": [None], "reason": [""], "detail": [problem], "data": [b""], "beside": [None]}
     return pa.table(row, schema=SCHEMA)
 
 

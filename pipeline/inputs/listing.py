@@ -47,6 +47,10 @@ class Listing:
         """The same listing, of whose files none larger than this is read."""
         return replace(self, shards=[replace(shard, max_bytes=max_bytes) for shard in self.shards])
 
+    def carrying(self) -> "Listing":
+        """The same listing, of whose containers what lies beside the images is read, too."""
+        return replace(self, shards=[replace(shard, carries=True) for shard in self.shards])
+
     @property
     def images(self) -> int | None:
         """How many images, None while tars are unopened."""
@@ -76,6 +80,7 @@ def list_input(
     cut_tars: bool = False,
     most_shards: int | None = None,
     clashes_as_rows: bool = False,
+    image_column: str | None = None,
 ) -> Listing:
     """List an input: deterministic, and linear in memory with some 50 bytes per image.
 
@@ -90,6 +95,7 @@ def list_input(
         most_shards: of loose files, beyond which neighbours are joined; None: however many there are.
         clashes_as_rows: of two loose files on one output the later one becomes a row that says so; else the input is
             refused.
+        image_column: of Parquet files; None: by its name, or the only one that can be it.
 
     What a tar holds on the output name of another shard's image only their ledger parts show (`runs.settling`).
     Raises InvalidInput for an input that does not exist, is empty, or has two loose files on one output name; for a
@@ -98,7 +104,8 @@ def list_input(
     source = open_input(url)
     try:
         listing = _list(
-            source, target_bytes, max_images, output_name, choice, cut_tars, most_shards, clashes_as_rows
+            *(source, target_bytes, max_images, output_name, choice, cut_tars, most_shards, clashes_as_rows),
+            image_column,
         )
         if limit:
             listing = replace(listing, shards=_limited(listing.shards, limit))
@@ -123,6 +130,7 @@ def _list(
     cut_tars: bool,
     most_shards: int | None,
     clashes_as_rows: bool,
+    image_column: str | None,
 ) -> Listing:
     ignored: Counter[str] = Counter()
     containers: list[tuple[str, int]] = []
@@ -146,7 +154,7 @@ def _list(
         taken.check_trees([name for name, _ in unopened])
     total = sum(size for _, size in unopened)
     length = max(RECORD, total // MAX_PIECES, min(target_bytes, max(MIN_PIECE, total // MIN_SHARDS)))
-    cutting = Cutting(selection, taken, length if cut_tars else None)
+    cutting = Cutting(selection, taken, length if cut_tars else None, image_column)
     groups = grouped(source.store, loose, target_bytes, max_images, MIN_SHARDS, most_shards)
     shards: list[Shard] = [shard.losing(lost) for shard in groups] if lost else [*groups]
     refused: list[NoImages] = []

@@ -49,6 +49,12 @@ def stem(key: str) -> str:
     return strip_suffix(key) if is_image(key) else key
 
 
+def sample_of(name: str) -> str:
+    """The sample of a WebDataset that a member belongs to: "a/1.seg.png" -> "a/1"."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
 class Renamed(NamedTuple):
     """How keys change from one input to another: what they begin with here, and there in its place."""
 

@@ -1,15 +1,19 @@
 """Parquet files as shards, one per row group. Knows no Ray."""
 
+import base64
+import json
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from driftrec.errors import BadImage, InvalidInput, Reason, one_line
-from pipeline.inputs.names import strip_suffix
+from pipeline.inputs.names import stem, strip_suffix
 from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import Store
 from pipeline.storage.file import StoreFile
@@ -17,6 +21,9 @@ from pipeline.storage.file import StoreFile
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes")
 ROWS = 1  # of Parquet that are unpacked at once: of photographs more are not quicker, and of a bomb each is large
 KEY_COLUMNS = ("key", "__key__", "path", "id")
+CAPTIONS = ("caption", "txt", "text", "TEXT")  # columns of text about the image, in this order
+
+log = logging.getLogger(__name__)
 
 
 class NoImages(InvalidInput):
@@ -29,10 +36,12 @@ class RowGroup(Shard):
 
     numbers_repeated = True
     group: int
+    column: str | None = None  # of the images, where it was named
 
     def stored(self, data: bool = True) -> Iterator[Incoming]:
         file, column, keys = self._opened()
-        return parquet_rows(file, self.group, keys, column, self.max_bytes)
+        rows = parquet_rows(file, self.group, keys, column, self.max_bytes)
+        return with_columns(rows, file, self.group, column) if data and self.carries else rows
 
     def all_keys(self) -> list[str]:
         try:
@@ -43,7 +52,7 @@ class RowGroup(Shard):
     def _opened(self) -> tuple[pq.ParquetFile, str, list[str]]:
         """The file, its column of images, and the keys of the group."""
         file = open_parquet(self.store, self.name)
-        column, key_column = parquet_columns(file.schema_arrow, self.store.where(self.name))
+        column, key_column = parquet_columns(file.schema_arrow, self.store.where(self.name), self.column)
         return file, column, parquet_keys(file, self.group, key_column, strip_suffix(self.name), self.first)
 
 
@@ -65,7 +74,7 @@ def parquet_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iter
         cutting.selection.takes_all(name)
         yield BrokenParquet(id=shard_id("parquet", name, size), store=store, name=name, size=size, images=1)
         return
-    parquet_columns(schema, store.where(name))
+    parquet_columns(schema, store.where(name), cutting.image_column)
     first = 0
     for group in range(file.metadata.num_row_groups):
         info = file.metadata.row_group(group)
@@ -77,6 +86,7 @@ def parquet_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iter
             images=info.num_rows,
             first=first,
             group=group,
+            column=cutting.image_column,
         )
         first += info.num_rows
         if chosen := _chosen(shard, cutting, file):
@@ -90,7 +100,7 @@ def _chosen(shard: RowGroup, cutting: Cutting, file: pq.ParquetFile) -> RowGroup
     selection, taken = cutting.selection, cutting.taken
     if not selection.choice and not taken:
         return shard
-    _, key_column = parquet_columns(file.schema_arrow, shard.name)
+    _, key_column = parquet_columns(file.schema_arrow, shard.name, shard.column)
     try:
         keys = parquet_keys(file, shard.group, key_column, strip_suffix(shard.name), shard.first)
     except BadImage:  # it will tell of itself, whatever is meant
@@ -112,16 +122,19 @@ def open_parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(cast(IO[bytes], StoreFile(store, name)))  # it takes any file; its types say less
 
 
-def parquet_columns(schema: pa.Schema, name: str) -> tuple[str, str | None]:
-    """(image column, key column or None) of a Parquet file: of the columns that can hold images one that is called so,
-    or the only one. Raises NoImages if there is none.
+def parquet_columns(schema: pa.Schema, name: str, image_column: str | None = None) -> tuple[str, str | None]:
+    """(image column, key column or None) of a Parquet file: of the columns that can hold images the one that is asked
+    for, else one that is called so, or the only one. Raises NoImages if there is none.
     """
     able = [field.name for field in schema if _holds_bytes(field.type)]
-    called = [column for column in IMAGE_COLUMNS if column in able]
+    if image_column and image_column not in able:
+        there = ", ".join(able) or "none"
+        raise NoImages(f"{name}: no image column {image_column!r}; of its columns these hold bytes: {there}")
+    called = [image_column] if image_column else [column for column in IMAGE_COLUMNS if column in able]
     if not called and len(able) != 1:
         raise NoImages(
-            f"{name}: no image column; name one of its columns {' | '.join(IMAGE_COLUMNS)}, binary or a struct with "
-            f"bytes (it has {', '.join(schema.names) or 'none'})"
+            f"{name}: no image column; give --image-column, or name one {' | '.join(IMAGE_COLUMNS)}: binary or a "
+            f"struct with bytes (it has {', '.join(schema.names) or 'none'})"
         )
     column = (called or able)[0]
     keys = [key for key in KEY_COLUMNS if key in schema.names and _is_key(schema.field(key).type)]
@@ -191,6 +204,31 @@ def parquet_rows(
             yield Incoming(key, b"", Reason.empty, f"no bytes in column {column}")
         else:
             yield Incoming(key, data)
+
+
+def with_columns(rows: Iterable[Incoming], file: pq.ParquetFile, group: int, column: str) -> Iterator[Incoming]:
+    """The rows of a group, beside each all other columns as JSON, and its caption as text, as WebDataset has them."""
+    names = [name for name in file.schema_arrow.names if name != column]
+    for row, values in zip(rows, _dicts(file, group, names), strict=False):
+        name = stem(row.key)
+        beside = {f"{name}.json": json.dumps(values, ensure_ascii=False, default=_as_json).encode()}
+        caption = next((values[name] for name in CAPTIONS if isinstance(values.get(name), str)), None)
+        yield row._replace(beside=beside | ({} if caption is None else {f"{name}.txt": caption.encode()}))
+
+
+def _dicts(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a group, without end where they cannot be read: the images are what counts."""
+    try:
+        for batch in file.iter_batches(ROWS, row_groups=[group], columns=columns):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        log.warning("the columns beside the images of row group %d are left out: %s", group, one_line(error))
+    yield from repeat({})
+
+
+def _as_json(value: Any) -> str:
+    """What JSON has no word for: bytes in base64, all else as its text."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _values(file: pq.ParquetFile, group: int, column: str) -> Iterator[Any]:

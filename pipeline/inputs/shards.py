@@ -5,7 +5,7 @@ the same input gives the same ids on every machine.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar, NamedTuple
@@ -20,7 +20,8 @@ from pipeline.storage.base import StorageError, Store, is_of_object
 
 MAX_FILE_BYTES = 2**30  # of one image's file, or of what a row group of Parquet unpacks to: larger are not read
 TEXTS = ("shard", "key", "reason", "detail")
-SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary())])
+BESIDE = pa.map_(pa.string(), pa.large_binary())
+SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("data", pa.large_binary()), ("beside", BESIDE)])
 
 
 class Incoming(NamedTuple):
@@ -30,6 +31,7 @@ class Incoming(NamedTuple):
     data: bytes | memoryview
     reason: str = ""
     detail: str = ""
+    beside: Mapping[str, bytes] = {}  # by their names, what goes with it where the shard `carries` that
 
 
 class Cutting(NamedTuple):
@@ -38,6 +40,7 @@ class Cutting(NamedTuple):
     selection: Selection  # of the images that are meant
     taken: Taken | None  # names of outputs, where there are any
     piece_bytes: int | None  # of what can be read in pieces; None: it is one shard
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that can be it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class Shard:
     kept: frozenset[int] | None = None  # rows that are meant, where they are known; from 0 in the shard
     limit: int | None = None  # read only so many rows
     max_bytes: int = MAX_FILE_BYTES  # of one file in it; larger ones are not read
+    carries: bool = False  # whether what lies beside an image in its container is read, too
 
     keys_differ: ClassVar[bool] = False  # whether no key of it, or of another of its kind, can come twice
     numbers_repeated: ClassVar[bool] = False  # whether a repeated key of it is told apart by its place
@@ -187,6 +191,7 @@ def _table(shard: Shard, rows: Iterable[Incoming]) -> pa.Table:
         "reason": [str(row.reason) for row in listed],
         "detail": [row.detail for row in listed],
         "data": [row.data for row in listed],
+        "beside": [list(row.beside.items()) or None for row in listed],
     }
     return pa.table(columns, schema=SCHEMA)
 

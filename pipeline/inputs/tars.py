@@ -5,16 +5,18 @@ for a header; so that nothing is lost or read twice, each piece makes sure that 
 Memory follows the piece (and one image), not the tar.
 """
 
+import contextlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image.sniff import RAW_SUFFIXES
 from pipeline.inputs.kinds import HEAD, RAW, Found, by_content, by_name
-from pipeline.inputs.names import strip_suffix, suffix
+from pipeline.inputs.names import is_image, sample_of, strip_suffix, suffix, unsafe
 from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
@@ -38,7 +40,8 @@ class TarPiece(Shard):
     def stored(self, data: bool = True) -> Iterator[Incoming]:
         near = self.stop if data or not self.store.local else self.first
         file = TarFile(self.store, self.name, self.first, near)
-        return tar_rows(file, self.name, self.folder, self.first, self.stop, self.max_bytes if data else 0)
+        rows = tar_rows(file, self.name, self.folder, self.first, self.stop, self.max_bytes if data else 0)
+        return with_sidecars(rows, file, self.folder, self.max_bytes) if data and self.carries else rows
 
 
 def tar_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iterator[TarPiece]:
@@ -172,6 +175,27 @@ def tar_rows(
     elif block != bytes(BLOCK):
         detail = f"no end-of-archive mark at byte {end} of {size}: the tar was cut, members may be missing"
         yield Incoming(name, b"", Reason.shard_incomplete, detail)
+
+
+def with_sidecars(rows: Iterable[Incoming], file: TarFile, stem: str, max_bytes: int) -> Iterator[Incoming]:
+    """The rows of a tar that is read whole, the first of each sample of a WebDataset with the members of that sample
+    which are no images, such as its caption.
+    """
+    found = _sidecars(file, stem, max_bytes)
+    return (row._replace(beside=found.pop(sample_of(row.key), {})) for row in rows)
+
+
+def _sidecars(file: TarFile, stem: str, max_bytes: int) -> dict[str, dict[str, bytes]]:
+    """By sample, the members that are no images, as far as the tar can be read."""
+    found: dict[str, dict[str, bytes]] = defaultdict(dict)
+    broken = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
+    whole = cast(IO[bytes], file)
+    with contextlib.suppress(*broken), tarfile.open(fileobj=whole, mode="r:", tarinfo=_Member) as tar:
+        while member := tar.next():
+            name = f"{stem}/{member.name.removeprefix('./')}"
+            if member.isreg() and 0 <= member.size <= max_bytes and not is_image(name) and not unsafe(name):
+                found[sample_of(name)][name] = _read(file, member.offset_data, member.size)
+    return found
 
 
 def find_member(file: TarFile, start: int, stop: int) -> int | None:

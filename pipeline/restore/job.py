@@ -70,17 +70,20 @@ def list_restore(settings: RestoreSettings) -> Listing:
     if settings.compare:
         raise InvalidInput("compare is for a single file: give one as INPUT, or leave it out")
     choice = choice_of(settings.include, settings.exclude, settings.only_listed)
-    return list_input(
+    samples = settings.layout == "webdataset"  # whose parts must not be torn
+    listing = list_input(
         settings.input,
         settings.shard_bytes,
         settings.shard_images,
         settings.limit,
         _output_name(settings),
         choice,
-        cut_tars=True,
+        cut_tars=not samples,
         most_shards=most_shards(settings.output),
+        image_column=settings.image_column,
         clashes_as_rows=settings.on_clash == "row",
     ).bounded(settings.max_file_bytes)
+    return listing.carrying() if samples else listing
 
 
 def graph(

@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 
 MAX_PAIRS = 24
 MAX_BARS = 26
+LAYOUTS = {
+    "tree": "the tree of the input",
+    "tar": "one tar per shard",
+    "webdataset": "one tar per shard, with what lay beside the images",
+}
 COLUMNS = (
     *("key", "status", "reason", "detail", "stage", "input_sha256", "output", "width", "height", "mode"),
     *("quality", "nfe", "seconds", "bef_before", "bef_after"),
@@ -79,7 +84,10 @@ def _list_again(url: str, settings: Values, bound: int | None) -> Sequence[Shard
         patterns = settings.get("include") or (), settings.get("exclude") or ()
         choice = choice_of(*patterns, settings.get("only_listed"))
         sizes = settings["shard_bytes"], settings["shard_images"], settings["limit"]
-        return list_input(url, *sizes, choice=choice, cut_tars=True, most_shards=bound).shards
+        cut, column = settings.get("layout") != "webdataset", settings.get("image_column")
+        return list_input(
+            url, *sizes, choice=choice, cut_tars=cut, most_shards=bound, image_column=column
+        ).shards
     except DriftRecError as error:
         log.warning("report: %s", error)
         return []
@@ -270,7 +278,7 @@ def _settings(run: RunDocument) -> list[tuple[str, str]]:
         ("Steps", by_model if settings["steps"] is None else whole(settings["steps"])),
         ("Samples averaged", whole(settings["samples"])),
         ("Fidelity (0 sample, 1 mean)", by_model if settings["fidelity"] is None else f"{settings['fidelity']:g}"),
-        ("Outputs", "one tar per shard" if settings.get("layout") == "tar" else "the tree of the input"),
+        ("Outputs", LAYOUTS[settings.get("layout", "tree")]),
         ("Colour correction", "on" if settings["color_correction"] else "off"),
         ("Seed", str(settings["seed"])),
         ("Output format", settings["format"]),

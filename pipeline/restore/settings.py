@@ -88,11 +88,11 @@ class RestoreSettings(ShardSettings):
     jpeg_quality: int | None = Field(None, ge=1, le=100)  # of JPEG outputs; None: 95, or the input's if that is higher
     jpeg_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of JPEG outputs
     webp_quality: int | None = Field(None, ge=0, le=100)  # of WEBP outputs; None: lossless
-    # refuse: nothing is begun; row: the later one fails; suffix: every output has its input's whole name, a.jpg.png
-    on_clash: Literal["refuse", "row", "suffix"] = "refuse"  # of two inputs on one output name: what is done
-    layout: Literal["tree", "tar"] = "tree"  # mirror the input tree below images/, or write one tar per shard
+    on_clash: Literal["refuse", "row", "suffix"] = "refuse"  # two on one name: row: one fails; suffix: all a.jpg.png
+    layout: Literal["tree", "tar", "webdataset"] = "tree"  # as the input, or a tar per shard; webdataset: with captions
     copy_failed: bool = False  # copy files that failed, unchanged, to where their outputs would be
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files, or in a piece of a tar
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that holds bytes
     shard_images: int = Field(64, ge=1)  # most images in a shard of loose files, below 40,000 shards
 
     # Of single files:

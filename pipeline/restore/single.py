@@ -1,5 +1,6 @@
 """One image at a time, by what a run's actors have: the pixels are those that a run would make. Knows no Ray."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ class Kept:
     def __init__(self) -> None:
         self.data = b""
 
-    def put(self, name: str, data: bytes) -> str:
+    def put(self, name: str, data: bytes, beside: Mapping[str, bytes] = {}) -> str:
         """Take it."""
         self.data = data
         return name

@@ -8,7 +8,7 @@ felt.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -55,6 +55,7 @@ class Item:
     rest: Callable[[], Restored] | None = None  # what is left to do where the network has had its turn
     failed: Failed | None = None
     skipped: bool = False  # left as it is; `failed` says why
+    beside: Mapping[str, bytes] = field(default_factory=dict[str, bytes])  # what goes with its output
     copy: bytes | None = None  # the file itself, if it may become an output
     record: dict[str, Any] | None = None  # of what was done, for the output
     row: RestoreRow = field(default_factory=lambda: blank(RestoreRow))  # of the ledger
@@ -108,7 +109,7 @@ class RestoreShard(ShardStage):
 
     def begin(self, shard: str, again: Collection[str]) -> None:
         """What is done again goes into a tar of its own: those that are there stay as they are."""
-        if self.settings.layout == "tar":
+        if self.settings.layout != "tree":
             digest = hashlib.blake2b("\0".join(sorted(again)).encode(), digest_size=8).hexdigest()
             self.outputs = Tar(self.store, f"{shard}-{digest}" if again else shard)
 
@@ -141,7 +142,8 @@ class RestoreShard(ShardStage):
         key, reason = table["key"][row].as_py(), table["reason"][row].as_py()
         data: bytes = table["data"][row].as_py()
         known: RestoreRow = {**blank(RestoreRow), "input_sha256": hashlib.sha256(data).hexdigest()}
-        item = Item(key, copy=data, row={**known, "input_bytes": len(data)})
+        beside = dict(table["beside"][row].as_py() or ())
+        item = Item(key, beside=beside, copy=data, row={**known, "input_bytes": len(data)})
         if reason:
             item = item if data else Item(key)
             where = "" if reason in (Reason.crashed, Reason.timeout) else "read"
@@ -242,7 +244,7 @@ class RestoreShard(ShardStage):
     def _copy(self, item: Item, data: bytes) -> Item:
         """Put the file itself where its output would be."""
         try:
-            name = self.outputs.put(copy_name(item.key, self.settings.format, self.whole), data)
+            name = self.outputs.put(copy_name(item.key, self.settings.format, self.whole), data, item.beside)
         except InTheWay as error:
             return item.give_way(error)
         digest = item.row["input_sha256"]
@@ -261,7 +263,7 @@ class RestoreShard(ShardStage):
             webp_quality=settings.webp_quality,
             record=item.record,
         )
-        name = self.outputs.put(output_name(item.key, settings.format, self.whole), data)
+        name = self.outputs.put(output_name(item.key, settings.format, self.whole), data, item.beside)
         row: RestoreRow = {
             **item.row,
             "output": name,

@@ -20,7 +20,7 @@ from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.shards import Incoming, Shard
 from pipeline.runs.ledger import GONE, MEMBER, AnyRow, Ledger, member_of, texts
-from pipeline.runs.outputs import Tar, read_output
+from pipeline.runs.outputs import Tar, read_beside, read_output
 from pipeline.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,10 @@ def _in_own_tar(store: Store, shard: str, rows: Sequence[AnyRow]) -> Sequence[An
         return rows
     digest = hashlib.blake2b("\0".join(outputs.values()).encode(), digest_size=8).hexdigest()
     tar = Tar(store, f"{shard}-{digest}")
-    names = {key: tar.put(member_of(name), read_output(store, name)) for key, name in outputs.items()}
+    names = {
+        key: tar.put(member_of(name), read_output(store, name), read_beside(store, name))
+        for key, name in outputs.items()
+    }
     tar.close()
     return [{**row, "output": names.get(row["key"], row["output"])} for row in rows]
 

@@ -15,9 +15,9 @@ from typing import IO, Any, TypedDict, cast
 
 import numpy as np
 
-from pipeline.inputs.names import name_digest, place_among, stem
+from pipeline.inputs.names import name_digest, place_among, sample_of, stem
 from pipeline.runs.ledger import AnyRow, container, member_of
-from pipeline.runs.outputs import least_bytes
+from pipeline.runs.outputs import is_beside, least_bytes
 from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object
 from pipeline.storage.file import StoreFile
 
@@ -211,7 +211,9 @@ def _in_tar(store: Store, name: str, size: int, rows: Sequence[AnyRow], elsewher
             yield Fault(CHANGED, row["output"], row["key"])
         elif len(digests) > 1:
             yield Fault(EXTRA, row["output"])
-    strange = [member for member in tar.members if stem(member) not in elsewhere] + tar.odd
+    samples = {sample_of(member_of(row["output"])) for row in rows}
+    beside = [name for name in tar.members if is_beside(name) and sample_of(name) in samples]
+    strange = [name for name in tar.members if stem(name) not in elsewhere and name not in beside] + tar.odd
     yield from (Fault(EXTRA, f"{name}#{member}") for member in strange)
     if tar.more:
         yield Fault(EXTRA, name)

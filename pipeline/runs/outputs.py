@@ -8,21 +8,24 @@ import errno
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from driftrec.errors import StorageFull
+from pipeline.inputs.names import sample_of, suffix
 from pipeline.inputs.tars import BLOCK, TarFile
-from pipeline.runs.ledger import IMAGES, MEMBER, SHARDS, container, member_of
+from pipeline.runs.ledger import IMAGES, MEMBER, OUTPUT_SUFFIXES, SHARDS, container, member_of
 from pipeline.storage.base import FREE_ROOM, FULL, NotFound, Store
 
 
 class Outputs(Protocol):
     """The outputs of one shard."""
 
-    def put(self, name: str, data: bytes) -> str:
-        """Take one output, from any thread; its name for the ledger. Raises StorageFull, StorageError."""
+    def put(self, name: str, data: bytes, beside: Mapping[str, bytes] = {}) -> str:
+        """Take one output, from any thread, and what lies beside it, by its names; gives the output's name for the
+        ledger. Raises StorageFull, StorageError.
+        """
         ...
 
     def close(self) -> None:
@@ -36,8 +39,8 @@ class Tree:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, name: str, data: bytes) -> str:
-        """Write one file."""
+    def put(self, name: str, data: bytes, beside: Mapping[str, bytes] = {}) -> str:
+        """Write one file; nothing goes with it."""
         self._store.put(f"{IMAGES}/{name}", data)
         return f"{IMAGES}/{name}"
 
@@ -54,15 +57,16 @@ class Tar:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115
         self._places: dict[str, tuple[int, int]] = {}  # of the members: where in the spool, how many bytes
 
-    def put(self, name: str, data: bytes) -> str:
-        """Keep one member."""
+    def put(self, name: str, data: bytes, beside: Mapping[str, bytes] = {}) -> str:
+        """Keep one member, and others beside it."""
         with self._lock:
-            try:
-                start = self._spool.seek(0, 2)
-                self._spool.write(data)
-            except OSError as error:
-                raise _failed(error) from None
-            self._places[name] = (start, len(data))
+            for member, content in ((name, data), *beside.items()):
+                try:
+                    start = self._spool.seek(0, 2)
+                    self._spool.write(content)
+                except OSError as error:
+                    raise _failed(error) from None
+                self._places[member] = (start, len(content))
         return f"{self._tar}{MEMBER}{name}"
 
     def close(self) -> None:
@@ -94,6 +98,23 @@ def read_output(store: Store, output: str) -> bytes:
                 file.seek(found.offset_data)
                 return file.read(found.size)
     raise NotFound(f"{store.where(output)} does not exist: the tar holds no such member")
+
+
+def read_beside(store: Store, output: str) -> dict[str, bytes]:
+    """What lies beside an output in its tar, by its names. Raises NotFound, StorageError."""
+    sample, found = sample_of(member_of(output)), dict[str, bytes]()
+    file = TarFile(store, container(output), stop=0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
+        while member := tar.next():
+            if is_beside(member.name) and sample_of(member.name) == sample:
+                file.seek(member.offset_data)
+                found[member.name] = file.read(member.size)
+    return found
+
+
+def is_beside(member: str) -> bool:
+    """Whether a member of a tar is no output, but goes with one."""
+    return suffix(member) not in OUTPUT_SUFFIXES
 
 
 def least_bytes(sizes: Iterable[int]) -> int:

@@ -66,7 +66,7 @@ def plan_survey(settings: SurveySettings) -> Answer:
 
 def _list(settings: SurveySettings) -> Listing:
     sizes, bound = (settings.shard_bytes, settings.shard_images, settings.limit), most_shards(settings.output)
-    return list_input(settings.input, *sizes, cut_tars=True, most_shards=bound)
+    return list_input(settings.input, *sizes, cut_tars=True, most_shards=bound, image_column=settings.image_column)
 
 
 def _share(settings: SurveySettings, listing: Listing) -> float:

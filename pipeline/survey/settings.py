@@ -22,6 +22,7 @@ class SurveySettings(ShardSettings):
     max_pixels: int = Field(100_000_000, ge=1)  # larger images have the reason `too_large`
     limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(256 * MIB, ge=1)  # compressed bytes in a shard, of a tar read together
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that holds bytes
     shard_images: int = Field(1024, ge=1)  # most images in a shard of loose files, below 40,000 shards
 
     # What a restore would cost, free to change between two attempts:

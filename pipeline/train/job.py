@@ -129,7 +129,7 @@ def list_data(settings: TrainSettings) -> Data:
 def _list(url: str, name: str, settings: TrainSettings, whole: bool = False) -> Listing:
     try:
         limit = None if whole else settings.limit
-        return list_input(url, settings.shard_bytes, settings.shard_images, limit)
+        return list_input(url, settings.shard_bytes, settings.shard_images, limit, image_column=settings.image_column)
     except InvalidInput as error:
         raise InvalidInput(str(error).replace("INPUT", name, 1)) from None
 

@@ -117,6 +117,7 @@ class TrainSettings(Settings):
     init_from: Place[str | None] = None  # training state to go on from, its step count and optimizer included
     limit: int | None = Field(None, ge=1)  # only the first N images
     shard_bytes: int = Field(8 * MIB, ge=1)  # compressed bytes in a shard of loose files
+    image_column: str | None = None  # of Parquet files; None: by its name, or the only one that holds bytes
     shard_images: int = Field(256, ge=1)  # most images in a shard of loose files
     max_pixels: int = Field(100_000_000, ge=1)  # larger images are skipped
 
