@@ -75,7 +75,7 @@ def make_parser(name: str, about: str | None, parts: Parts) -> argparse.Argument
         allow_abbrev=False,
     )
     common = told.add_argument_group("Of every job")
-    common.add_argument("--config", metavar="FILE", help="YAML file of settings, NAME: VALUE; flags win over it")
+    common.add_argument("--config", metavar="FILE", help="YAML file of settings, or an embedded one's name; flags win")
     common.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting; may be repeated")
     common.add_argument(
         "--plugin", action="append", default=[], metavar="MODULE", help="a module or file of your own; may be repeated"

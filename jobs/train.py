@@ -9,7 +9,7 @@ PARTS = Parts(
     settings="pipeline.train.settings:TrainSettings",
     plan="pipeline.train.job:plan_train",
     run="pipeline.train.job:run_train",
-    example="driftrec train photos/ run/ --config configs/tiny.yaml --set optimizer.lr=2e-4",
+    example="driftrec train photos/ run/ --config tiny --set optimizer.lr=2e-4",
 )
 
 

@@ -27,6 +27,7 @@ from driftrec.urls import NO_CREDENTIALS_HERE, holds_credentials, redact
 Values = dict[str, Any]  # settings by name, as JSON has them
 MIB = 2**20
 MAX_YAML = MIB  # characters of a settings file
+EMBEDDED = Path(__file__).parent / "configs"
 
 
 class Mark(Enum):
@@ -202,10 +203,14 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _read_yaml(path: str) -> Values:
+    """Settings in a file, or in one of EMBEDDED by its name."""
+    embedded = {file.stem: file for file in EMBEDDED.glob("*.yaml")}
     try:
-        values = _parse_yaml(Path(path).read_text(encoding="utf-8"))
+        values = _parse_yaml(embedded.get(path, Path(path)).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InvalidInput(f"--config {path}: {error.strerror}; give the path of a YAML file") from None
+        names = ", ".join(sorted(embedded))
+        told = f"give the path of a YAML file, or the name of one that is embedded: {names}"
+        raise InvalidInput(f"--config {path}: {error.strerror}; {told}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         cause = redact(" ".join(str(error).split()))
         raise InvalidInput(f"--config {path} is not YAML that can be read: {cause}") from None

@@ -1,5 +1,7 @@
 """The wheel holds what the packages need and nothing else; the layering rules of pyproject.toml do refuse."""
 
+import json
+import os
 import pkgutil
 import re
 import shutil
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import made
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("driftrec", "pipeline", "jobs")
+PACKAGES = ("driftrec", "pipeline", "jobs", "recipes")
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory) -> set[str]:
-    """The names in a wheel built, without network, from a copy: a build leaves traces beside its sources."""
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built, without network, from a copy: a build leaves traces beside its sources."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -25,7 +29,12 @@ def wheel_names(tmp_path_factory) -> set[str]:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
                "--wheel-dir", str(out), str(source)]
     subprocess.run(command, check=True)
-    return set(zipfile.ZipFile(next(out.glob("driftrec-*.whl"))).namelist())
+    return next(out.glob("driftrec-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel) -> set[str]:
+    return set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_wheel_holds_every_file_of_the_packages(wheel_names):
@@ -38,6 +47,28 @@ def test_wheel_holds_every_file_of_the_packages(wheel_names):
 
 def test_wheel_holds_nothing_else(wheel_names):
     assert {name.split("/")[0] for name in wheel_names if ".dist-info/" not in name} == set(PACKAGES)
+
+
+def test_it_works_away_from_the_checkout(wheel, tmp_path):
+    """One photo, and a training's settings from an embedded config, with what the wheel holds alone."""
+    site, here = tmp_path / "site", tmp_path / "elsewhere"
+    zipfile.ZipFile(wheel).extractall(site)
+    made.folder(here / "photos", 3)
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+
+    def answer(*arguments: str) -> dict:
+        command = [sys.executable, "-P", "-m", "jobs.cli", *arguments]
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    (restored,) = answer("restore", "photos/a/0000.jpg", "restored.png")["images"]
+    assert restored["status"] == "ok"
+    assert (here / "restored.png").is_file()
+    short = ("--steps", "5", "--set", "optimizer.warmup=0", "--set", "optimizer.decay_steps=0")
+    told = answer("train", "photos", "run", "--config", "tiny", *short, "--dry-run")
+    assert told["settings"]["optimizer"]["steps"] == 5
+    assert told["settings"]["network"]["width"] == 64
 
 
 @pytest.mark.parametrize(

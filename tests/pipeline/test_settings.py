@@ -11,7 +11,7 @@ from driftrec.sampling_recipes import LOOKS, RECIPES
 from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings, SplitSettings
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import sampling_of
-from pipeline.settings import Mark, Settings, allowed_failures, load
+from pipeline.settings import EMBEDDED, Mark, Settings, allowed_failures, load
 from pipeline.survey.settings import SurveySettings
 from pipeline.train.settings import TrainSettings
 
@@ -108,6 +108,20 @@ def test_a_config_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> No
 def test_a_config_that_is_missing_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"nowhere\.yaml: No such file"):
         load(RestoreSettings, "nowhere.yaml", [], PLACES)
+
+
+def test_an_embedded_config_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away from a checkout, too; one's own file of that name is given as a path."""
+    monkeypatch.chdir(tmp_path)
+    names = {path.stem for path in EMBEDDED.glob("*.yaml")}
+    assert {"tiny", "paper-celebahq"} <= names
+    for name in names:
+        assert load(TrainSettings, name, flags={"data": "d", "output": "o"}).network.width in (64, 128)
+    (tmp_path / "tiny").write_text("seed: 7")
+    assert load(TrainSettings, "./tiny", flags={"data": "d", "output": "o"}).seed == 7
+    with pytest.raises(InvalidInput, match="or the name of one that is embedded: paper-celebahq, paper-d2kf2k"):
+        load(TrainSettings, "large", flags={"data": "d", "output": "o"})
+
 
 
 @pytest.mark.parametrize(("text", "images", "allowed"), [("0", 9, 0), ("7", 9, 7), ("5%", 99, 4), ("100%", 3, 3)])
