@@ -53,7 +53,7 @@ def test_it_works_away_from_the_checkout(wheel, tmp_path):
     """One photo, and a training's settings from an embedded config, with what the wheel holds alone."""
     site, here = tmp_path / "site", tmp_path / "elsewhere"
     zipfile.ZipFile(wheel).extractall(site)
-    made.folder(here / "photos", 3)
+    made.folder(here / "photos", 3, 112, 112)
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
 
     def answer(*arguments: str) -> dict:
