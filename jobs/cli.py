@@ -17,6 +17,7 @@ JOBS = {
     "split": "divide an archive into lists for training, validation and test",
     "train": "train a model on clean images, or go on with it",
     "serve": "a web page on this machine: drop a picture, see before and after",
+    "weights": "list and fetch the files that learned metrics need",
     "models": "list and show models; import a checkpoint of the authors' implementation",
 }
 

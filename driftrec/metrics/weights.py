@@ -1,7 +1,10 @@
-"""Where the weights of learned metrics are found, and how they are read. Nothing is downloaded here."""
+"""Where the weights of learned metrics are found, how they are read, and, if one asks for it, fetched."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,8 @@ import torch
 from torch import nn
 
 from driftrec.errors import InvalidInput
-from driftrec.models.tensors import fitting, read
+from driftrec.models.download import download
+from driftrec.models.tensors import file_sha256, fitting, read
 
 
 @dataclass(frozen=True)
@@ -19,19 +23,27 @@ class Published:
 
     files: tuple[str, ...]  # any of them will do
     where: str  # who publishes it, or what makes it
+    base: str = ""  # URL of the folder that holds it; "" where it is made
 
 
 TORCHVISION = "torchvision's weights on PyTorch's server, download.pytorch.org/models"
+TORCHVISION_URL = "https://download.pytorch.org/models"
 STANDINS = "the recipe of the stand-ins, python -m recipes.standins"
 
 WEIGHTS: dict[str, Published] = {  # by metric, or by the features that set metrics share
-    "lpips": Published(("alexnet-owt-7be5be79.pth",), TORCHVISION),
-    "lpips_vgg": Published(("vgg16-397923af.pth",), TORCHVISION),
+    "lpips": Published(("alexnet-owt-7be5be79.pth",), TORCHVISION, TORCHVISION_URL),
+    "lpips_vgg": Published(("vgg16-397923af.pth",), TORCHVISION, TORCHVISION_URL),
     "lpips_squeezenet": Published(("squeezenet1_1.safetensors",), STANDINS),
-    "dists": Published(("vgg16-397923af.pth",), TORCHVISION),
-    "brisque": Published(("brisque_svm_weights.pt",), "the release 0.4.0 of piq on GitHub (photosynthesis-team/piq)"),
+    "dists": Published(("vgg16-397923af.pth",), TORCHVISION, TORCHVISION_URL),
+    "brisque": Published(
+        ("brisque_svm_weights.pt",),
+        "the release 0.4.0 of piq on GitHub (photosynthesis-team/piq)",
+        "https://github.com/photosynthesis-team/piq/releases/download/v0.4.0",
+    ),
     "inception": Published(
-        ("pt_inception-2015-12-05-6726825d.pth",), "the releases of pytorch-fid on GitHub (mseitzer/pytorch-fid)"
+        ("pt_inception-2015-12-05-6726825d.pth",),
+        "the releases of pytorch-fid on GitHub (mseitzer/pytorch-fid)",
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights",
     ),
     "mobilenet": Published(("mobilenet_v2.safetensors", "mobilenet_v2-b0353104.pth"), STANDINS),
 }
@@ -48,7 +60,8 @@ def published(name: str) -> Published:
         raise InvalidInput(f"no weights are called {name!r}; there are {', '.join((*WEIGHTS, *classifiers()))}")
     from torchvision.models import get_model_weights
 
-    return Published(tuple(version.url.rpartition("/")[2] for version in get_model_weights(name)), TORCHVISION)
+    files = tuple(version.url.rpartition("/")[2] for version in get_model_weights(name))
+    return Published(files, TORCHVISION, TORCHVISION_URL)
 
 
 def classifiers() -> list[str]:
@@ -72,14 +85,63 @@ def find_weights(name: str, given: Mapping[str, str]) -> Path:
         if not Path(given[name]).is_file():
             raise InvalidInput(f"--weights {name}={given[name]}: no such file")
         return Path(given[name])
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for file in wanted.files:
-        if (folder / file).is_file():
-            return folder / file
+    if found := _in_folder(wanted):
+        return found
+    fetch = f"fetch it by `driftrec weights fetch {name}`, " if wanted.base else ""
     raise InvalidInput(
-        f"{name} needs {' or '.join(wanted.files)}, published by {wanted.where}; "
-        f"give it by --weights {name}=PATH, or put it into {folder} (TORCH_HOME)"
+        f"{name} needs {' or '.join(wanted.files)}, published by {wanted.where}; {fetch}"
+        f"give it by --weights {name}=PATH, or put it into {folder()} (TORCH_HOME)"
     )
+
+
+def folder() -> Path:
+    """Where files are looked for, and fetched to: below TORCH_HOME, as PyTorch has it."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def fetch(name: str) -> Path:
+    """The file of a name in `folder()`, fetched from its publisher unless it is there.
+
+    Raises InvalidInput where it is not published but made, cannot be fetched, or is not what its name says: a file is
+    named after the beginning of its sha256.
+    """
+    wanted = published(name)
+    if found := _in_folder(wanted):
+        return found
+    if not wanted.base:
+        raise InvalidInput(f"{name}: its weights are made, not fetched: by {wanted.where}")
+    file, url = wanted.files[0], f"{wanted.base}/{wanted.files[0]}"
+    with tempfile.TemporaryDirectory() as here:
+        download(url, part := Path(here) / file, f"weights {url}")
+        found, told = file_sha256(part), sha256_of(file)
+        if not found.startswith(told):
+            raise InvalidInput(f"weights {url}: its sha256 should begin with {told}, and is {found}; fetch it again")
+        folder().mkdir(parents=True, exist_ok=True)
+        shutil.move(part, folder() / file)
+    return folder() / file
+
+
+def told(name: str) -> dict[str, str | None]:
+    """A file of WEIGHTS, as JSON types; `path` is null where it is not here, `sha256`, the beginning, where none is told."""
+    wanted, found = WEIGHTS[name], _in_folder(WEIGHTS[name])
+    return {
+        "name": name,
+        "file": " or ".join(wanted.files),
+        "path": str(found) if found else None,
+        "url": f"{wanted.base}/{wanted.files[0]}" if wanted.base else None,
+        "sha256": sha256_of(wanted.files[0]) or None,
+        "from": wanted.where,
+    }
+
+
+def sha256_of(file: str) -> str:
+    """The beginning of a file's sha256, as its name tells; "" if it tells none."""
+    found = re.search(r"-([0-9a-f]{8})\.", file)
+    return found[1] if found else ""
+
+
+def _in_folder(wanted: Published) -> Path | None:
+    return next((folder() / file for file in wanted.files if (folder() / file).is_file()), None)
 
 
 def fill(network: nn.Module, path: Path) -> None:

@@ -41,28 +41,35 @@ def fetch(url: str) -> Path:
     target = cache() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if target.is_file():
         return target
+    download(url, target, f"model {shown}")
+    return target
+
+
+def download(url: str, target: Path, what: str) -> None:
+    """Write what is behind an http(s) URL to `target`, whole or not at all. Raises InvalidInput, which begins with
+    `what`, for a broken transfer or a file without end.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         part = Path(folder) / "part"
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
                 length = answer.headers["Content-Length"]
-                _check_size(shown, int(length or 0))
+                _check_size(what, int(length or 0))
                 while data := answer.read(CHUNK):
                     file.write(data)
-                    _check_size(shown, file.tell())
+                    _check_size(what, file.tell())
         except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise InvalidInput(f"model {shown} could not be fetched: {reason}; check the address") from error
+            raise InvalidInput(f"{what} could not be fetched: {reason}; check the address") from error
         if length is not None and part.stat().st_size != int(length):
-            raise InvalidInput(f"model {shown}: {part.stat().st_size} of {length} bytes came; try again")
+            raise InvalidInput(f"{what}: {part.stat().st_size} of {length} bytes came; try again")
         part.replace(target)
-    return target
 
 
-def _check_size(shown: str, size: int) -> None:
+def _check_size(what: str, size: int) -> None:
     if size > bounds.MOST_BYTES:
-        raise InvalidInput(f"model {shown}: larger than a model may be, {bounds.MOST_BYTES} bytes; check the address")
+        raise InvalidInput(f"{what}: larger than a model may be, {bounds.MOST_BYTES} bytes; check the address")
 
 
 def cache() -> Path:
