@@ -122,7 +122,7 @@ def fetch(name: str) -> Path:
 
 
 def told(name: str) -> dict[str, str | None]:
-    """A file of WEIGHTS, as JSON types; `path` is null where it is not here, `sha256`, the beginning, where none is told."""
+    """A file of WEIGHTS, as JSON types; `path` is null if it is not here; of `sha256` the beginning, or null."""
     wanted, found = WEIGHTS[name], _in_folder(WEIGHTS[name])
     return {
         "name": name,
