@@ -61,6 +61,8 @@ class Restorer:
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
         self.threads = 1  # on a CPU: tiles that go through the network at a time; bytes do not depend on it
+        # Told how many parts of a call have been through the network, and of how many.
+        self.tell: Callable[[int, int], None] = lambda done, of: None
         self._exact: Denoiser | None = None  # in float32, once it is asked for
         self._making_exact = threading.Lock()
         self._as_loaded: dict[str, Tensor] = {}
@@ -228,9 +230,11 @@ class Restorer:
             return self._restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
 
         batches = self._batches(sizes, plans)
-        for parts, (batch, nfe) in zip(batches, self._each(through, batches), strict=True):
+        results = enumerate(zip(batches, self._each(through, batches), strict=True), start=1)
+        for number, (parts, (batch, nfe)) in results:
             for place, (i, tile) in enumerate(parts):
                 unfinished[i].expect(tile, batch, place, nfe)
+            self.tell(number, len(batches))
         return [one.finish for one in unfinished]
 
     def _each(self, work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:

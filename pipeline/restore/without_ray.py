@@ -56,6 +56,8 @@ def _done(settings: RestoreSettings, todo: Sequence[File], compare: File | None,
     done: list[dict[str, Any]] = []
     try:
         single = Single(settings, find(settings.model))
+        if sys.stderr.isatty():
+            single.stage.restorer.tell = share_told
         for file in todo:
             done.append(_restored(single, file, compare, stdout))
     except (KeyboardInterrupt, Interrupted):
@@ -65,6 +67,13 @@ def _done(settings: RestoreSettings, todo: Sequence[File], compare: File | None,
     if failed := [f"{row['input']}: {row['reason']}: {row['detail']}" for row in done if row["status"] == FAILED]:
         told |= {"exit_code": int(Exit.TOO_MANY_FAILED), "error": "; ".join(failed)}
     return told
+
+
+def share_told(done: int, of: int) -> None:
+    """How much of a picture of several tiles has been through the network, on a line of the terminal that vanishes."""
+    if of > 1:
+        sys.stderr.write(f"\r\x1b[K{100 * done // of} %" if done < of else "\r\x1b[K")
+        sys.stderr.flush()
 
 
 def _write(file: File, data: bytes, stdout: TextIO) -> None:

@@ -276,3 +276,18 @@ def test_a_comparison_is_of_one_file_and_takes_no_other_place(
         assert (code, message in told["error"]) == (2, True), told["error"]
     assert not out.exists() and not (tmp_path / "run").exists()
     assert (tmp_path / "there.png").read_bytes() == b"mine"
+
+
+def test_a_terminal_sees_how_far_a_large_picture_is(
+    photos: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shares that rise, and a line that vanishes; nothing where stderr is no terminal, nor of a picture of one tile."""
+    flags = ["--model", str(small_model), "--tile", "128", "--steps", "1"]
+    for terminal, name in itertools.product((False, True), SIZES):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert main([str(photos / f"{name}.jpg"), str(tmp_path / f"{name}-{terminal}.png"), *flags]) == 0
+        shown = capsys.readouterr().err.split("\r\x1b[K")
+        shares = [int(part.removesuffix(" %")) for part in shown if part.endswith(" %")]
+        assert shares == sorted(shares)
+        assert bool(shares) == (terminal and name != "small")
+        assert not shares or not shown[-1].endswith("%")
