@@ -18,6 +18,7 @@ JOBS = {
     "train": "train a model on clean images, or go on with it",
     "serve": "a web page on this machine: drop a picture, see before and after",
     "weights": "list and fetch the files that learned metrics need",
+    "completion": "a script by which bash or zsh completes jobs and flags",
     "models": "list and show models; import a checkpoint of the authors' implementation",
 }
 
