@@ -1,9 +1,10 @@
 """An INPUT that is not what it was when OUTPUT was last worked on: files have come, gone, or been replaced.
 
 What OUTPUT has stays. Images are the same by name and size, as shards are: the rows of those that lie in other shards
-now go over to these, and what is new or changed is done. Rows of outputs whose images INPUT no longer has move to a
-part of their own, GONE. Whoever is killed in between finds the same work again. Knows the ledger and shards; no Ray.
-Memory: 13 bytes per image of the shards that are no more, and the rows of GONE.
+now go over to these, and what is new or changed is done. Rows of outputs whose images INPUT no longer has, or has in
+another version, move to a part of their own, GONE, until an output of what INPUT has takes their place. Whoever is
+killed in between finds the same work again. Knows the ledger and shards; no Ray. Memory: 13 bytes per image of the
+shards that are no more, and the rows of GONE.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
+from operator import not_
 
 import numpy as np
 
@@ -19,7 +22,7 @@ from pipeline.inputs.listing import Listing
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.shards import Incoming, Shard
-from pipeline.runs.ledger import GONE, MEMBER, AnyRow, Ledger, member_of, texts
+from pipeline.runs.ledger import GONE, IMAGES, MEMBER, AnyRow, Ledger, member_of, texts
 from pipeline.runs.outputs import Tar, read_beside, read_output
 from pipeline.storage.base import Store
 
@@ -52,11 +55,13 @@ def carry_over(ledger: Ledger, listing: Listing, committed: set[str]) -> None:
     known = _Rows.of_strays(ledger, listing, committed)
     if not known:
         return
+    replaced: list[AnyRow] = []
     for shard in listing.shards:
-        same = known.same(shard)
+        same, others = known.of(shard)
+        replaced += [{**row, "key": f"{row['key']}#{row['input_sha256'][:8]}"} for row in others]
         if same and shard.id not in committed:
             ledger.commit(shard.id, _in_own_tar(ledger.store, shard.id, same))
-    left = [row for row in known.left() if row["output"] is not None]
+    left = [row for row in (*known.left(), *replaced) if row["output"] is not None]
     _replace_gone(ledger, left)
     for part in known.parts:
         if part != GONE:
@@ -69,7 +74,7 @@ def bytes_known(ledger: Ledger, listing: Listing, committed: set[str]) -> int:
     """Of loose files whose rows `carry_over` would give to their shards, which are not done."""
     known = _Rows.of_strays(ledger, listing, committed)
     shards = [shard for shard in listing.shards if shard.id not in committed] if known else []
-    return sum(row["input_bytes"] for shard in shards for row in (known.same(shard) if known else ()))
+    return sum(row["input_bytes"] for shard in shards for row in (known.of(shard)[0] if known else ()))
 
 
 def _replace_gone(ledger: Ledger, rows: Sequence[AnyRow]) -> None:
@@ -122,11 +127,12 @@ class _Rows:
     def _read(self, owner: int) -> list[AnyRow]:
         return list(self._ledger.read_part(self.parts[owner]).to_pylist())
 
-    def same(self, shard: Shard) -> list[AnyRow]:
-        """Those of images of a shard of loose files that are what they were; none of its images is left then."""
+    def of(self, shard: Shard) -> tuple[list[AnyRow], list[AnyRow]]:
+        """Those of a shard of loose files: of images that are what they were, and of others. None of them is left."""
         sizes = {printable(name): size for name, size in shard.files()} if isinstance(shard, LooseFiles) else {}
         rows = self._take(list(sizes))
-        return [row for row in rows if row["input_bytes"] == sizes[row["key"]] and row["key"] not in shard.lost]
+        same = [row["input_bytes"] == sizes[row["key"]] and row["key"] not in shard.lost for row in rows]
+        return list(compress(rows, same)), list(compress(rows, map(not_, same)))
 
     def _take(self, keys: Sequence[str]) -> list[AnyRow]:
         wanted, names = name_digests(keys), set(keys)
@@ -149,14 +155,20 @@ def settle_gone(ledger: Ledger, shards: Sequence[Shard]) -> list[AnyRow]:
     replaced, and what lost its place to an output of theirs. Gives the rows that stay.
     """
     rows: list[AnyRow] = list(ledger.read_part(GONE).to_pylist())
-    names = {row[column] for row in rows for column in COLUMNS}
+    keys, places = {row["key"] for row in rows}, {_place(row["output"]) for row in rows}
     taken: set[str] = set()
     for part in ledger.read_parts((shard.id for shard in shards if shard.id != GONE), COLUMNS):
-        taken |= names.intersection(part["key"].to_pylist()) | names.intersection(part["output"].to_pylist())
-    left = [row for row in rows if taken.isdisjoint(row[column] for column in COLUMNS)]
+        taken |= keys.intersection(texts(part, "key"))
+        taken |= places.intersection(_place(output) for output in part["output"].to_pylist() if output)
+    left = [row for row in rows if taken.isdisjoint((row["key"], _place(row["output"])))]
     if len(left) < len(rows):
         _replace_gone(ledger, left)
     return left
+
+
+def _place(output: str) -> str:
+    """Where an output lies, whatever the tar."""
+    return f"{IMAGES}/{member_of(output)}" if MEMBER in output else output
 
 
 def lacking(ledger: Ledger, shard: Shard) -> frozenset[str]:

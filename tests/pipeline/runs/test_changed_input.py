@@ -126,8 +126,13 @@ def test_any_changes_one_after_the_other(tmp_path: Path, layout: str, seed: int)
         restore(archive.folder, tmp_path / f"fresh{step}", layout=layout, max_failed="100%")
         here, there = ledger(output), ledger(tmp_path / f"fresh{step}")
         assert untimed(here, there) == untimed(there)
-        kept = {key for key, row in rows.items() if sizes.get(key) == row["input_bytes"]} | here.keys() - there.keys()
+        kept = {key for key, row in rows.items() if sizes.get(key) == row["input_bytes"]}
+        kept |= here.keys() & rows.keys() - there.keys()
         assert moved(here, kept) == moved(rows, kept)
+        for version in here.keys() - there.keys() - rows.keys():  # whose image was replaced by one that failed
+            key = version.rpartition("#")[0]
+            assert moved(here, [version])[version] == moved(rows, [key])[key] | {"key": version}
+            assert there[key]["output"] is None
         assert result["images"] == len(here)
         assert result.get("no_longer_in_input", 0) == len(here.keys() - there.keys())
         assert_exact(output)
@@ -167,6 +172,26 @@ def test_a_file_that_was_fetched_again(tmp_path: Path) -> None:
     (source / "a/cut.jpg").write_bytes(whole)
     result = restore(source, output, max_failed="100%", retry_failed="truncated")
     assert (result["status"]["ok"], result["images_this_attempt"], result["reasons"]) == (6, 1, {})
+    assert_exact(output)
+
+
+@pytest.mark.parametrize("layout", ["tree", "tar"])
+def test_a_file_that_breaks_does_not_take_its_output_along(tmp_path: Path, layout: str) -> None:
+    """What was restored stays while what is there now cannot be; a sound one takes its place."""
+    source, output = made.folder(tmp_path / "in", 5), tmp_path / "out"
+    restore(source, output, layout=layout, max_failed="100%")
+    row = ledger(output)["a/0003.jpg"]
+    (source / "a/0003.jpg").write_bytes((source / "a/0003.jpg").read_bytes()[:300])
+    for _ in range(2):
+        result = restore(source, output, layout=layout, max_failed="100%")
+        (source / "b/more.jpg").write_bytes(made.jpeg(77))
+    assert (result["status"], result["no_longer_in_input"]) == ({"ok": 6, "failed": 1, "skipped": 0}, 1)
+    version = f"a/0003.jpg#{row['input_sha256'][:8]}"
+    assert moved(ledger(output), [version])[version] == moved({version: row}, [version])[version] | {"key": version}
+    assert_exact(output)
+    (source / "a/0003.jpg").write_bytes(made.jpeg(50, 64, 64))
+    result = restore(source, output, layout=layout, max_failed="100%")
+    assert (result["status"]["ok"], "no_longer_in_input" in result) == (6, False)
     assert_exact(output)
 
 
