@@ -208,7 +208,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(
 def test_what_is_for_archives_is_named(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(ARCHIVES_ONLY) < RestoreSettings.model_fields.keys()
     values = {"max_failed": "5%", "only_listed": "a", "include": "*", "exclude": "*", "frames": "skip", "layout": "tar"}
-    values |= {"retry_failed": "all", "skipped": "list", "max_cost": "1"}
+    values |= {"retry_failed": "all", "skipped": "list", "max_cost": "1", "image_column": "a", "on_clash": "row"}
     switches = {"report": "--no-report", "repair": "--repair", "copy_failed": "--copy-failed"}
     switches |= {"allow_local": "--allow-local"}
     for name in ARCHIVES_ONLY:
