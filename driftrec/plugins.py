@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -90,10 +90,13 @@ def load() -> None:
             raise
 
 
-def add(names: Iterable[str]) -> None:
+def add(names: Sequence[str]) -> None:
     """Name further plugins, for this process and those that it starts, and import them: modules by their names, or
     files that end in .py. Raises InvalidInput naming one that does not import.
     """
+    for name in names:
+        if _is_file(name) and "," in str(Path(name).absolute()):
+            raise InvalidInput(f"plugin {name}: no comma may stand in its path; rename the file or its folder")
     _State.added = True
     given = [str(Path(name).absolute()) if _is_file(name) else name for name in names]
     os.environ[VARIABLE] = ",".join(dict.fromkeys([*named(), *given]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,13 +110,13 @@ def fetch(name: str) -> Path:
     if not wanted.base:
         raise InvalidInput(f"{name}: its weights are made, not fetched: by {wanted.where}")
     file, url = wanted.files[0], f"{wanted.base}/{wanted.files[0]}"
-    with tempfile.TemporaryDirectory() as here:
+    folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder()) as here:
         download(url, part := Path(here) / file, f"weights {url}")
         found, told = file_sha256(part), sha256_of(file)
         if not found.startswith(told):
             raise InvalidInput(f"weights {url}: its sha256 should begin with {told}, and is {found}; fetch it again")
-        folder().mkdir(parents=True, exist_ok=True)
-        shutil.move(part, folder() / file)
+        part.replace(folder() / file)
     return folder() / file
 
 

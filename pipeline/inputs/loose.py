@@ -29,7 +29,7 @@ class LooseFiles(Shard):
 
     def files(self) -> list[tuple[str, int]]:
         """(name, bytes) of each file."""
-        return unpacked(zlib.decompress(self.packed))
+        return unpacked(zlib.decompress(self.packed))[: self.limit]
 
     def stored(self, data: bool = True) -> Iterator[Incoming]:
         return self.store.each(lambda file: _row(self.store, *file, self.max_bytes), self.files())

@@ -178,11 +178,11 @@ def tar_rows(
 
 
 def with_sidecars(rows: Iterable[Incoming], file: TarFile, stem: str, max_bytes: int) -> Iterator[Incoming]:
-    """The rows of a tar that is read whole, the first of each sample of a WebDataset with the members of that sample
-    which are no images, such as its caption.
+    """The rows of a tar that is read whole, each with the members of its WebDataset sample which are no images, such as
+    its caption.
     """
     found = _sidecars(file, stem, max_bytes)
-    return (row._replace(beside=found.pop(sample_of(row.key), {})) for row in rows)
+    return (row._replace(beside=found.get(sample_of(row.key), {})) for row in rows)
 
 
 def _sidecars(file: TarFile, stem: str, max_bytes: int) -> dict[str, dict[str, bytes]]:

@@ -7,24 +7,40 @@ killed in between finds the same work again. Knows the ledger and shards; no Ray
 shards that are no more, and the rows of GONE.
 """
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from operator import not_
 
 import numpy as np
+from numpy.typing import NDArray
 
-from driftrec.errors import Reason
+from driftrec.errors import DriftRecError, Reason
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.shards import Incoming, Shard
-from pipeline.runs.ledger import GONE, IMAGES, MEMBER, AnyRow, Ledger, member_of, texts
+from pipeline.runs.integrity import keys_at_fault
+from pipeline.runs.ledger import (
+    GONE,
+    IMAGES,
+    MEMBER,
+    AnyRow,
+    BrokenPart,
+    ForeignPart,
+    Ledger,
+    member_of,
+    part_name,
+    texts,
+)
 from pipeline.runs.outputs import Tar, read_beside, read_output
-from pipeline.storage.base import Store
+from pipeline.runs.settling import WRITE
+from pipeline.storage.base import NotFound, Store
 
 log = logging.getLogger(__name__)
 
@@ -44,30 +60,66 @@ def gone(ledger: Ledger, listing: Listing) -> list[Shard]:
     """The shard of what INPUT no longer has, if there is anything."""
     if not ledger.has(GONE):
         return []
-    images = ledger.read_part(GONE, COLUMNS).num_rows
+    try:
+        images = ledger.read_part(GONE, COLUMNS).num_rows
+    except (BrokenPart, ForeignPart):
+        where = ledger.store.where(part_name(GONE))
+        told = f"{where}, which tells of outputs whose images INPUT no longer has, is no use: put a copy of it back"
+        raise DriftRecError(f"{told}, or take it and these outputs away") from None
     return [NoLonger(id=GONE, store=listing.source.store, size=0, images=images)]
 
 
 def carry_over(ledger: Ledger, listing: Listing, committed: set[str]) -> None:
     """Give the rows of parts that are of no shard of this listing to the shards that have their images now, or to GONE;
-    then remove these parts. A shard that is given some of its rows has a part, which lacks the others.
+    then remove these parts. A shard that is given some of its rows has a part, which lacks the others; so has one with
+    images whose outputs others have now, or have no more.
     """
     known = _Rows.of_strays(ledger, listing, committed)
-    if not known:
-        return
-    replaced: list[AnyRow] = []
+    aside: list[AnyRow] = []
+    disputed: dict[str, list[AnyRow]] = {}  # of parts that stay, the rows that do
     for shard in listing.shards:
+        if isinstance(shard, LooseFiles) and shard.id in committed:
+            right, wrong = _parted([*ledger.read_part(shard.id).to_pylist()], lambda row, of=shard: _is_right(row, of))
+            disputed |= {shard.id: right} if wrong else {}
+            aside += wrong
+        if not known:
+            continue
         same, others = known.of(shard)
-        replaced += [{**row, "key": f"{row['key']}#{row['input_sha256'][:8]}"} for row in others]
+        aside += others
         if same and shard.id not in committed:
-            ledger.commit(shard.id, _in_own_tar(ledger.store, shard.id, same))
-    left = [row for row in (*known.left(), *replaced) if row["output"] is not None]
-    _replace_gone(ledger, left)
-    for part in known.parts:
+            back = [row for row in same if row["key"] in known.gone]  # their places may have been written over
+            changed = keys_at_fault(ledger.store, back) if back else ()
+            same = [row for row in same if row["key"] not in changed]
+            if rows := _in_own_tar(ledger.store, shard.id, same, keep=False):
+                ledger.commit(shard.id, rows)
+    if not known and not aside:
+        return
+    before = known.left() if known else [] if GONE not in committed else list(ledger.read_part(GONE).to_pylist())
+    left = {row["key"]: row for row in (*before, *map(_as_version, aside)) if row["output"] is not None}
+    _replace_gone(ledger, list(left.values()))
+    for part, rows in disputed.items():
+        ledger.replace(part, rows)
+    for part in known.parts if known else ():
         if part != GONE:
             ledger.remove(part)
-    told = "INPUT is not what it was: of %d images that OUTPUT knows in other shards %d are not at their places"
-    log.info(told, len(known.digests), len(left))
+    log.info("INPUT is not what it was: OUTPUT has %d images that are not there, or not as they were", len(left))
+
+
+def _is_right(row: AnyRow, shard: LooseFiles) -> bool:
+    """Whether a row gives way to another's output only if it has to. (One that found its place taken has tried.)"""
+    gave_way = row["reason"] == Reason.duplicate_name and row["stage"] != WRITE
+    return row["stage"] == WRITE or gave_way == (row["key"] in shard.lost)
+
+
+def _as_version(row: AnyRow) -> AnyRow:
+    """A row of an image that INPUT has in another version."""
+    return row if row["output"] is None else {**row, "key": f"{row['key']}#{row['input_sha256'][:8]}"}
+
+
+def _parted(rows: list[AnyRow], holds: Callable[[AnyRow], bool]) -> tuple[list[AnyRow], list[AnyRow]]:
+    """Those of which it holds, and the others."""
+    found = list(map(holds, rows))
+    return list(compress(rows, found)), list(compress(rows, map(not_, found)))
 
 
 def bytes_known(ledger: Ledger, listing: Listing, committed: set[str]) -> int:
@@ -80,24 +132,26 @@ def bytes_known(ledger: Ledger, listing: Listing, committed: set[str]) -> int:
 def _replace_gone(ledger: Ledger, rows: Sequence[AnyRow]) -> None:
     """Make these the rows of GONE, which is there only if it has some."""
     if rows:
-        ledger.replace(GONE, _in_own_tar(ledger.store, GONE, rows))
+        ledger.replace(GONE, _in_own_tar(ledger.store, GONE, rows, keep=True))
     else:
         ledger.remove(GONE)
 
 
-def _in_own_tar(store: Store, shard: str, rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
-    """The rows of a shard, whose outputs in tars lie in one of its own now: so a tar never holds what has no row."""
+def _in_own_tar(store: Store, shard: str, rows: Sequence[AnyRow], keep: bool) -> Sequence[AnyRow]:
+    """The rows of a shard, whose outputs in tars lie in one of its own now: so a tar never holds what has no row. Those
+    whose output is not there are left out, unless one is to `keep` them as they are.
+    """
     outputs = {row["key"]: row["output"] for row in rows if MEMBER in (row["output"] or "")}
     if not outputs:
         return rows
     digest = hashlib.blake2b("\0".join(outputs.values()).encode(), digest_size=8).hexdigest()
-    tar = Tar(store, f"{shard}-{digest}")
-    names = {
-        key: tar.put(member_of(name), read_output(store, name), read_beside(store, name))
-        for key, name in outputs.items()
-    }
+    tar, names = Tar(store, f"{shard}-{digest}"), dict[str, str]()
+    for key, name in outputs.items():
+        with contextlib.suppress(NotFound, tarfile.TarError, EOFError, ValueError):
+            names[key] = tar.put(member_of(name), read_output(store, name), read_beside(store, name))
     tar.close()
-    return [{**row, "output": names.get(row["key"], row["output"])} for row in rows]
+    there = (row for row in rows if keep or row["key"] not in outputs or row["key"] in names)
+    return [{**row, "output": names.get(row["key"], row["output"])} for row in there]
 
 
 class _Rows:
@@ -110,10 +164,14 @@ class _Rows:
         keys: list[list[str]] = []
         no_use = ledger.spoilt(strays, lambda part: keys.append(texts(part, "key"))) if strays else {}
         strays = [part for part in strays if part not in no_use]
-        if strays and GONE in committed:
+        if not strays:
+            return None
+        if GONE in committed:
             strays.append(GONE)
             keys.append(texts(ledger.read_part(GONE, COLUMNS), "key"))
-        return cls(ledger, strays, keys) if strays else None
+        known = cls(ledger, strays, keys)
+        known.gone = frozenset(keys[-1] if GONE in committed else ())
+        return known
 
     def __init__(self, ledger: Ledger, parts: Sequence[str], keys: Sequence[Sequence[str]]) -> None:
         digests = np.concatenate([name_digests(of_part) for of_part in keys])
@@ -122,6 +180,7 @@ class _Rows:
         self.digests, self._owners = digests[order], owners[order]
         self._taken = np.zeros(len(order), np.bool_)
         self._ledger, self.parts = ledger, parts
+        self.gone = frozenset[str]()  # keys of GONE
         self._of = lru_cache(CACHED)(self._read)
 
     def _read(self, owner: int) -> list[AnyRow]:
@@ -131,23 +190,29 @@ class _Rows:
         """Those of a shard of loose files: of images that are what they were, and of others. None of them is left."""
         sizes = {printable(name): size for name, size in shard.files()} if isinstance(shard, LooseFiles) else {}
         rows = self._take(list(sizes))
-        same = [row["input_bytes"] == sizes[row["key"]] and row["key"] not in shard.lost for row in rows]
-        return list(compress(rows, same)), list(compress(rows, map(not_, same)))
+        return _parted(rows, lambda row: row["input_bytes"] == sizes[row["key"]] and row["key"] not in shard.lost)
 
     def _take(self, keys: Sequence[str]) -> list[AnyRow]:
         wanted, names = name_digests(keys), set(keys)
         at = np.minimum(np.searchsorted(self.digests, wanted), len(self.digests) - 1)
         found = at[self.digests[at] == wanted]
         self._taken[found] = True
-        owners = np.unique(self._owners[found]).tolist()
-        return [row for owner in owners for row in self._of(owner) if row["key"] in names]
+        return self._first([row for row in self._rows_of(found) if row["key"] in names])
 
     def left(self) -> list[AnyRow]:
         """Those that nobody has taken."""
         rest = np.setdiff1d(self.digests[~self._taken], self.digests[self._taken])
-        owners, left = np.unique(self._owners[np.isin(self.digests, rest)]).tolist(), set(rest.tolist())
-        rows = (row for owner in owners for row in self._of(owner))
-        return list({row["key"]: row for row in rows if name_digest(row["key"]) in left}.values())
+        left = set(rest.tolist())
+        rows = self._rows_of(np.flatnonzero(np.isin(self.digests, rest)))
+        return self._first([row for row in rows if name_digest(row["key"]) in left])
+
+    def _rows_of(self, places: NDArray[np.intp]) -> Iterator[AnyRow]:
+        """All rows of the parts that these places of `digests` are of."""
+        return (row for owner in np.unique(self._owners[places]).tolist() for row in self._of(owner))
+
+    def _first(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
+        """One row a key: that of the first part; GONE is the last."""
+        return list({row["key"]: row for row in reversed(rows)}.values())
 
 
 def settle_gone(ledger: Ledger, shards: Sequence[Shard]) -> list[AnyRow]:
@@ -155,13 +220,17 @@ def settle_gone(ledger: Ledger, shards: Sequence[Shard]) -> list[AnyRow]:
     replaced, and what lost its place to an output of theirs. Gives the rows that stay.
     """
     rows: list[AnyRow] = list(ledger.read_part(GONE).to_pylist())
-    keys, places = {row["key"] for row in rows}, {_place(row["output"]) for row in rows}
+    places = {_place(row["output"]) for row in rows}
     taken: set[str] = set()
+    keys, known = {row["key"] for row in rows}, set[str]()
     for part in ledger.read_parts((shard.id for shard in shards if shard.id != GONE), COLUMNS):
-        taken |= keys.intersection(texts(part, "key"))
-        taken |= places.intersection(_place(output) for output in part["output"].to_pylist() if output)
+        outputs = part["output"].to_pylist()
+        taken |= places.intersection(_place(output) for output in outputs if output)
+        known |= keys.intersection(texts(part, "key"))
+        taken |= keys.intersection(key for key, output in zip(texts(part, "key"), outputs, strict=True) if output)
     left = [row for row in rows if taken.isdisjoint((row["key"], _place(row["output"])))]
-    if len(left) < len(rows):
+    left = [_as_version(row) if row["key"] in known else row for row in left]
+    if left != rows:
         _replace_gone(ledger, left)
     return left
 
@@ -172,13 +241,8 @@ def _place(output: str) -> str:
 
 
 def lacking(ledger: Ledger, shard: Shard) -> frozenset[str]:
-    """The keys of a shard of loose files that its part has no rows of. It has none then of those whose output another
-    has now, or has no more.
-    """
+    """The keys of a shard of loose files that its part has no rows of."""
     if not isinstance(shard, LooseFiles):
         return frozenset()
-    rows: list[AnyRow] = list(ledger.read_part(shard.id).to_pylist())
-    right = [row for row in rows if (row["reason"] == Reason.duplicate_name) == (row["key"] in shard.lost)]
-    if len(right) < len(rows):
-        ledger.replace(shard.id, right)
-    return frozenset(printable(name) for name, _ in shard.files()).difference(row["key"] for row in right)
+    there = texts(ledger.read_part(shard.id, COLUMNS), "key")
+    return frozenset(printable(name) for name, _ in shard.files()).difference(there)

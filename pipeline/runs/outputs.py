@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from driftrec.errors import StorageFull
-from pipeline.inputs.names import sample_of, suffix
+from pipeline.inputs.names import is_image, sample_of
 from pipeline.inputs.tars import BLOCK, TarFile
-from pipeline.runs.ledger import IMAGES, MEMBER, OUTPUT_SUFFIXES, SHARDS, container, member_of
+from pipeline.runs.ledger import IMAGES, MEMBER, SHARDS, container, member_of
 from pipeline.storage.base import FREE_ROOM, FULL, NotFound, Store
 
 
@@ -60,7 +60,8 @@ class Tar:
     def put(self, name: str, data: bytes, beside: Mapping[str, bytes] = {}) -> str:
         """Keep one member, and others beside it."""
         with self._lock:
-            for member, content in ((name, data), *beside.items()):
+            fresh = {member: content for member, content in beside.items() if member not in self._places}
+            for member, content in ((name, data), *fresh.items()):
                 try:
                     start = self._spool.seek(0, 2)
                     self._spool.write(content)
@@ -114,7 +115,7 @@ def read_beside(store: Store, output: str) -> dict[str, bytes]:
 
 def is_beside(member: str) -> bool:
     """Whether a member of a tar is no output, but goes with one."""
-    return suffix(member) not in OUTPUT_SUFFIXES
+    return not is_image(member)
 
 
 def least_bytes(sizes: Iterable[int]) -> int:

@@ -136,6 +136,22 @@ def test_images_of_one_sample_share_what_is_beside_them(tmp_path: Path) -> None:
     (tar,) = (tmp_path / "out/shards").glob("*.tar")
     assert members(tar) == ["in/a.cls", "in/a.mask.png", "in/a.png", "in/b.cls", "in/b.png"]
     assert [sample["cls"] for sample in samples(tmp_path / "out").values()] == [b"7", b"8"]
+    for number, changes in enumerate(({"exclude": ["*.mask.png"]}, {"exclude": ["**/a.jpg"]})):
+        restore(tmp_path / "in.tar", tmp_path / f"some{number}", layout="webdataset", **changes)
+        assert [sample["cls"] for sample in samples(tmp_path / f"some{number}").values()] == [b"7", b"8"]
+    of["a.jpg"] = b"<html>"
+    (tmp_path / "in.tar").write_bytes(made.tar(of))
+    restore(tmp_path / "in.tar", tmp_path / "broken", layout="webdataset", max_failed="1")
+    assert [sample["cls"] for sample in samples(tmp_path / "broken").values()] == [b"7", b"8"]
+
+
+def test_sidecars_of_any_name(tmp_path: Path) -> None:
+    of = {"2.jpg": made.jpeg(1), "2.bin": b"\0", "2.npy": b"n", "2.pyd": b"p", "2": b"none"}
+    (tmp_path / "in.tar").write_bytes(made.tar(of))
+    restore(tmp_path / "in.tar", tmp_path / "out", layout="webdataset")
+    (tar,) = (tmp_path / "out/shards").glob("*.tar")
+    assert members(tar) == ["in/2", "in/2.bin", "in/2.npy", "in/2.png", "in/2.pyd"]
+    assert verify(str(tmp_path / "out"))["state"] == "sound"
 
 
 def test_an_archive_that_grows_keeps_what_was_beside(tmp_path: Path) -> None:
