@@ -94,7 +94,8 @@ def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
 
     report = tmp_path / "report"
     code_, result, talk = driftrec(
-        "evaluate", clean, report, *own, "--quality", 20, "--metrics", "mae,psnr", "--candidate", f"mine={out}"
+        *("evaluate", clean, report, *own, "--quality", 20, "--metrics", "mae,psnr"),
+        *("--candidate", f"mine={out / 'images'}"),
     )
     assert (code_, result["status"]["ok"]) == (0, 3), talk
     rows = pq.read_table(report / "report.parquet").to_pylist()
