@@ -15,11 +15,12 @@ from pipeline.cluster import connection
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.names import log_tags
+from pipeline.runs.claiming import check_output
 from pipeline.runs.documents import InputTold, Result
 from pipeline.runs.ends import Answer, Exit, attempt
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.reporter import PAGE, Reporter, Status
-from pipeline.runs.run import Run, check_output, earlier_result, stop, with_file
+from pipeline.runs.run import Run, earlier_result, stop, with_file
 from pipeline.settings import Settings, ShardSettings
 from pipeline.storage import open_store
 

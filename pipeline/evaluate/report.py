@@ -26,8 +26,8 @@ from pipeline.reports.charts import swatch
 from pipeline.reports.metric_text import header_of, shown, signed
 from pipeline.reports.page import Part, duration, figure, render, tile, whole
 from pipeline.runs.documents import Result
+from pipeline.runs.ledger import RUN
 from pipeline.runs.reporter import PAGE
-from pipeline.runs.run import RUN
 from pipeline.runs.threads import pooled
 
 log = logging.getLogger(__name__)

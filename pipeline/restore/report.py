@@ -17,9 +17,8 @@ from pipeline.reports.before_after import Piece, load_pieces
 from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, tile, whole
 from pipeline.restore.summary import QUALITY_BAND, Band, Summary
 from pipeline.runs.documents import Result, RunDocument
-from pipeline.runs.ledger import FAILED, OK, READERS, SKIPPED, Ledger, RestoreRow, rows_in
+from pipeline.runs.ledger import FAILED, OK, READERS, RESULT, RUN, SKIPPED, Ledger, RestoreRow, rows_in
 from pipeline.runs.reporter import PAGE
-from pipeline.runs.run import RESULT, RUN
 from pipeline.runs.threads import pooled
 from pipeline.settings import Values
 from pipeline.storage import open_store

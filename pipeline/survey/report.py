@@ -18,8 +18,9 @@ from driftrec.image import decode
 from pipeline.inputs.names import log_tags
 from pipeline.reports.page import GREY_LEVELS, Part, duration, figure, render, share, tile, whole
 from pipeline.runs.documents import Result, RunDocument
+from pipeline.runs.ledger import RUN
 from pipeline.runs.reporter import PAGE
-from pipeline.runs.run import RUN, Run
+from pipeline.runs.run import Run
 from pipeline.survey.cost import Cost, WholeSummary
 from pipeline.survey.stage import SurveyRow
 from pipeline.survey.summary import GOOD, BandTold, Survey

@@ -29,7 +29,7 @@ from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
 from pipeline.inputs.pairing import Pairing, join
 from pipeline.job import dry_run
-from pipeline.runs import run
+from pipeline.runs import claiming
 from pipeline.runs.documents import put_result, read_result
 from pipeline.runs.ends import Answer, Exit, Interrupted, attempt
 from pipeline.runs.integrity import MISSING, noted
@@ -90,7 +90,7 @@ def plan_train(settings: TrainSettings) -> Answer:
     list_validation(settings)
     initial_state(settings)
     store = _output(settings, data)
-    run.check_output(store)
+    claiming.check_output(store)
     mark = checkpoints.latest(store)
     extra = {
         "parameters": sum(p.numel() for p in settings.denoiser().network.parameters()),
@@ -174,7 +174,7 @@ def open_output(settings: TrainSettings, data: Data, initial: Initial | None) ->
     defaults = flat(plain.determining()) | {"init_from": None, "corrupted": None}
     store = _output(settings, data)
     try:
-        run.claim(store, run.describe("train", data.clean, settings.public(), identity), defaults)
+        claiming.claim(store, claiming.describe("train", data.clean, settings.public(), identity), defaults)
     except StorageError as error:
         raise InvalidInput(f"OUTPUT {error}") from None
     return store
