@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -74,27 +74,20 @@ def carry_over(ledger: Ledger, listing: Listing, committed: set[str]) -> None:
     then remove these parts. A shard that is given some of its rows has a part, which lacks the others; so has one with
     images whose outputs others have now, or have no more.
     """
+    disputed, aside = _disputed(ledger, listing, committed)
     known = _Rows.of_strays(ledger, listing, committed)
-    aside: list[AnyRow] = []
-    disputed: dict[str, list[AnyRow]] = {}  # of parts that stay, the rows that do
     for shard in listing.shards:
-        if isinstance(shard, LooseFiles) and shard.id in committed:
-            right, wrong = _parted([*ledger.read_part(shard.id).to_pylist()], lambda row, of=shard: _is_right(row, of))
-            disputed |= {shard.id: right} if wrong else {}
-            aside += wrong
-        if not known:
-            continue
-        same, others = known.of(shard)
+        same, others = known.of(shard) if known else ([], [])
         aside += others
         if same and shard.id not in committed:
-            back = [row for row in same if row["key"] in known.gone]  # their places may have been written over
-            changed = keys_at_fault(ledger.store, back) if back else ()
+            back = [row for row in same if row["key"] in known.gone] if known else []
+            changed = keys_at_fault(ledger.store, back)  # for their places may have been written over
             same = [row for row in same if row["key"] not in changed]
             if rows := _in_own_tar(ledger.store, shard.id, same, keep=False):
                 ledger.commit(shard.id, rows)
-    if not known and not aside:
+    if not known and not disputed:
         return
-    before = known.left() if known else [] if GONE not in committed else list(ledger.read_part(GONE).to_pylist())
+    before = known.left() if known else _rows_of(ledger, GONE) if GONE in committed else []
     left = {row["key"]: row for row in (*before, *map(_as_version, aside)) if row["output"] is not None}
     _replace_gone(ledger, list(left.values()))
     for part, rows in disputed.items():
@@ -103,6 +96,28 @@ def carry_over(ledger: Ledger, listing: Listing, committed: set[str]) -> None:
         if part != GONE:
             ledger.remove(part)
     log.info("INPUT is not what it was: OUTPUT has %d images that are not there, or not as they were", len(left))
+
+
+def _disputed(
+    ledger: Ledger, listing: Listing, committed: set[str]
+) -> tuple[dict[str, list[AnyRow]], list[AnyRow]]:
+    """Of the parts that stay and have rows that gave way, or did not, and no longer should: the rows that are right, by
+    shard; and those that are not, of all.
+    """
+    ours = {shard.id: shard for shard in listing.shards if isinstance(shard, LooseFiles) and shard.id in committed}
+    right: dict[str, list[AnyRow]] = {}
+    wrong: list[AnyRow] = []
+    for part, table in ledger.each(ours, ("key", "reason", "stage")):
+        if isinstance(table, str):  # no use: its shard is done again
+            continue
+        if not all(_is_right(row, ours[part]) for row in table.to_pylist()):
+            right[part], others = _parted(_rows_of(ledger, part), lambda row, of=ours[part]: _is_right(row, of))
+            wrong += others
+    return right, wrong
+
+
+def _rows_of(ledger: Ledger, part: str) -> list[AnyRow]:
+    return list(ledger.read_part(part).to_pylist())
 
 
 def _is_right(row: AnyRow, shard: LooseFiles) -> bool:
@@ -161,30 +176,25 @@ class _Rows:
     def of_strays(cls, ledger: Ledger, listing: Listing, committed: set[str]) -> "_Rows | None":
         """Of parts that are of use and of no shard of this listing, and of GONE; None without such parts."""
         strays = sorted(committed - {shard.id for shard in listing.shards} - {GONE})
-        keys: list[list[str]] = []
-        no_use = ledger.spoilt(strays, lambda part: keys.append(texts(part, "key"))) if strays else {}
-        strays = [part for part in strays if part not in no_use]
-        if not strays:
+        parts = ledger.each(strays, COLUMNS)
+        digests = {part: name_digests(texts(table, "key")) for part, table in parts if not isinstance(table, str)}
+        if not digests:
             return None
-        if GONE in committed:
-            strays.append(GONE)
-            keys.append(texts(ledger.read_part(GONE, COLUMNS), "key"))
-        known = cls(ledger, strays, keys)
-        known.gone = frozenset(keys[-1] if GONE in committed else ())
-        return known
+        gone = texts(ledger.read_part(GONE, COLUMNS), "key") if GONE in committed else []
+        return cls(ledger, digests | ({GONE: name_digests(gone)} if gone else {}), frozenset(gone))
 
-    def __init__(self, ledger: Ledger, parts: Sequence[str], keys: Sequence[Sequence[str]]) -> None:
-        digests = np.concatenate([name_digests(of_part) for of_part in keys])
-        owners = np.repeat(np.arange(len(keys), dtype=np.int32), [len(of_part) for of_part in keys])
-        order = np.argsort(digests, kind="stable")
-        self.digests, self._owners = digests[order], owners[order]
+    def __init__(self, ledger: Ledger, digests: Mapping[str, NDArray[np.uint64]], gone: frozenset[str]) -> None:
+        self.parts, self.gone = list(digests), gone  # names; keys of GONE
+        owners = np.repeat(np.arange(len(digests), dtype=np.int32), [len(of_part) for of_part in digests.values()])
+        together = np.concatenate(list(digests.values()))
+        order = np.argsort(together, kind="stable")
+        self._digests, self._owners = together[order], owners[order]
         self._taken = np.zeros(len(order), np.bool_)
-        self._ledger, self.parts = ledger, parts
-        self.gone = frozenset[str]()  # keys of GONE
+        self._ledger = ledger
         self._of = lru_cache(CACHED)(self._read)
 
     def _read(self, owner: int) -> list[AnyRow]:
-        return list(self._ledger.read_part(self.parts[owner]).to_pylist())
+        return _rows_of(self._ledger, self.parts[owner])
 
     def of(self, shard: Shard) -> tuple[list[AnyRow], list[AnyRow]]:
         """Those of a shard of loose files: of images that are what they were, and of others. None of them is left."""
@@ -194,20 +204,20 @@ class _Rows:
 
     def _take(self, keys: Sequence[str]) -> list[AnyRow]:
         wanted, names = name_digests(keys), set(keys)
-        at = np.minimum(np.searchsorted(self.digests, wanted), len(self.digests) - 1)
-        found = at[self.digests[at] == wanted]
+        at = np.minimum(np.searchsorted(self._digests, wanted), len(self._digests) - 1)
+        found = at[self._digests[at] == wanted]
         self._taken[found] = True
         return self._first([row for row in self._rows_of(found) if row["key"] in names])
 
     def left(self) -> list[AnyRow]:
         """Those that nobody has taken."""
-        rest = np.setdiff1d(self.digests[~self._taken], self.digests[self._taken])
+        rest = np.setdiff1d(self._digests[~self._taken], self._digests[self._taken])
         left = set(rest.tolist())
-        rows = self._rows_of(np.flatnonzero(np.isin(self.digests, rest)))
+        rows = self._rows_of(np.flatnonzero(np.isin(self._digests, rest)))
         return self._first([row for row in rows if name_digest(row["key"]) in left])
 
     def _rows_of(self, places: NDArray[np.intp]) -> Iterator[AnyRow]:
-        """All rows of the parts that these places of `digests` are of."""
+        """All rows of the parts that these places of `_digests` are of."""
         return (row for owner in np.unique(self._owners[places]).tolist() for row in self._of(owner))
 
     def _first(self, rows: Sequence[AnyRow]) -> list[AnyRow]:
@@ -219,7 +229,7 @@ def settle_gone(ledger: Ledger, shards: Sequence[Shard]) -> list[AnyRow]:
     """Once all shards are done: take out of GONE what they have done again, such as the images of a tar that was
     replaced, and what lost its place to an output of theirs. Gives the rows that stay.
     """
-    rows: list[AnyRow] = list(ledger.read_part(GONE).to_pylist())
+    rows = _rows_of(ledger, GONE)
     places = {_place(row["output"]) for row in rows}
     taken: set[str] = set()
     keys, known = {row["key"] for row in rows}, set[str]()

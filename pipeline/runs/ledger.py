@@ -173,20 +173,28 @@ class Ledger:
         rows of the others, part after part.
         """
         spoilt: dict[str, str] = {}
+        for shard_id, part in self.each(shard_ids):
+            if isinstance(part, str):
+                spoilt[shard_id] = part
+            else:
+                look(part)
+        return spoilt
+
+    def each(
+        self, shard_ids: Iterable[str], columns: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, pa.Table | str]]:
+        """(shard, its rows) of these shards, which have parts, in their order, some of them read ahead; in place of the
+        rows why a part is no use.
+        """
 
         def part_of(shard_id: str) -> tuple[str, pa.Table | str]:
             try:
-                return shard_id, self._unpack(shard_id)
+                return shard_id, self._unpack(shard_id, columns)
             except (BrokenPart, ForeignPart) as error:
                 return shard_id, str(error)
 
         with ThreadPoolExecutor(READERS) as pool:
-            for shard_id, part in pooled(pool, part_of, shard_ids, 2 * READERS):
-                if isinstance(part, str):
-                    spoilt[shard_id] = part
-                else:
-                    look(part)
-        return spoilt
+            yield from pooled(pool, part_of, shard_ids, 2 * READERS)
 
     def read_part(self, shard_id: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one shard. Raises NotFound if it is not done, BrokenPart or ForeignPart if that is no use."""

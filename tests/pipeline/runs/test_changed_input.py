@@ -45,9 +45,9 @@ def test_an_archive_that_lives(tmp_path: Path) -> None:
     assert first["status"]["ok"] == 300
     before, written = ledger(output), outputs(output)
     new = [f"b/{number:04}x.jpg" for number in range(20)] + [f"new/{number}.jpg" for number in range(20)]
-    for name in new:
+    for number, name in enumerate(new):
         (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_bytes(made.jpeg(hash(name) % 999, 24, 24))
+        (source / name).write_bytes(made.jpeg(number, 24, 24))
     replaced, removed = ["a/0003.jpg", "b/0100.jpg", "c/0299.jpg"], ["a/0000.jpg", "c/0005.jpg"]
     for name in replaced:
         (source / name).write_bytes(made.jpeg(7, 32, 40))
@@ -351,6 +351,21 @@ def test_a_folder_where_a_file_was(tmp_path: Path) -> None:
     result = restore(source, output, **given)
     assert result["reasons"] == {"duplicate_name": 1}
     assert restore(source, output, **given) == result
+
+
+@pytest.mark.parametrize("count", [6, 40])
+def test_a_broken_part_is_done_again(tmp_path: Path, count: int) -> None:
+    """Of a shard that INPUT still has, once its input was another; and the rest of it stays."""
+    source, output = made.folder(tmp_path / "in", count, 16, 16), tmp_path / "out"
+    restore(source, output)
+    (source / "a/0000a.jpg").write_bytes(made.jpeg(9, 16, 16))
+    restore(source, output)
+    part = max(output.glob("ledger/*.parquet"))
+    part.write_bytes(part.read_bytes()[:-50])
+    result = restore(source, output)
+    assert (result["state"], result["images"]) == ("done", count + 1)
+    assert result["images_this_attempt"] <= 3
+    assert_exact(output)
 
 
 def test_what_tells_of_what_is_gone_is_broken(tmp_path: Path) -> None:
