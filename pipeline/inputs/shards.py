@@ -6,9 +6,9 @@ the same input gives the same ids on every machine.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -41,6 +41,9 @@ class Cutting(NamedTuple):
     taken: Taken | None  # names of outputs, where there are any
     piece_bytes: int | None  # of what can be read in pieces; None: it is one shard
     image_column: str | None = None  # of Parquet files; None: by its name, or the only one that can be it
+
+
+S = TypeVar("S", bound="Shard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,20 @@ class Shard:
     def narrowed(self, keys: Collection[str]) -> "Shard":
         """The same shard, where it can be with these of its images only. Keys are those of the ledger."""
         return self
+
+
+def chosen(shard: S, selection: Selection) -> Iterator[S]:
+    """A shard of a container that is not opened before its turn, which knows what of it is meant; none where that is
+    nothing. With a list of keys it is opened, to see which.
+    """
+    choice = selection.choice
+    if not choice:
+        yield shard
+    elif selection.may_take_of(shard.name):
+        shard = replace(shard, id=shard_id(shard.id, choice.digest()), choice=choice.patterns)
+        kept = None if choice.listed is None else selection.rows(shard.all_keys(), shard.name, shard.first)
+        if kept is None or kept:
+            yield replace(shard, kept=kept)
 
 
 Source = Callable[[Shard], Iterator[Incoming]]  # of the rows of a shard, as they are stored

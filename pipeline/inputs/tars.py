@@ -10,14 +10,14 @@ import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, cast
 
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image.sniff import RAW_SUFFIXES
 from pipeline.inputs.kinds import HEAD, RAW, Found, by_content, by_name
 from pipeline.inputs.names import is_image, sample_of, strip_suffix, suffix, unsafe
-from pipeline.inputs.shards import Cutting, Incoming, Shard, shard_id, too_large
+from pipeline.inputs.shards import Cutting, Incoming, Shard, chosen, shard_id, too_large
 from pipeline.storage.base import NotFound, Store
 
 BLOCK = 512  # bytes of a tar record
@@ -46,24 +46,15 @@ class TarPiece(Shard):
 
 def tar_shards(store: Store, name: str, size: int, cutting: Cutting) -> Iterator[TarPiece]:
     """A tar as shards of about `cutting.piece_bytes`. It is opened only if some of its keys may have been asked for."""
-    selection, choice = cutting.selection, cutting.selection.choice
-    if not selection.may_take_of(name):
+    if not cutting.selection.may_take_of(name):
         return
     starts = range(0, max(1, size), cutting.piece_bytes or max(1, size))
     for start in starts:
         stop = None if start == starts[-1] else start + starts.step
         parts = ("tar", name, size) if len(starts) == 1 else ("tar", name, size, start, stop)
-        digest = shard_id(*parts, choice.digest()) if choice else shard_id(*parts)
         length = min(size, stop or size) - start
-        piece = TarPiece(
-            id=digest, store=store, name=name, size=length, images=None, first=start, stop=stop, choice=choice.patterns
-        )
-        if choice.listed is not None:
-            kept = selection.rows(piece.all_keys(), name, start)
-            if not kept:
-                continue
-            piece = replace(piece, kept=kept)
-        yield piece
+        piece = TarPiece(id=shard_id(*parts), store=store, name=name, size=length, images=None, first=start, stop=stop)
+        yield from chosen(piece, cutting.selection)
 
 
 class _Member(tarfile.TarInfo):

@@ -70,6 +70,7 @@ def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
         for name in ("a", "b", "c"):
             Image.fromarray(made.pixels(ord(name), 96, 80)).save(clean / "archive" / f"{name}.png")
             packed.writestr(f"{name}.jpg", made.jpeg(ord(name), 96, 80))
+        packed.writestr("left-out.jpg", made.jpeg(1))
         packed.writestr("readme.txt", "no image")
     own = ("--plugin", plugin)
     code_, result, talk = driftrec(
@@ -86,13 +87,14 @@ def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
     assert "unknown network 'plain'; known: ncsnpp" in result["error"]
 
     out = tmp_path / "out"
+    own += ("--exclude", "left-*")
     restore = ("restore", archive, out, *own, "--sampler", "restart", "--steps", 3, "--no-adaptive", "--model", model)
     code_, result, talk = driftrec(*restore)
     assert (code_, result["status"]["ok"], result["evaluations_per_image"]) == (0, 3, 3.0), talk
     run = json.loads((out / "run.json").read_text())
     assert run["identity"]["plugins"]["mine"].startswith("sha256 ")
 
-    report = tmp_path / "report"
+    own, report = own[:2], tmp_path / "report"
     code_, result, talk = driftrec(
         *("evaluate", clean, report, *own, "--quality", 20, "--metrics", "mae,psnr"),
         *("--candidate", f"mine={out / 'images'}"),
