@@ -87,8 +87,8 @@ def test_refused(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     code, told = answer(capsys, "fetch", "good", name)
     assert code == 2
     assert why in told["error"]
-    there = [path.name for path in (tmp_path / "torch").rglob("*.pth")]
-    assert there in ([NAMED], [])  # what was whole stays
+    there = [path.name for path in (tmp_path / "torch").rglob("*.p*")]
+    assert there == ([] if name == "lpip" else [NAMED])  # what was whole stays, and a wrong name is told before
 
 
 def test_the_way_to_it_is_told(server: str) -> None:

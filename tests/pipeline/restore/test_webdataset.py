@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +13,17 @@ import webdataset
 from PIL import Image
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs.listing import list_input
+from pipeline.degrade import run_degrade
+from pipeline.evaluate.evaluation import list_references
+from pipeline.evaluate.settings import DegradeSettings, EvaluateSettings
 from pipeline.inputs.shards import read_shard
 from pipeline.runs.verify import verify
+from pipeline.survey.job import run_survey
 from pipeline.survey.settings import SurveySettings
+from pipeline.train.job import list_data
+from pipeline.train.settings import TrainSettings
 from tests import made
-from tests.pipeline.offline import ledger, restore
+from tests.pipeline.offline import ledger, no_ray, restore
 
 PARTS = ("png", "txt", "json")
 
@@ -172,10 +176,18 @@ def test_an_archive_that_grows_keeps_what_was_beside(tmp_path: Path) -> None:
 
 def test_a_named_column_serves_every_job(tmp_path: Path) -> None:
     columns = {"photo": [made.jpeg(1)], "image": [b"no"]}
-    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
-    for column, reason in ((None, ["no"]), ("photo", [""])):
-        listing = list_input(str(tmp_path / "in.parquet"), image_column=column)
-        (row,) = read_shard(listing.shards[0]).to_pylist()
-        assert (row["data"] == made.jpeg(1)) == (reason == [""])
-    assert SurveySettings(input="a", output="b", image_column="photo").determining()["image_column"] == "photo"
-    assert np.asarray(Image.open(io.BytesIO(made.jpeg(1)))).shape == (48, 64, 3)
+    path = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table(columns), path)
+    for column, ok in ((None, 0), ("photo", 1)):
+        given = {"image_column": column, "max_failed": "1"}
+        with no_ray():
+            surveyed = run_survey(SurveySettings(input=path, output=f"{path}-s{ok}", calibration_s=0, **given))
+            degraded = run_degrade(DegradeSettings(input=path, output=f"{path}-d{ok}", quality="10", **given))
+        restored = restore(path, f"{path}-r{ok}", **given)
+        assert [result["status"]["ok"] for result in (surveyed, degraded, restored)] == [ok] * 3
+        references = list_references(EvaluateSettings(reference=path, output=f"{path}-e", image_column=column))
+        assert read_shard(references.shards[0])["data"][0].as_py() == columns[column or "image"][0]
+    given = {"patches": {"size": 32}, "image_column": "photo"}
+    assert list_data(TrainSettings(data=path, output=f"{path}-t", **given)).clean.images == 1
+    with pytest.raises(InvalidInput, match="no image of DATA can be used"):
+        list_data(TrainSettings(data=path, output=f"{path}-t", **given | {"image_column": "image"}))
