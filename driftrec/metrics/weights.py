@@ -24,6 +24,11 @@ class Published:
     where: str  # who publishes it, or what makes it
     base: str = ""  # URL of the folder that holds it; "" where it is made
 
+    @property
+    def url(self) -> str:
+        """Of the file that is fetched, the first; "" where it is made."""
+        return self.base and f"{self.base}/{self.files[0]}"
+
 
 TORCHVISION = "torchvision's weights on PyTorch's server, download.pytorch.org/models"
 TORCHVISION_URL = "https://download.pytorch.org/models"
@@ -86,9 +91,9 @@ def find_weights(name: str, given: Mapping[str, str]) -> Path:
         return Path(given[name])
     if found := _in_folder(wanted):
         return found
-    fetch = f"fetch it by `driftrec weights fetch {name}`, " if wanted.base else ""
+    way = f"fetch it by `driftrec weights fetch {name}`, " if wanted.url else ""
     raise InvalidInput(
-        f"{name} needs {' or '.join(wanted.files)}, published by {wanted.where}; {fetch}"
+        f"{name} needs {' or '.join(wanted.files)}, published by {wanted.where}; {way}"
         f"give it by --weights {name}=PATH, or put it into {folder()} (TORCH_HOME)"
     )
 
@@ -107,9 +112,9 @@ def fetch(name: str) -> Path:
     wanted = published(name)
     if found := _in_folder(wanted):
         return found
-    if not wanted.base:
+    if not wanted.url:
         raise InvalidInput(f"{name}: its weights are made, not fetched: by {wanted.where}")
-    file, url = wanted.files[0], f"{wanted.base}/{wanted.files[0]}"
+    file, url = wanted.files[0], wanted.url
     folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder()) as here:
         download(url, part := Path(here) / file, f"weights {url}")
@@ -127,7 +132,7 @@ def told(name: str) -> dict[str, str | None]:
         "name": name,
         "file": " or ".join(wanted.files),
         "path": str(found) if found else None,
-        "url": f"{wanted.base}/{wanted.files[0]}" if wanted.base else None,
+        "url": wanted.url or None,
         "sha256": sha256_of(wanted.files[0]) or None,
         "from": wanted.where,
     }

@@ -131,7 +131,7 @@ class Taken:
 def refuse(clashes: Sequence[tuple[str, str]]) -> NoReturn:
     """Raise InvalidInput naming them."""
     pairs = [f"{printable(earlier)} and {printable(later)}" for earlier, later in clashes[:NAMED]]
-    more = f" and {len(clashes) - NAMED} more pairs (driftrec survey names all)" if len(clashes) > NAMED else ""
+    more = f" and {len(clashes) - NAMED} more pairs (driftrec survey names them)" if len(clashes) > NAMED else ""
     raise InvalidInput(
         f"{', '.join(pairs)}{more} cannot both be written: on some disks at least one name would hold two outputs; "
         "rename one, leave one out, or keep their suffixes apart (restore: --format same or --on-clash suffix); or let "
