@@ -55,17 +55,23 @@ class Weights:
 
 
 def find(source: str) -> Weights:
-    """The weights behind `model`, opened and checked once. Raises InvalidInput that names what is wrong with them."""
+    """The weights behind `model`, checked once. Raises InvalidInput that names what is wrong with them."""
+    return find_opened(source, "cpu")[0]
+
+
+def find_opened(source: str, device: str | None = None) -> tuple[Weights, Restorer]:
+    """The same, with what restores by them in this process; None: on a GPU where there is one."""
     if source == IDENTITY:
-        return Weights(source, Restorer.identity().fingerprint)
+        restorer = Restorer.identity()
+        return Weights(source, restorer.fingerprint), restorer
     parsed = ModelSource.parse(source)
     remote = tuple(locate(place) if "://" in place else None for place in parsed.places)
     try:
-        restorer = _load(source, remote, device="cpu")
+        restorer = _load(source, remote, device)
     except StorageError as error:
         raise InvalidInput(f"model {error}") from None
     shown = parsed.at(redact(place) if "://" in place else _absolute(place) for place in parsed.places)
-    return Weights(str(shown), restorer.fingerprint, restorer.recommended, restorer.process, remote)
+    return Weights(str(shown), restorer.fingerprint, restorer.recommended, restorer.process, remote), restorer
 
 
 def _absolute(place: str) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from driftrec.diffusion.process import Process
@@ -27,6 +26,8 @@ def uniform_lambda(process: Process, points: int, t_eps: float, start: float) ->
     """Equidistant in lambda = ln(a / sigma). Raises ValueError for a process without noise at a time between the
     ends.
     """
+    from scipy.optimize import brentq  # a fifth of a second, which no other grid needs
+
     _check(points, t_eps, start)
 
     def lam(t: float, level: float = 0.0) -> float:

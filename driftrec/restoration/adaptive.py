@@ -24,8 +24,6 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple, cast
 
-from scipy.optimize import brentq
-
 from driftrec.diffusion.process import Process
 from driftrec.image.picture import Picture, to_8_bits
 from driftrec.jpeg.double_compression import older_compression, once_jpeg
@@ -82,4 +80,6 @@ def start(process: Process, wanted: float, t_eps: float, part: float) -> float:
         return wanted
     if level(least) >= goal:
         return least
+    from scipy.optimize import brentq  # a fifth of a second, which a mean does not need
+
     return cast(float, brentq(partial(level, goal=goal), least, first, xtol=1e-6))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from driftrec.restoration.restorer import Restorer
 from pipeline.cpus import usable_cpus
 from pipeline.inputs.shards import SCHEMA
 from pipeline.model_source import Weights
@@ -37,15 +38,13 @@ class Single:
 
     Args:
         settings: `format` is what is written; `input` and `output` are not looked at.
-        weights: the model.
+        weights, restorer: the model, as `find_opened` gives it.
 
-    Raises DriftRecError if the model cannot be used.
+    Raises InvalidInput if it cannot be sampled so.
     """
 
-    def __init__(self, settings: RestoreSettings, weights: Weights) -> None:
-        self.stage = RestoreShard(resolve(settings, weights), weights, open_store("."))
-        if self.stage.broken:
-            raise self.stage.broken
+    def __init__(self, settings: RestoreSettings, weights: Weights, restorer: Restorer) -> None:
+        self.stage = RestoreShard(resolve(settings, weights), weights, open_store("."), restorer)
         self.stage.watchdog = Unwatched()  # whoever waits may end this process
         self.stage.restorer.threads = usable_cpus()
 

@@ -29,7 +29,7 @@ from driftrec.metrics.blockiness import bef_u8
 from driftrec.restoration import adaptive
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import LEFT_OPEN, Sampling
-from driftrec.restoration.restorer import Restored
+from driftrec.restoration.restorer import Restored, Restorer
 from pipeline.inputs.names import copy_name, output_format, output_name
 from pipeline.model_source import Weights
 from pipeline.restore.settings import RestoreSettings
@@ -86,9 +86,12 @@ class RestoreShard(ShardStage):
         settings: of the run.
         weights: the model.
         store: OUTPUT.
+        restorer: with these weights; without one they are loaded.
     """
 
-    def __init__(self, settings: RestoreSettings, weights: Weights, store: Store) -> None:
+    def __init__(
+        self, settings: RestoreSettings, weights: Weights, store: Store, restorer: Restorer | None = None
+    ) -> None:
         limit_s, retry, repair = settings.image_timeout_s, settings.retry_failed, settings.repair
         super().__init__(store, image_timeout_s=limit_s, retry=retry, repair=repair)
         self.outputs: Outputs = Tree(store)
@@ -99,7 +102,7 @@ class RestoreShard(ShardStage):
         self.decoders = ThreadPoolExecutor(settings.codec_threads, "decode")
         self.writers = ThreadPoolExecutor(settings.codec_threads, "write")
         try:
-            self.restorer = weights.load(settings.device)
+            self.restorer = restorer or weights.load(settings.device)
         except DriftRecError as error:
             self.broken = error
             return

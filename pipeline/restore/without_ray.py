@@ -10,7 +10,7 @@ import numpy as np
 
 from driftrec.errors import DriftRecError, InvalidInput
 from driftrec.image import Picture, Pixels, decode, encode
-from pipeline.model_source import find
+from pipeline.model_source import find_opened
 from pipeline.restore.files import FOR_ARCHIVES, PIPE, File, find_comparison, find_files, name_of
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.single import Single, what_was_done
@@ -55,7 +55,7 @@ def _done(settings: RestoreSettings, todo: Sequence[File], compare: File | None,
     """All files, or as many as there was time for."""
     done: list[dict[str, Any]] = []
     try:
-        single = Single(settings, find(settings.model))
+        single = Single(settings, *find_opened(settings.model, settings.device))
         if sys.stderr.isatty():
             single.stage.restorer.tell = share_told
         for file in todo:

@@ -1,9 +1,10 @@
 """What is answered over HTTP: a page, and POST /restore, the picture's bytes in and the restored picture's out."""
 
+import asyncio
 import html
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any, cast, get_args
@@ -20,7 +21,7 @@ from driftrec import __version__
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image import Format
 from driftrec.sampling_recipes import LOOKS
-from pipeline.model_source import find
+from pipeline.model_source import find_opened
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.single import Single, what_was_done
 from pipeline.runs.ledger import FAILED
@@ -49,6 +50,10 @@ class Refused(Exception):
         self.answer = JSONResponse({"error": {"reason": reason, "detail": detail}}, status)
 
 
+class Abandoned(BaseException):
+    """Whoever asked has gone. No Exception: no stage is to take it for a fault of the picture."""
+
+
 class Restoring:
     """Restores one picture after the other, whoever asks.
 
@@ -56,18 +61,31 @@ class Restoring:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.settings, weights = settings, find(settings.model)
+        self.settings = settings
+        weights, restorer = find_opened(settings.model, settings.device)
         given = {"input": "-", "output": "-", **settings.model_dump(include={"model", "device", "max_pixels"})}
         of_look = {look: RestoreSettings.model_validate({**given, "look": look}) for look in LOOKS}
-        self.by_look = {look: Single(of, weights) for look, of in of_look.items()}
+        self.by_look = {look: Single(of, weights, restorer) for look, of in of_look.items()}
+        self._restorer = restorer
         self._turn, self._room = threading.Lock(), threading.Semaphore(1 + settings.max_waiting)
 
-    def restore(self, data: bytes, look: str, wanted: Format, name: str, seed: int) -> tuple[bytes, dict[str, Any]]:
-        """(the restored picture's file, what was done). Raises Refused."""
+    def restore(
+        self, data: bytes, look: str, wanted: Format, name: str, seed: int, gone: Callable[[], bool] = lambda: False
+    ) -> tuple[bytes, dict[str, Any]]:
+        """(the restored picture's file, what was done). Raises Refused, and Abandoned once `gone`, which is asked
+        before the picture's turn and after each of its tiles.
+        """
+
+        def look_round(done: int, of: int) -> None:  # noqa: ARG001
+            if gone():
+                raise Abandoned
+
         if not self._room.acquire(blocking=False):
             raise Refused(BUSY, "busy", f"{self.settings.max_waiting} pictures are waiting; try again later")
         try:
             with self._turn:
+                look_round(0, 1)
+                self._restorer.tell = look_round
                 restored, row = self.by_look[look].restore(name, data, format=wanted, seed=seed)
         except DriftRecError as error:
             raise Refused(STATUS_OF[Reason.internal], Reason.internal, str(error)) from error
@@ -94,10 +112,15 @@ def application(settings: ServeSettings) -> Starlette:
             check_origin(request.headers)
             asked = parameters(request.query_params)
             data = await body_of(request, settings.max_upload_bytes)
-            found, done = await anyio.to_thread.run_sync(restoring.restore, data, *asked)
+            gone = threading.Event()
+            watching = asyncio.create_task(wait_until_gone(request, gone))
+            try:
+                found, done = await anyio.to_thread.run_sync(restoring.restore, data, *asked, gone.is_set)
+            finally:
+                watching.cancel()
         except Refused as refused:
             return refused.answer
-        except ClientDisconnect:
+        except (ClientDisconnect, Abandoned):
             return Response(status_code=BAD)
         name, wanted = PurePath(asked[2]).stem or "restored", asked[1]
         headers = {DONE: json.dumps(done), "Cache-Control": "no-store"}
@@ -145,6 +168,13 @@ async def body_of(request: Request, most: int) -> bytes:
         if size > most:
             raise too_large
     return b"".join(parts)
+
+
+async def wait_until_gone(request: Request, gone: threading.Event) -> None:
+    """Set `gone` when whoever asked does not wait for the answer any more. Of a request that was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 def ascii_name(name: str) -> str:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ pytest.importorskip("uvicorn")
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 PIXELS = made.pixels(3, 48, 72)
+TILES = 2  # that the widest of the pictures below goes through the network in
 CHROMIUM = shutil.which("chromium")
 
 
@@ -192,6 +194,66 @@ def test_one_at_a_time_and_no_more_than_there_is_room_for(
     ends.clear()
     ask("natural")
     assert ends == ["done"]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 99])
+def test_a_picture_that_nobody_waits_for_any_more_is_given_up(rounds: int, small_model: Path) -> None:
+    """Before its turn, or after a tile; the next has its turn, and the same bytes as ever."""
+    restoring, looked = app.Restoring(ServeSettings(model=str(small_model), max_waiting=1)), [0]
+    given = (PICTURES["tiles of 300.jpg"], "faithful", "png", "a", 0)
+    expected, _ = restoring.restore(*given)
+
+    def gone() -> bool:
+        looked[0] += 1
+        return looked[0] > rounds
+
+    if rounds == 99:
+        assert restoring.restore(*given, gone)[0] == expected
+        assert looked[0] == 1 + TILES
+    else:
+        with pytest.raises(app.Abandoned):
+            restoring.restore(*given, gone)
+        assert looked[0] == rounds + 1
+    assert restoring.restore(*given)[0] == expected
+
+
+@pytest.mark.parametrize("leaves", ["while it waits", "in its turn"])
+def test_who_closes_the_connection_waits_no_more(
+    leaves: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a page does that is given another picture."""
+    ends, left, body = list[str](), threading.Event(), [PICTURES["10.jpg"]]
+    restore = app.Restoring.restore
+
+    def watched(self: app.Restoring, *given: Any) -> Any:
+        *others, gone = given
+        if leaves == "while it waits":
+            assert wait_for(gone)
+        try:
+            return restore(self, *others, lambda: wait_for(gone))
+        except BaseException as error:
+            ends.append(type(error).__name__)
+            raise
+
+    def wait_for(gone: Any) -> bool:
+        left.set()
+        return any(gone() or time.sleep(0.01) for _ in range(3000))
+
+    async def receive() -> dict[str, Any]:
+        if body:
+            return {"type": "http.request", "body": body.pop(), "more_body": False}
+        while not left.is_set():
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    monkeypatch.setattr(app.Restoring, "restore", watched)
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/restore", "query_string": b"", "headers": headers}
+    asyncio.run(app.application(ServeSettings(model=str(small_model)))(scope, receive, send))
+    assert ends == ["Abandoned"]
 
 
 def test_where_it_cannot_listen_or_lacks_packages_is_refused(
