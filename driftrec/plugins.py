@@ -1,5 +1,5 @@
 """What others add. A plugin is a module that, when it is imported, puts its own into the tables of processes, samplers,
-metrics, networks or containers, under the name by which users ask for it.
+metrics, networks, containers or output formats, under the name by which users ask for it.
 
 An installed package names its plugin by an entry point of the group GROUP; further ones, modules or files, stand in the
 environment variable VARIABLE, which `--plugin` sets, so that the processes of a cluster know them, too. The tables

@@ -6,12 +6,13 @@ are one format or one kind of metadata each. Must know nothing of tensors, proce
 """
 
 from driftrec.image.decoding import MAX_PIXELS, Frames, decode, from_pil
-from driftrec.image.encoding import Format, encode, format_of, not_kept, to_pil
+from driftrec.image.encoding import ENCODERS, Encoder, encode, format_of, not_kept, to_pil
 from driftrec.image.picture import Mode, Picture, Pixels
 
 __all__ = [
+    "ENCODERS",
     "MAX_PIXELS",
-    "Format",
+    "Encoder",
     "Frames",
     "Mode",
     "Picture",

@@ -1,13 +1,14 @@
-"""A Picture as bytes of a PNG, JPEG, WEBP or TIFF. The same picture gives the same bytes."""
+"""A Picture as bytes of a PNG, JPEG, WEBP or TIFF, or of what plugins write. The same picture gives the same bytes."""
 
 import io
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import PurePath
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,14 +21,10 @@ from driftrec.image.picture import Picture
 from driftrec.image.probe import XMP as XMP_SEGMENT
 from driftrec.image.sniff import EXTENSIONS
 from driftrec.jpeg.codec import subsampling_code
-
-Format = Literal["png", "jpeg", "webp", "tiff"]
-FORMATS: dict[str, Format] = {  # by suffix
-    suffix: kind for suffix, name in EXTENSIONS.items() for kind in get_args(Format) if kind == name.lower()
-}
-DEEP = ("png", "tiff")  # those that hold 16 bits
+from driftrec.plugins import Table
 
 BESIDE = ("icc_profile", "exif", "dpi", "xmp", "comment")  # of the pixels, in a PIL image's info
+SAME = "same"  # of settings: what the name of an input promises
 MAX_SIDE = {"jpeg": 65_500, "webp": 16_383}  # pixels; JPEG_MAX_DIMENSION of libjpeg, WEBP_MAX_DIMENSION of libwebp
 MAX_SEGMENT = 65_533  # bytes of a JPEG's: of EXIF, of a comment, of XMP with its name
 
@@ -54,7 +51,7 @@ class Keeping(Image.Image):
 
 def encode(
     picture: Picture,
-    format: Format = "png",  # noqa: A002
+    format: str = "png",  # noqa: A002
     *,
     png_level: int = PNG_LEVEL,
     jpeg_quality: int | None = None,
@@ -68,7 +65,7 @@ def encode(
 
     Args:
         picture: what to write.
-        format: "png", "jpeg", "webp" or "tiff".
+        format: "png", "jpeg", "webp", "tiff", or what a plugin writes: a name in ENCODERS.
         png_level: zlib level, 0 (none) to 9 (smallest).
         jpeg_quality: 0 to 100; None: 95, or that of the JPEG file that the picture came from if that is higher.
         jpeg_subsampling: "4:4:4", "4:2:2" or "4:2:0".
@@ -80,8 +77,8 @@ def encode(
         InvalidInput: an unknown format or subsampling.
         BadImage: `unsupported` if the format cannot hold the picture (transparency in JPEG, sides).
     """
-    if format not in get_args(Format):
-        raise InvalidInput(f"unknown output format {format!r}: give one of {', '.join(get_args(Format))}")
+    if format not in ENCODERS:
+        raise InvalidInput(f"unknown output format {format!r}: give one of {', '.join(ENCODERS)}")
     if format == "png":
         plain = png.encode_16(picture, png_level) if picture.depth == 16 else _saved(picture, png_level)
         return png.with_metadata(plain, picture, _words(record))
@@ -89,6 +86,8 @@ def encode(
     packet = _packet(picture, format, record)
     if format == "tiff":
         return _save_tiff(picture, packet)
+    if format not in OURS:
+        return ENCODERS[format].encode(replace(picture, xmp=packet))
     icc = None if picture.grey and format == "webp" else picture.icc  # its pixels are RGB
     options: dict[str, Any] = {"exif": picture.exif, "icc_profile": icc}
     if format == "jpeg":
@@ -109,17 +108,56 @@ def encode(
     return out.getvalue() + (picture.video.data if picture.video and format == "jpeg" else b"")
 
 
-def format_of(name: str) -> Format:
+class Encoder(NamedTuple):
+    """How a format is written."""
+
+    suffix: str  # of outputs; such files must be read, too
+    encode: Callable[[Picture], bytes]  # what was done to the picture stands in its XMP; may raise BadImage
+    deep: bool = False  # whether it holds 16 bits
+
+
+class Encoders(Table[Encoder]):
+    """Formats by name."""
+
+    def __setitem__(self, name: str, entry: Encoder) -> None:
+        """Raises ValueError for a format that is not read, or is written already."""
+        if entry.suffix not in EXTENSIONS:
+            raise ValueError(f"format {name!r}: {entry.suffix} is not read; take one of {', '.join(EXTENSIONS)}")
+        other = SAME if name == SAME else format_of_suffix(entry.suffix)
+        if other:
+            raise ValueError(f"format {name!r}: there is {other} already; take another name and suffix")
+        super().__setitem__(name, entry)
+        format_of_suffix.cache_clear()
+
+
+OURS = {
+    "png": Encoder(".png", encode, deep=True),
+    "jpeg": Encoder(".jpg", partial(encode, format="jpeg")),
+    "webp": Encoder(".webp", partial(encode, format="webp")),
+    "tiff": Encoder(".tif", partial(encode, format="tiff"), deep=True),
+}
+ENCODERS = Encoders("format", OURS)
+
+
+@lru_cache(maxsize=1000)
+def format_of_suffix(suffix: str) -> str | None:
+    """The format that a suffix promises, in lower case and with its dot; None if it is none that is written."""
+    kind = EXTENSIONS.get(suffix)
+    return next((name for name, encoder in ENCODERS.items() if EXTENSIONS[encoder.suffix] == kind), None)
+
+
+def format_of(name: str) -> str:
     """The format that a file's name promises. Raises InvalidInput if it is none that is written."""
     suffix = PurePath(name).suffix.lower()
-    if suffix not in FORMATS:
-        raise InvalidInput(
-            f"{name}: no image is written as {suffix or 'a name without suffix'}: end it in .png, .jpg, .webp or .tif"
-        )
-    return FORMATS[suffix]
+    if found := format_of_suffix(suffix):
+        return found
+    *others, last = (encoder.suffix for encoder in ENCODERS.values())
+    raise InvalidInput(
+        f"{name}: no image is written as {suffix or 'a name without suffix'}: end it in {', '.join(others)} or {last}"
+    )
 
 
-def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None = None) -> str:  # noqa: A002
+def not_kept(picture: Picture, format: str, record: Mapping[str, Any] | None = None) -> str:  # noqa: A002
     """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing."""
     video = "a video behind its end left out" if picture.video and format != "jpeg" else ""
     if format == "png":
@@ -128,11 +166,11 @@ def not_kept(picture: Picture, format: Format, record: Mapping[str, Any] | None 
     plain = _plain(picture, format)
     resolution = picture.dpi and not exif.has_tag(picture.exif, exif.X_RESOLUTION)
     return joined(
-        "16 bits rounded to 8" if picture.depth == 16 and format not in DEEP else "",
+        "16 bits rounded to 8" if picture.depth == 16 and not ENCODERS[format].deep else "",
         "PNG texts left out" if kinds & {*png.TEXTS} else "",
         "PNG colour chunks left out" if kinds & {*png.COLOURS} and not picture.icc else "",
         "comment left out" if picture.comment and (format != "jpeg" or _too_long(picture.comment)) else "",
-        "IPTC left out" if picture.iptc and (format == "webp" or not _iptc_segment(picture.iptc)) else "",
+        "IPTC left out" if picture.iptc and (format not in ("jpeg", "tiff") or not _iptc_segment(picture.iptc)) else "",
         "GRAY profile left out" if picture.icc and picture.grey and format == "webp" else "",
         "resolution left out" if resolution and format == "webp" else "",
         video,
@@ -148,7 +186,7 @@ def _words(record: Mapping[str, Any] | None) -> str | None:
     return None if record is None else json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
-def _packet(picture: Picture, format: Format, record: Mapping[str, Any] | None) -> bytes | None:  # noqa: A002
+def _packet(picture: Picture, format: str, record: Mapping[str, Any] | None) -> bytes | None:  # noqa: A002
     """The XMP that is written: with the record, else as it is, else none, as much as a JPEG has room for."""
     words, plain = _words(record), _plain(picture, format)
     wanted = [plain if words is None else xmp.with_record(plain, words), plain]
@@ -156,12 +194,12 @@ def _packet(picture: Picture, format: Format, record: Mapping[str, Any] | None) 
     return next((packet for packet in wanted if packet and len(packet) <= room), None)
 
 
-def _plain(picture: Picture, format: Format) -> bytes | None:  # noqa: A002
+def _plain(picture: Picture, format: str) -> bytes | None:  # noqa: A002
     """The picture's XMP, with what it says of its video where that is written, too."""
     return picture.video.xmp if picture.video and format == "jpeg" else picture.xmp
 
 
-def _has_room(picture: Picture, format: Format, record: Mapping[str, Any]) -> bool:  # noqa: A002
+def _has_room(picture: Picture, format: str, record: Mapping[str, Any]) -> bool:  # noqa: A002
     plain = _plain(picture, format)
     return xmp.takes_record(plain) and _packet(picture, format, record) != plain
 
@@ -209,7 +247,7 @@ def _save_tiff(picture: Picture, packet: bytes | None) -> bytes:
         raise BadImage(Reason.unsupported, detail) from error
 
 
-def _check_fits(picture: Picture, format: Format) -> None:  # noqa: A002
+def _check_fits(picture: Picture, format: str) -> None:  # noqa: A002
     """Refuse what the output format cannot hold."""
     side = max(picture.height, picture.width)
     if side > MAX_SIDE.get(format, side):

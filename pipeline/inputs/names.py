@@ -5,19 +5,18 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
-from driftrec.image.encoding import FORMATS, Format
+from driftrec.image.encoding import ENCODERS, SAME, format_of_suffix
 from driftrec.image.sniff import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
 IMAGE_SUFFIXES = frozenset(EXTENSIONS)
-SUFFIX_OF_FORMAT = {kind: suffix for suffix, kind in reversed(FORMATS.items())}  # of several the first, as in FORMATS
 MAX_COMPONENT_BYTES = 255  # of Linux file systems
 MAX_NAME_BYTES = 1000  # S3 allows 1,024 for a whole key; images/ and a prefix take their share
 RUN_DIGITS = 8  # of a fingerprint, by which people know a run
@@ -74,9 +73,9 @@ def folders_of(name: str) -> Iterator[str]:
     return (name[:place] for place, sign in enumerate(name) if sign == "/")
 
 
-def output_format(key: str, wanted: str) -> Format:
+def output_format(key: str, wanted: str) -> str:
     """The format of an output: `wanted`, or for "same" what the key's suffix promises (png if we do not write that)."""
-    return FORMATS.get(suffix(key), "png") if wanted == "same" else cast(Format, wanted)
+    return wanted if wanted != SAME else format_of_suffix(suffix(key)) or "png"
 
 
 def output_name(key: str, wanted: str, whole: bool = False) -> str:
@@ -86,9 +85,9 @@ def output_name(key: str, wanted: str, whole: bool = False) -> str:
     "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one.
     """
     kind = output_format(key, wanted)
-    if wanted == "same" and kind != "png" and suffix(key) != ".mpo":
+    if wanted == SAME and kind != "png" and suffix(key) != ".mpo":
         return key
-    return (key if whole else stem(key)) + SUFFIX_OF_FORMAT[kind]
+    return (key if whole else stem(key)) + ENCODERS[kind].suffix
 
 
 def copy_name(key: str, wanted: str, whole: bool = False) -> str:

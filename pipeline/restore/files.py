@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from driftrec.errors import BadImage, InvalidInput
 from driftrec.image import format_of
-from driftrec.image.encoding import Format
+from driftrec.image.encoding import SAME
 from driftrec.image.sniff import identify
 from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.kinds import HEAD
@@ -26,7 +26,7 @@ class File(NamedTuple):
 
     source: Path | None  # None: stdin
     target: Path | None  # None: stdout
-    format: Format  # of the target
+    format: str  # of the target
 
 
 def are_files(inputs: Sequence[str], output: str) -> bool:
@@ -51,7 +51,7 @@ def find_files(inputs: Sequence[str], output: str, wanted: str | None, overwrite
         found = _within(target, sources, wanted or "png")
     else:
         kind = format_of(target.name)
-        if wanted not in (None, "same", kind):
+        if wanted not in (None, SAME, kind):
             raise InvalidInput(f"OUTPUT {output} is no {wanted}: leave --format out, or name OUTPUT accordingly")
         found = [File(sources[0], target, kind)]
     for file in found:

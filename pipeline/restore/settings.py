@@ -7,6 +7,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -19,22 +20,30 @@ from driftrec.sampling_recipes import LOOKS, settings_of
 from pipeline.settings import MIB, Allowance, Alone, Free, Place, ShardSettings
 
 
-def _of_a_plugin(value: Any, ours: ValidatorFunctionWrapHandler) -> Any:
-    """A sampler of ours, or of a plugin: PyTorch is loaded only where there are some."""
+def _or_a_plugins(value: Any, ours: ValidatorFunctionWrapHandler, about: ValidationInfo) -> Any:
+    """A name of ours, or of a plugin: what it takes to ask them is loaded only where there are some."""
     try:
         return ours(value)
     except ValidationError:
-        if plugins.exist():
-            from driftrec.diffusion.sampling import SAMPLERS
+        if not plugins.exist():
+            raise
+    if about.field_name == "sampler":
+        from driftrec.diffusion.sampling import SAMPLERS
 
-            if value in SAMPLERS:
-                return value
-            raise ValueError(f"there is no such sampler; known: {', '.join(SAMPLERS)}") from None
-        raise
+        known = [*SAMPLERS]
+    else:
+        from driftrec.image.encoding import ENCODERS, SAME
+
+        known = [*ENCODERS, SAME]
+    if value not in known:
+        raise ValueError(f"there is no such {about.field_name}; known: {', '.join(known)}")
+    return value
 
 
-OURS = Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"]
-Sampler = Annotated[OURS, WrapValidator(_of_a_plugin), PlainSerializer(str, return_type=str)]
+OrAPlugins = WrapValidator(_or_a_plugins)
+Name = PlainSerializer(str, return_type=str)  # no warning for what stands in no Literal
+Sampler = Annotated[Literal["multistep", "cold", "euler-maruyama", "euler-heun", "ode"], OrAPlugins, Name]
+Format = Annotated[Literal["png", "same", "jpeg", "webp", "tiff"], OrAPlugins, Name]
 AsText = BeforeValidator(lambda value: "true" if value is True else value)  # as YAML reads the default's own name
 
 
@@ -83,7 +92,7 @@ class RestoreSettings(ShardSettings):
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
 
     # What is written:
-    format: Literal["png", "same", "jpeg", "webp", "tiff"] = "png"  # of the outputs; same: as the input's name says
+    format: Format = "png"  # of the outputs; same: as the input's name says
     png_level: int = Field(4, ge=0, le=9)  # zlib level of PNG outputs: from fast to small
     jpeg_quality: int | None = Field(None, ge=1, le=100)  # of JPEG outputs; None: 95, or the input's if that is higher
     jpeg_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of JPEG outputs

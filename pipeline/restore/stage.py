@@ -19,8 +19,7 @@ import pyarrow as pa
 import torch
 
 from driftrec.errors import BadImage, DriftRecError, Failed, InvalidInput, Reason
-from driftrec.image import Picture, encode, not_kept
-from driftrec.image.encoding import DEEP
+from driftrec.image import ENCODERS, Picture, encode, not_kept
 from driftrec.image.metadata import joined
 from driftrec.image.picture import to_8_bits
 from driftrec.image.probe import read_header
@@ -272,7 +271,7 @@ class RestoreShard(ShardStage):
             "output": name,
             "output_sha256": hashlib.sha256(data).hexdigest(),
             "output_bytes": len(data),
-            "depth": picture.depth if kind in DEEP else 8,
+            "depth": picture.depth if ENCODERS[kind].deep else 8,
             "detail": joined(picture.note, not_kept(picture, kind, item.record)) or None,
             "bef_after": _bef(picture),
         }

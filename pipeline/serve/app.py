@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Any, cast, get_args
+from typing import Any
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from driftrec import __version__
 from driftrec.errors import DriftRecError, Reason
-from driftrec.image import Format
+from driftrec.image import ENCODERS
 from driftrec.sampling_recipes import LOOKS
 from pipeline.model_source import find_opened
 from pipeline.restore.settings import RestoreSettings
@@ -70,7 +70,7 @@ class Restoring:
         self._turn, self._room = threading.Lock(), threading.Semaphore(1 + settings.max_waiting)
 
     def restore(
-        self, data: bytes, look: str, wanted: Format, name: str, seed: int, gone: Callable[[], bool] = lambda: False
+        self, data: bytes, look: str, wanted: str, name: str, seed: int, gone: Callable[[], bool] = lambda: False
     ) -> tuple[bytes, dict[str, Any]]:
         """(the restored picture's file, what was done). Raises Refused, and Abandoned once `gone`, which is asked
         before the picture's turn and after each of its tiles.
@@ -140,7 +140,7 @@ def check_origin(headers: Mapping[str, str]) -> None:
         raise Refused(FORBIDDEN, "origin", f"a page of {origin} may not use this")
 
 
-def parameters(query: Mapping[str, str]) -> tuple[str, Format, str, int]:
+def parameters(query: Mapping[str, str]) -> tuple[str, str, str, int]:
     """(look, format, name, seed) of a request. Raises Refused for what there is not."""
     look, wanted = query.get("look", "natural"), query.get("format", "png")
     name, seed = query.get("name") or "picture", query.get("seed", "0")
@@ -148,11 +148,11 @@ def parameters(query: Mapping[str, str]) -> tuple[str, Format, str, int]:
         raise Refused(BAD, "unknown", f"no such parameter: {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if look not in LOOKS:
         raise Refused(BAD, "unknown", f"look is {look!r}; give {' or '.join(LOOKS)}")
-    if wanted not in get_args(Format):
-        raise Refused(BAD, "unknown", f"format is {wanted!r}; give one of {', '.join(get_args(Format))}")
+    if wanted not in ENCODERS:
+        raise Refused(BAD, "unknown", f"format is {wanted!r}; give one of {', '.join(ENCODERS)}")
     if not seed.isdecimal() or not seed.isascii() or len(seed) > SEED_DIGITS:
         raise Refused(BAD, "unknown", f"seed is {seed!r}; give a whole number from 0 on")
-    return look, cast(Format, wanted), name, int(seed)
+    return look, wanted, name, int(seed)
 
 
 async def body_of(request: Request, most: int) -> bytes:

@@ -63,7 +63,7 @@ def python(words: str, **environment: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
+def test_all_six_serve_every_job(plugin: Path, tmp_path: Path) -> None:
     clean, archive = tmp_path / "clean", tmp_path / "archive.zip"
     (clean / "archive").mkdir(parents=True)
     with zipfile.ZipFile(archive, "w") as packed:
@@ -89,6 +89,7 @@ def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     own += ("--exclude", "left-*")
     restore = ("restore", archive, out, *own, "--sampler", "restart", "--steps", 3, "--no-adaptive", "--model", model)
+    restore += ("--format", "avif")
     code_, result, talk = driftrec(*restore)
     assert (code_, result["status"]["ok"], result["evaluations_per_image"]) == (0, 3, 3.0), talk
     run = json.loads((out / "run.json").read_text())
@@ -102,10 +103,16 @@ def test_all_five_serve_every_job(plugin: Path, tmp_path: Path) -> None:
     assert (code_, result["status"]["ok"]) == (0, 3), talk
     rows = pq.read_table(report / "report.parquet").to_pylist()
     scores = {row["key"]: row["mae"] for row in rows if row["candidate"] == "mine"}
+    png = tmp_path / "png"
+    (png / "archive").mkdir(parents=True)
     for name in ("a", "b", "c"):
+        with Image.open(out / "images" / "archive" / f"{name}.avif") as found:
+            assert (found.format, found.size) == ("AVIF", (80, 96))
+            assert b"driftrec" in found.info["xmp"]
+            found.convert("RGB").save(png / "archive" / f"{name}.png")
         x, y = (
             np.asarray(Image.open(folder / "archive" / f"{name}.png").convert("RGB"), np.float64) / 255
-            for folder in (clean, out / "images")
+            for folder in (clean, png)
         )
         assert scores[f"archive/{name}.png"] == pytest.approx(np.abs(x - y).mean(), rel=1e-5)
     assert "Mean absolute error" in (report / "report.html").read_text()
@@ -125,18 +132,43 @@ def test_a_package_is_found_by_its_entry_point(plugin: Path) -> None:
     words = (
         "import sys; from driftrec import METRICS, PROCESSES, SAMPLERS, plugins; before = 'mine' in sys.modules;"
         "from driftrec.networks import NETWORKS; from pipeline.inputs.containers import CONTAINERS;"
+        "from driftrec.image import ENCODERS;"
         "print(before, 'line' in PROCESSES, 'restart' in SAMPLERS, 'mae' in METRICS, 'plain' in NETWORKS,"
-        "      '.zip' in CONTAINERS, plugins.versions())"
+        "      '.zip' in CONTAINERS, 'avif' in ENCODERS, plugins.versions())"
     )
     path = os.pathsep.join([str(site), str(ROOT)])
-    assert python(words, PYTHONPATH=path) == "False True True True True True {'mine': 'mine 1.2'}"
-    assert python(words, PYTHONPATH=str(ROOT)) == "False False False False False False {}"
+    assert python(words, PYTHONPATH=path) == "False True True True True True True {'mine': 'mine 1.2'}"
+    assert python(words, PYTHONPATH=str(ROOT)) == "False False False False False False False {}"
 
 
 def test_a_sampler_of_a_plugin_is_named_in_a_refusal(plugin: Path) -> None:
     code_, result, _ = driftrec("restore", "a", "b", "--plugin", plugin, "--sampler", "restrat")
     assert code_ == 2
     assert "ode, restart" in result["error"]
+    code_, result, _ = driftrec("restore", "a", "b", "--plugin", plugin, "--format", "avi")
+    assert code_ == 2
+    assert "known: png, jpeg, webp, tiff, avif, same" in result["error"]
+
+
+def test_a_format_serves_single_files_and_the_library(plugin: Path, tmp_path: Path) -> None:
+    given = tmp_path / "a.avif"
+    Image.fromarray(made.pixels(1, 40, 64)).save(given, quality=30)
+    own = ("--plugin", plugin, "--model", "identity", "--overwrite")
+    for name, more in (("b.avif", ()), ("out/", ("--format", "same"))):
+        code_, result, talk = driftrec("restore", given, f"{tmp_path}/{name}", *own, *more)
+        assert code_ == 0, talk
+        with Image.open(result["images"][0]["output"]) as found:
+            assert (found.format, found.size) == ("AVIF", (64, 40))
+    words = f"""
+from pathlib import Path
+from driftrec.image import decode, encode
+print(encode(decode(Path({str(given)!r}).read_bytes()), "avif"))
+"""
+    twice = [python(words, DRIFTREC_PLUGINS=str(plugin), PYTHONPATH=str(ROOT)) for _ in range(2)]
+    assert twice[0] == twice[1]
+    code_, result, _ = driftrec("restore", given, tmp_path / "c.avif", "--model", "identity")
+    assert code_ == 2
+    assert "end it in .png, .jpg, .webp or .tif" in result["error"]
 
 
 WRONG = {
@@ -146,6 +178,18 @@ WRONG = {
     "that wants our name": (
         "from driftrec.diffusion import SAMPLERS\nSAMPLERS['ode'] = 1",
         "there is a sampler 'ode' already",
+    ),
+    "that writes what is written": (
+        "from driftrec.image import ENCODERS, Encoder\nENCODERS['mine'] = Encoder('.jpeg', bytes)",
+        "there is jpeg already",
+    ),
+    "that writes what is not read": (
+        "from driftrec.image import ENCODERS, Encoder\nENCODERS['mine'] = Encoder('.qoi', bytes)",
+        ".qoi is not read",
+    ),
+    "that wants a setting's name": (
+        "from driftrec.image import ENCODERS, Encoder\nENCODERS['same'] = Encoder('.avif', bytes)",
+        "there is same already",
     ),
     "that wants a metric's name": (
         "from driftrec.metrics import add_metric\nadd_metric('lpips', abs, 'x', higher_is_better=True)",

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftrec.image import ENCODERS
 from pipeline.inputs.collisions import unsafe_for
-from pipeline.inputs.names import SUFFIX_OF_FORMAT, collision_id, output_name, printable, unsafe
+from pipeline.inputs.names import collision_id, output_name, printable, unsafe
 from tests import made
 from tests.pipeline.offline import ledger, restore
 
@@ -61,7 +62,7 @@ def test_an_output_of_a_safe_key_stays_below_its_folder_and_is_printable(key: st
     name = output_name(key, wanted)
     assert unsafe(name) == ""
     assert name.rpartition("/")[0] == key.rpartition("/")[0]
-    assert wanted == "same" or name.endswith(SUFFIX_OF_FORMAT[wanted])
+    assert wanted == "same" or name.endswith(ENCODERS[wanted].suffix)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpe", ".jpeg", ".webp", ".tiff", ""])
