@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import gc
 import json
 import logging
 import os
@@ -111,7 +112,7 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
                 if submit or dry_run:
                     raise InvalidInput(f"{'--submit' if submit else '--dry-run'} {FOR_ARCHIVES}")
                 settings = load(pkgutil.resolve_name(parts.settings), config, assignments, flags)
-                return pkgutil.resolve_name(parts.files)(settings, inputs, stdout)
+                return imported(parts.files)(settings, inputs, stdout)
         if detach and not submit:
             raise InvalidInput("--detach goes with --submit; without it the job is this process")
 
@@ -121,10 +122,22 @@ def run_job(name: str, about: str | None, argv: Sequence[str] | None, parts: Par
             from pipeline.cluster.submit import submit_job
 
             return submit_job(submit, name, settings, detach)
-        return pkgutil.resolve_name(parts.plan if dry_run else parts.run)(settings)
+        return imported(parts.plan if dry_run else parts.run)(settings)
 
     words = in_short if stdout.isatty() and "--json" not in arguments else json.dumps
     return execute(job, words, of_error=words)
+
+
+def imported(name: str) -> Any:
+    """What a name of Parts means. Nothing that is imported becomes garbage: not to look for any is an eighth quicker,
+    and leaves less to look through from then on.
+    """
+    gc.disable()
+    try:
+        return pkgutil.resolve_name(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def in_short(result: Mapping[str, Any]) -> str:

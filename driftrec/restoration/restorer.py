@@ -57,7 +57,7 @@ class Restorer:
     """
 
     def __init__(self, checkpoint: Model | None, device: str | torch.device | None = None) -> None:
-        self.device = _found(device)
+        self.device = find_device(device)
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
         self.threads = 1  # on a CPU: tiles that go through the network at a time; bytes do not depend on it
@@ -325,7 +325,7 @@ def _sampling(options: Options) -> Sampling:
     return Sampling(**(Options(adaptive=True) | options))
 
 
-def _found(wanted: str | torch.device | None) -> torch.device:
+def find_device(wanted: str | torch.device | None) -> torch.device:
     """The device that is meant; None: a GPU where there is one. Raises InvalidInput where PyTorch does not find it."""
     device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)

@@ -3,6 +3,8 @@
 import io
 import time
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from driftrec.image import Picture
 from driftrec.image.probe import read_header
 from driftrec.restoration.options import Sampling
+from driftrec.restoration.restorer import find_device
 from pipeline.cpus import usable_cpus
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import read_shard
@@ -19,7 +22,7 @@ from pipeline.model_source import Weights, find
 from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
-from pipeline.restore.timing import Limits, calibrate
+from pipeline.restore.timing import START_S, Limits, calibrate
 from pipeline.runs.changed_input import bytes_known
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import Ledger
@@ -39,19 +42,26 @@ def estimate_restore(settings: RestoreSettings) -> Answer:
     known = bytes_known(ledger := Ledger(open_store(settings.output)), listing, ledger.committed())
     images, megapixels = sizes_of(listing, done, files, settings.max_pixels, known)
     limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S, settings.device)
-    timed = calibrate(files, weights, sampling_of(settings), limits, 0)
-    seconds = megapixels * 1e6 * timed.seconds / max(1, timed.pixels)
-    actors = settings.actors or (torch.cuda.device_count() if timed.device.startswith("cuda") else usable_cpus())
+    gpu = find_device(settings.device).type == "cuda"
+    actors = settings.actors or (torch.cuda.device_count() if gpu else usable_cpus())
+    together = 1 if gpu else min(actors, usable_cpus())  # CPUs slow each other down, as in the run
+    with ThreadPoolExecutor(together) as pool:
+        time_pieces = partial(calibrate, files, weights, sampling_of(settings), limits)
+        timed = list(pool.map(time_pieces, range(together)))
+    pixels, pieces = sum(one.pixels for one in timed), sum(one.pieces for one in timed)
+    work = megapixels * 1e6 * sum(one.seconds for one in timed) / max(1, pixels)
+    left = len(listing.shards) - len(done)
+    seconds = START_S + work / max(1, min(actors, left)) if work else 0.0
     estimate: dict[str, Any] = {
         "images": images,
         "megapixels_to_do": round(megapixels, 2),
-        "evaluations_per_image": round(timed.nfe / max(1, timed.pieces), 2),
-        "seconds_of_one_actor": round(seconds, 3),
+        "evaluations_per_image": round(sum(one.nfe for one in timed) / max(1, pieces), 2),
+        "seconds_of_one_actor": round(work, 3),
         "actors": actors,
-        "seconds": round(seconds / actors, 3),
+        "seconds": round(seconds, 3),
     }
     if settings.price_per_hour:
-        estimate["cost"] = round(settings.price_per_hour * seconds / actors / 3600, 6)
+        estimate["cost"] = round(settings.price_per_hour * seconds / 3600, 6)
     return dry_run("restore", settings, listing, done, estimate=estimate)
 
 

@@ -16,6 +16,7 @@ from pipeline.model_source import Weights
 
 SIDE = 512  # pixels: of the pieces that are restored, the side of a tile
 WARM_SIDE = 128
+START_S = 8.0  # of Ray and the actors, until the first image: a run of one image with --model identity takes 7 s
 
 
 class Limits(NamedTuple):

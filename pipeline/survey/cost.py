@@ -18,7 +18,7 @@ from pipeline.cluster.graph import Pool
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
-from pipeline.restore.timing import Limits, calibrate
+from pipeline.restore.timing import START_S, Limits, calibrate
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.summary import GOOD, Summary, Survey
@@ -129,7 +129,7 @@ def _measured(
     if not pixels:
         return {"pieces": 0}
     speed, sampling = pool.actors * pixels / seconds / 1e6, model[1]
-    hours, below_good = _hours(survey, speed)
+    hours, below_good = (START_S / 3600 + work for work in _hours(survey, speed))
     measured: Measured = {
         "model": redact(settings.model),
         "steps": sampling.steps,

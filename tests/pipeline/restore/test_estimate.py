@@ -9,6 +9,7 @@ from driftrec.jpeg.codec import encode_jpeg
 from pipeline.restore import estimate
 from pipeline.restore.estimate import estimate_restore
 from pipeline.restore.settings import RestoreSettings
+from pipeline.restore.timing import START_S
 from tests import made
 from tests.pipeline import offline
 
@@ -41,4 +42,6 @@ def test_it_reckons_with_what_the_run_then_does(
     assert told["megapixels_to_do"] == pytest.approx(pixels / 1e6, rel=0.35)  # by some of the files
     assert told["evaluations_per_image"] == (rows[0]["nfe"] if rows else 0)
     assert (told["seconds_of_one_actor"] > 0) == (len(rows) > 0)
-    assert told["cost"] == pytest.approx(5 * told["seconds_of_one_actor"] / told["actors"] / 3600, abs=2e-6)
+    seconds = START_S + told["seconds_of_one_actor"] / told["actors"] if rows else 0
+    assert told["seconds"] == pytest.approx(seconds, abs=2e-3)
+    assert told["cost"] == pytest.approx(5 * told["seconds"] / 3600, abs=2e-6)
