@@ -9,6 +9,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
+# Without a GPU: the index of PyTorch's CPU builds, as pytorch.org names it; their packages are a quarter as large.
+CPU_INDEX ?=
+GPU_ONLY := ^(cuda|nvidia|triton)
 
 IMAGE ?= driftrec:0.1.0
 
@@ -59,21 +62,24 @@ $(VENV)/.runtime: requirements/runtime.lock pyproject.toml
 	    || { echo "DriftRec needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	    || { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing into $(VENV): minutes, and 7 GB on disk, most of it PyTorch ..."
-	$(BIN)/pip install --quiet -r requirements/runtime.lock
+	@echo "Installing into $(VENV): minutes, and $(if $(CPU_INDEX),2,7) GB on disk, most of it PyTorch ..."
+ifneq ($(CPU_INDEX),)
+	$(BIN)/pip install --quiet --no-deps --index-url "$(CPU_INDEX)" $$(grep -E '^torch(vision)?==' requirements/runtime.lock)
+endif
+	$(BIN)/pip install --quiet -r <(grep -vE '$(if $(CPU_INDEX),$(GPU_ONLY),^$$)' requirements/runtime.lock)
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.runtime requirements/test.lock
-	$(BIN)/pip install --quiet -r requirements/test.lock
+	$(BIN)/pip install --quiet -r <(grep -v ^-r requirements/test.lock)
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.runtime requirements/docs.lock
-	$(BIN)/pip install --quiet -r requirements/docs.lock
+	$(BIN)/pip install --quiet -r <(grep -v ^-r requirements/docs.lock)
 	touch $@
 
 $(VENV)/.clouds: $(VENV)/.runtime requirements/clouds.lock
-	$(BIN)/pip install --quiet -r requirements/clouds.lock
+	$(BIN)/pip install --quiet -r <(grep -v ^-r requirements/clouds.lock)
 	touch $@
 
 lock: $(VENV)/.test $(VENV)/.docs $(VENV)/.clouds
