@@ -37,7 +37,7 @@ class Optimisation:
     lr: float = 6e-4  # peak learning rate
     muon: bool = False  # Muon instead of AdamW
     warmup: int = 200  # steps of linear rise
-    decay_steps: int | None = None  # steps at the end over which the rate falls; None: all of them
+    decay_steps: int | None = None  # steps at the end over which the rate falls; None, or more than there are: all
     final_lr: float = 0.0  # the fall ends here, as a share of lr
     weight_decay: float = 0.01  # decoupled, as AdamW has it
     betas: tuple[float, float] = (0.9, 0.99)  # of the two running means
@@ -53,13 +53,13 @@ class Optimisation:
             raise ValueError(f"need steps >= 1, lr > 0, warmup >= 0, accumulate >= 1, got {self}")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or null for none, got {self.clip}")
-        if self.decay_steps is not None and not 0 <= self.decay_steps <= self.steps:
-            raise ValueError(f"need 0 <= decay_steps <= steps ({self.steps}), got {self.decay_steps}")
+        if self.decay_steps is not None and self.decay_steps < 0:
+            raise ValueError(f"need decay_steps >= 0, got {self.decay_steps}")
 
     def lr_at(self, step: int) -> float:
         """Linear warm-up, a constant rate, and over the last decay_steps half a cosine from lr to final_lr * lr."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        length = self.steps if self.decay_steps is None else self.decay_steps
+        length = self.steps if self.decay_steps is None else min(self.steps, self.decay_steps)
         progress = min(1.0, max(0, step - (self.steps - length)) / max(1, length))
         fall = self.final_lr + (1 - self.final_lr) * (1 + math.cos(math.pi * progress)) / 2
         return self.lr * rise * fall

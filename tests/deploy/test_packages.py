@@ -65,8 +65,7 @@ def test_it_works_away_from_the_checkout(wheel, tmp_path):
     (restored,) = answer("restore", "photos/a/0000.jpg", "restored.png")["images"]
     assert restored["status"] == "ok"
     assert (here / "restored.png").is_file()
-    short = ("--steps", "5", "--set", "optimizer.warmup=0", "--set", "optimizer.decay_steps=0")
-    told = answer("train", "photos", "run", "--config", "tiny", *short, "--dry-run")
+    told = answer("train", "photos", "run", "--config", "tiny", "--steps", "5", "--dry-run")
     assert told["settings"]["optimizer"]["steps"] == 5
     assert told["settings"]["network"]["width"] == 64
 
