@@ -67,9 +67,11 @@ def connect(num_cpus: int | None = None) -> None:
 
 
 def _init(num_cpus: int | None) -> None:
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        log.info("connecting to Ray at %s", address)
         ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=_with_plugins())
         return
+    log.info("starting Ray on this machine")
     with _held_back_stderr(), _forking_into_own_groups(), _reaped(), contextlib.chdir(code_folder()):
         ray.init(
             address="local",

@@ -1,6 +1,7 @@
 """Shards: the same input gives the same list; every image in it has a row, with data or a reason."""
 
 import io
+import logging
 import os
 import tarfile
 from functools import partial
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
+from pipeline.inputs import listing
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input, list_shards
 from pipeline.inputs.names import output_name
@@ -53,6 +55,19 @@ def test_a_folder_is_listed_the_same_wherever_it_lies_and_however_it_was_written
     assert len(one.shards) == 15
     (tmp_path / "other/a/7.jpg").write_bytes(b"another size")
     assert list_input(str(tmp_path / "other")).digest != one.digest
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 60.0])
+def test_a_long_listing_says_how_far_it_is(
+    wait_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listing, "WORD_S", wait_s)
+    monkeypatch.setattr(listing, "SEVERAL", 4)
+    caplog.set_level(logging.INFO)
+    url = str(write(tmp_path / "in", *(f"{number}.jpg" for number in range(10))))
+    list_input(url)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"listing {url}", *(f"listing {url}: {n} files so far" for n in (0, 4, 8) if not wait_s)]
 
 
 def test_every_file_of_a_folder_is_read_once_or_counted(tmp_path: Path) -> None:
