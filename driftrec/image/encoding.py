@@ -87,7 +87,8 @@ def encode(
     if format == "tiff":
         return _save_tiff(picture, packet)
     if format not in OURS:
-        return ENCODERS[format].encode(replace(picture, xmp=packet))
+        encoder, told = ENCODERS[format], replace(picture, xmp=packet)
+        return encoder.encode(told if encoder.deep else told.in_8_bits())
     icc = None if picture.grey and format == "webp" else picture.icc  # its pixels are RGB
     options: dict[str, Any] = {"exif": picture.exif, "icc_profile": icc}
     if format == "jpeg":
@@ -129,6 +130,10 @@ class Encoders(Table[Encoder]):
         super().__setitem__(name, entry)
         format_of_suffix.cache_clear()
 
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        format_of_suffix.cache_clear()
+
 
 OURS = {
     "png": Encoder(".png", encode, deep=True),
@@ -158,19 +163,24 @@ def format_of(name: str) -> str:
 
 
 def not_kept(picture: Picture, format: str, record: Mapping[str, Any] | None = None) -> str:  # noqa: A002
-    """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing."""
+    """What `encode` leaves out or changes since the format cannot hold it, in words; "" if nothing. What a plugin's
+    format leaves out nobody tells.
+    """
     video = "a video behind its end left out" if picture.video and format != "jpeg" else ""
     if format == "png":
         return joined("IPTC left out" if picture.iptc else "", video)
+    rounded = "16 bits rounded to 8" if picture.depth == 16 and not ENCODERS[format].deep else ""
+    if format not in OURS:
+        return rounded
     kinds = {kind for kind, _ in picture.chunks} - {b"sRGB"}  # what an image is without a profile
     plain = _plain(picture, format)
     resolution = picture.dpi and not exif.has_tag(picture.exif, exif.X_RESOLUTION)
     return joined(
-        "16 bits rounded to 8" if picture.depth == 16 and not ENCODERS[format].deep else "",
+        rounded,
         "PNG texts left out" if kinds & {*png.TEXTS} else "",
         "PNG colour chunks left out" if kinds & {*png.COLOURS} and not picture.icc else "",
         "comment left out" if picture.comment and (format != "jpeg" or _too_long(picture.comment)) else "",
-        "IPTC left out" if picture.iptc and (format not in ("jpeg", "tiff") or not _iptc_segment(picture.iptc)) else "",
+        "IPTC left out" if picture.iptc and (format == "webp" or not _iptc_segment(picture.iptc)) else "",
         "GRAY profile left out" if picture.icc and picture.grey and format == "webp" else "",
         "resolution left out" if resolution and format == "webp" else "",
         video,

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ class Restorer:
     """
 
     def __init__(self, checkpoint: Model | None, device: str | torch.device | None = None) -> None:
-        self.device = find_device(device)
+        self.device = _found(device)
         self.checkpoint = checkpoint
         self.fingerprint = checkpoint.sha256 if checkpoint else "identity"
         self.threads = 1  # on a CPU: tiles that go through the network at a time; bytes do not depend on it
@@ -230,14 +231,14 @@ class Restorer:
             return self._restored(model, y, of, places, seed, plans[parts[0][0]].sampling)
 
         batches = self._batches(sizes, plans)
-        results = enumerate(zip(batches, self._each(through, batches), strict=True), start=1)
-        for number, (parts, (batch, nfe)) in results:
-            for place, (i, tile) in enumerate(parts):
-                unfinished[i].expect(tile, batch, place, nfe)
-            self.tell(number, len(batches))
+        with closing(self._each(through, batches)) as results:  # what it has not begun is not done, if `tell` raises
+            for number, (parts, (batch, nfe)) in enumerate(zip(batches, results, strict=True), start=1):
+                for place, (i, tile) in enumerate(parts):
+                    unfinished[i].expect(tile, batch, place, nfe)
+                self.tell(number, len(batches))
         return [one.finish for one in unfinished]
 
-    def _each(self, work: Callable[[T], U], things: Sequence[T]) -> Iterator[U]:
+    def _each(self, work: Callable[[T], U], things: Sequence[T]) -> Generator[U]:
         """What becomes of each, in order: on `threads` threads, each result when it is there."""
         if self.threads == 1 or len(things) < 2 or self.device.type != "cpu":
             yield from map(work, things)
@@ -325,7 +326,7 @@ def _sampling(options: Options) -> Sampling:
     return Sampling(**(Options(adaptive=True) | options))
 
 
-def find_device(wanted: str | torch.device | None) -> torch.device:
+def _found(wanted: str | torch.device | None) -> torch.device:
     """The device that is meant; None: a GPU where there is one. Raises InvalidInput where PyTorch does not find it."""
     device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)

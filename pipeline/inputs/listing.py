@@ -6,9 +6,7 @@ turn; a row group of a Parquet file is one shard.
 
 import hashlib
 import logging
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from driftrec.errors import InvalidInput
@@ -31,7 +29,6 @@ MAX_IMAGES = 64  # in a shard of loose files: what a kill costs at most
 MIN_SHARDS = 16  # a small input is cut finer than that, so that all actors get work and the progress shows
 MIN_PIECE = 2**20  # bytes of a tar, when small tars are cut finer for the same reason
 RECORD = 20 * 512  # bytes that tar writes at once: no piece is smaller
-WORD_S, SEVERAL = 10.0, 1000  # seconds between two words of a long listing; files between two looks at the clock
 MAX_PIECES = 100_000  # of all tars together: what lies in more than 800 GB of tars is cut less finely
 
 
@@ -139,8 +136,8 @@ def _list(
     containers: list[tuple[str, int]] = []
     selection = Selection(choice)
     loose = PackedNames()
-    entries = _told(source.url, source.entries())
-    for name, size, kind, counted_as in sorted_out(source.store, entries, frozenset(CONTAINERS)):
+    log.info("listing %s", source.url)
+    for name, size, kind, counted_as in sorted_out(source.store, source.entries(), frozenset(CONTAINERS)):
         if kind is None:
             ignored[counted_as] += 1
         elif kind == "container":
@@ -172,17 +169,6 @@ def _list(
         raise refused[0]
     selection.check_found()
     return Listing(source, shards, ignored, selection.left_out, output_name, most_shards)
-
-
-def _told(url: str, entries: Iterable[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """The same, with a word at the start, and how many there are so far as long as it goes on."""
-    log.info("listing %s", url)
-    said = time.monotonic()
-    for number, entry in enumerate(entries):
-        if number % SEVERAL == 0 and time.monotonic() - said >= WORD_S:
-            log.info("listing %s: %d files so far", url, number)
-            said = time.monotonic()
-        yield entry
 
 
 def _limited(shards: list[Shard], limit: int) -> list[Shard]:

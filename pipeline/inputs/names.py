@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from driftrec.errors import CONTROL, InvalidInput, escaped
 from driftrec.errors import visible as visible
-from driftrec.image.encoding import ENCODERS, SAME, format_of_suffix
+from driftrec.image.encoding import ENCODERS, OURS, SAME, format_of_suffix
 from driftrec.image.sniff import EXTENSIONS
 
 # What the decoder may be asked to read. Other files of a folder or tar are counted, never opened.
@@ -82,10 +82,12 @@ def output_name(key: str, wanted: str, whole: bool = False) -> str:
     """Where the output of `key` lies below images/: an image suffix is replaced, or else one is appended. If the name
     is to stay `whole` one is appended always: a.jpg.png.
 
-    "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one.
+    "same" keeps the suffix of a format that we write; an .mpo, of several pictures, becomes a JPEG of one. Of a
+    plugin's format it keeps that one suffix.
     """
     kind = output_format(key, wanted)
-    if wanted == SAME and kind != "png" and suffix(key) != ".mpo":
+    fits = kind != "png" and suffix(key) != ".mpo" if kind in OURS else suffix(key) == ENCODERS[kind].suffix
+    if wanted == SAME and fits:
         return key
     return (key if whole else stem(key)) + ENCODERS[kind].suffix
 

@@ -1,6 +1,7 @@
 """What a restore would cost, without writing anything: some images are looked at, and pieces of them restored."""
 
 import io
+import os
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +14,15 @@ import torch
 from driftrec.image import Picture
 from driftrec.image.probe import read_header
 from driftrec.restoration.options import Sampling
-from driftrec.restoration.restorer import find_device
 from pipeline.cpus import usable_cpus
 from pipeline.inputs.listing import Listing
 from pipeline.inputs.shards import read_shard
 from pipeline.job import dry_run, finished_shards
-from pipeline.model_source import Weights, find
+from pipeline.model_source import Weights, find_opened
 from pipeline.restore.job import list_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
-from pipeline.restore.timing import START_S, Limits, calibrate
+from pipeline.restore.timing import MOST, START_S, Limits, pieces_of, time_pieces
 from pipeline.runs.changed_input import bytes_known
 from pipeline.runs.ends import Answer
 from pipeline.runs.ledger import Ledger
@@ -35,32 +35,35 @@ CROP = 128  # pixels, side of the crop on which the network is timed
 
 def estimate_restore(settings: RestoreSettings) -> Answer:
     """Shards, bytes, resolved settings and an estimate of the cost. Raises InvalidInput as the run would."""
-    listing, weights = list_restore(settings), find(settings.model)
+    listing, (weights, restorer) = list_restore(settings), find_opened(settings.model, settings.device)
     settings = resolve(settings, weights)
     done = finished_shards(settings.output, listing)
     files = sample_files(listing)
     known = bytes_known(ledger := Ledger(open_store(settings.output)), listing, ledger.committed())
     images, megapixels = sizes_of(listing, done, files, settings.max_pixels, known)
     limits = Limits(settings.seed, settings.max_pixels, CALIBRATION_S, settings.device)
-    gpu = find_device(settings.device).type == "cuda"
+    gpu = restorer.device.type == "cuda"
     actors = settings.actors or (torch.cuda.device_count() if gpu else usable_cpus())
-    together = 1 if gpu else min(actors, usable_cpus())  # CPUs slow each other down, as in the run
+    together = 1 if gpu else min(actors, usable_cpus(), MOST)  # CPUs slow each other down, as in the run
+    pieces = pieces_of(files, settings.max_pixels)
     with ThreadPoolExecutor(together) as pool:
-        time_pieces = partial(calibrate, files, weights, sampling_of(settings), limits)
-        timed = list(pool.map(time_pieces, range(together)))
-    pixels, pieces = sum(one.pixels for one in timed), sum(one.pieces for one in timed)
+        timed = list(pool.map(partial(time_pieces, restorer, pieces, sampling_of(settings), limits), range(together)))
+    pixels, restored = sum(one.pixels for one in timed), sum(one.pieces for one in timed)
     work = megapixels * 1e6 * sum(one.seconds for one in timed) / max(1, pixels)
     left = len(listing.shards) - len(done)
-    seconds = START_S + work / max(1, min(actors, left)) if work else 0.0
+    here = usable_cpus() if not gpu and not os.environ.get("RAY_ADDRESS") else actors  # that work at the same time
+    seconds = START_S + work / max(1, min(actors, left, here)) if left else 0.0
     estimate: dict[str, Any] = {
         "images": images,
         "megapixels_to_do": round(megapixels, 2),
-        "evaluations_per_image": round(sum(one.nfe for one in timed) / max(1, pieces), 2),
+        "evaluations_per_image": round(sum(one.nfe for one in timed) / max(1, restored), 2),
         "seconds_of_one_actor": round(work, 3),
         "actors": actors,
         "seconds": round(seconds, 3),
     }
-    if settings.price_per_hour:
+    if megapixels and not pixels:
+        estimate |= {"seconds_of_one_actor": None, "seconds": None}  # of the files that were looked at none was sound
+    elif settings.price_per_hour:
         estimate["cost"] = round(settings.price_per_hour * seconds / 3600, 6)
     return dry_run("restore", settings, listing, done, estimate=estimate)
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from driftrec import __version__
 from driftrec.errors import DriftRecError, Reason
 from driftrec.image import ENCODERS
+from driftrec.image.sniff import EXTENSIONS
 from driftrec.sampling_recipes import LOOKS
 from pipeline.model_source import find_opened
 from pipeline.restore.settings import RestoreSettings
@@ -39,6 +40,7 @@ STATUS_OF = {  # of a refusal, by its reason; of all others UNPROCESSABLE
 }
 UNPROCESSABLE, TOO_LARGE, BUSY, BAD, FORBIDDEN = 422, 413, 503, 400, 403
 SEED_DIGITS = 18
+LOOK_S = 0.2  # seconds after which one that waits looks whether it is still wanted
 NAMES = ("look", "format", "name", "seed")  # what a request may say beside the picture
 
 
@@ -73,7 +75,7 @@ class Restoring:
         self, data: bytes, look: str, wanted: str, name: str, seed: int, gone: Callable[[], bool] = lambda: False
     ) -> tuple[bytes, dict[str, Any]]:
         """(the restored picture's file, what was done). Raises Refused, and Abandoned once `gone`, which is asked
-        before the picture's turn and after each of its tiles.
+        while the picture waits for its turn and after each of its tiles.
         """
 
         def look_round(done: int, of: int) -> None:  # noqa: ARG001
@@ -83,10 +85,14 @@ class Restoring:
         if not self._room.acquire(blocking=False):
             raise Refused(BUSY, "busy", f"{self.settings.max_waiting} pictures are waiting; try again later")
         try:
-            with self._turn:
+            while not self._turn.acquire(timeout=LOOK_S):
+                look_round(0, 1)
+            try:
                 look_round(0, 1)
                 self._restorer.tell = look_round
                 restored, row = self.by_look[look].restore(name, data, format=wanted, seed=seed)
+            finally:
+                self._turn.release()
         except DriftRecError as error:
             raise Refused(STATUS_OF[Reason.internal], Reason.internal, str(error)) from error
         finally:
@@ -124,8 +130,9 @@ def application(settings: ServeSettings) -> Starlette:
             return Response(status_code=BAD)
         name, wanted = PurePath(asked[2]).stem or "restored", asked[1]
         headers = {DONE: json.dumps(done), "Cache-Control": "no-store"}
-        headers["Content-Disposition"] = f'attachment; filename="{ascii_name(name)}.{wanted}"'
-        return Response(found, media_type=f"image/{wanted}", headers=headers)
+        suffix = ENCODERS[wanted].suffix
+        headers["Content-Disposition"] = f'attachment; filename="{ascii_name(name)}{suffix}"'
+        return Response(found, media_type=f"image/{EXTENSIONS[suffix].lower()}", headers=headers)
 
     # A page elsewhere may not call itself this one by a name of its own that leads here.
     hosts = LOOPBACK if settings.host in LOOPBACK else ("*",)

@@ -6,6 +6,8 @@ message ever holds a credential.
 """
 
 import errno
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -15,6 +17,8 @@ from typing import TypeVar
 from driftrec.errors import DriftRecError
 from driftrec.urls import redact
 
+log = logging.getLogger(__name__)
+
 PART_PREFIX, PART_SUFFIX = ".driftrec-", ".part"  # a put that is not finished, on a local disk
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FREE_ROOM = "free some and run the same command again"
@@ -23,6 +27,7 @@ LINKED_FOLDER = "a link to a folder"  # what a name may be that is no file
 CLOSED_FOLDER = "a folder that may not be listed"
 SOME = 10  # objects that are tried to see whether a store gives any
 READERS = 16  # objects of a remote store that are read at once: each waits for its answer
+WORD_S, SEVERAL = 10.0, 100  # seconds between two words of a long listing; names between two looks at the clock
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -49,6 +54,16 @@ def is_of_object(store: "Store", name: str, error: StorageError) -> bool:
     the service's, the mount's or our access's: the run stops, and can go on later.
     """
     return (isinstance(error, NotFound | AccessDenied) or store.errors_are_of_files) and store.gives_others(name)
+
+
+def telling(url: str, names: Iterable[T]) -> Iterator[T]:
+    """The same; where it takes long, how many there are so far is logged now and then."""
+    said = time.monotonic()
+    for number, name in enumerate(names):
+        if number % SEVERAL == 0 and number and time.monotonic() - said >= WORD_S:
+            log.info("listing %s: %d names so far", url, number)
+            said = time.monotonic()
+        yield name
 
 
 class Store:

@@ -27,6 +27,7 @@ from pipeline.storage.base import (
     Store,
     T,
     U,
+    telling,
 )
 
 # Errors of one entry of a folder, and not of the disk.
@@ -61,7 +62,7 @@ class LocalStore(Store):
         top = self.root / prefix
         try:
             if top.is_dir():
-                for name, info in _walk(top, f"{prefix}/" if prefix else "", patient):
+                for name, info in telling(self.url, _walk(top, f"{prefix}/" if prefix else "", patient)):
                     if info:
                         self._note(info.st_mtime, name)
                     yield name, info.st_size if info else NO_FILE

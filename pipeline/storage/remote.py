@@ -24,7 +24,7 @@ import fsspec
 
 from driftrec.errors import DriftRecError, InvalidInput, StorageFull
 from driftrec.urls import redact
-from pipeline.storage.base import FREE_ROOM, FULL, SOME, AccessDenied, NotFound, StorageError, Store
+from pipeline.storage.base import FREE_ROOM, FULL, SOME, AccessDenied, NotFound, StorageError, Store, telling
 from pipeline.storage.packed import PackedNames
 
 PERMANENT = {errno.ENAMETOOLONG, errno.EINVAL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ELOOP}
@@ -82,7 +82,7 @@ class RemoteStore(Store):
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         names = PackedNames()  # some servers have an order of their own
-        for name, size in self.found(prefix):
+        for name, size in telling(self.url, self.found(prefix)):
             names.add(name, size)
         yield from names.emptied()
 

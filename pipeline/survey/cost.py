@@ -18,14 +18,12 @@ from pipeline.cluster.graph import Pool
 from pipeline.model_source import Weights, find
 from pipeline.restore.settings import RestoreSettings
 from pipeline.restore.stage import resolve, sampling_of
-from pipeline.restore.timing import START_S, Limits, calibrate
+from pipeline.restore.timing import MOST, START_S, Limits, calibrate
 from pipeline.storage.base import redact
 from pipeline.survey.settings import SurveySettings
 from pipeline.survey.summary import GOOD, Summary, Survey
 
 log = logging.getLogger(__name__)
-
-MOST = 16  # processes that measure; a larger pool is reckoned from them
 
 
 class Measured(TypedDict, total=False):

@@ -1,5 +1,6 @@
 """Restorer: the result is a function of picture, key, seed, settings and weights, and keeps what must survive."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,35 @@ def test_batch_and_order_change_nothing(restorer: Restorer) -> None:
         alone = restorer.restore([pictures[i]], [keys[i]], 5, SAMPLING)[0]
         assert np.array_equal(alone.picture.rgb, together[i].picture.rgb)
         assert alone.nfe == together[i].nfe == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("after", [1, 3])
+def test_one_that_is_told_to_stop_begins_no_more_tiles(small_model: Path, threads: int, after: int) -> None:
+    restorer = Restorer.from_pretrained(str(small_model), device="cpu")
+    restorer.threads, begun, caught = threads, [0], list[BaseException]()
+    restored = restorer._restored
+
+    def counted(*given: Any) -> Any:
+        begun[0] += 1
+        time.sleep(0.02)
+        return restored(*given)
+
+    def stop(done: int, of: int) -> None:
+        assert of > 20
+        if done == after:
+            raise KeyboardInterrupt
+
+    restorer._restored, restorer.tell = counted, stop  # type: ignore[method-assign]
+    try:
+        restorer.restore([picture(0, 560, 560)], ["a"], 0, replace(SAMPLING, tile=128, fidelity=1.0))
+    except KeyboardInterrupt as error:
+        caught.append(error)  # as whoever answers keeps it, with all its frames
+    assert len(caught) == 1
+    assert begun[0] <= after + 2 * threads
+    at_once = begun[0]
+    time.sleep(0.1)
+    assert begun[0] == at_once
 
 
 @pytest.mark.parametrize("together", [1, 3, 16])

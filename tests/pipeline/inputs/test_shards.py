@@ -7,17 +7,18 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from driftrec.errors import InvalidInput
-from pipeline.inputs import listing
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input, list_shards
 from pipeline.inputs.names import output_name
 from pipeline.inputs.selection import Choice
 from pipeline.inputs.shards import read_shard
+from pipeline.storage import base
 from pipeline.storage.local import LocalStore
 from tests import made
 
@@ -58,16 +59,20 @@ def test_a_folder_is_listed_the_same_wherever_it_lies_and_however_it_was_written
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 60.0])
-def test_a_long_listing_says_how_far_it_is(
-    wait_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("place", ["file://", "memory://"])
+def test_a_long_listing_says_how_far_it_is_while_it_goes_on(
+    place: str, wait_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listing, "WORD_S", wait_s)
-    monkeypatch.setattr(listing, "SEVERAL", 4)
+    monkeypatch.setattr(base, "WORD_S", wait_s)
+    monkeypatch.setattr(base, "SEVERAL", 4)
     caplog.set_level(logging.INFO)
-    url = str(write(tmp_path / "in", *(f"{number}.jpg" for number in range(10))))
-    list_input(url)
+    store = fsspec.filesystem(place.removesuffix("://"))
+    store.makedirs(f"{tmp_path}/in", exist_ok=True)
+    for number in range(10):
+        store.pipe(f"{tmp_path}/in/{number}.jpg", b"data")
+    url = list_input(f"{place}{tmp_path}/in").source.url
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"listing {url}", *(f"listing {url}: {n} files so far" for n in (0, 4, 8) if not wait_s)]
+    assert said == [f"listing {url}", *(f"listing {url}: {n} names so far" for n in (4, 8) if not wait_s)]
 
 
 def test_every_file_of_a_folder_is_read_once_or_counted(tmp_path: Path) -> None:
