@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 # Without a GPU: the index of PyTorch's CPU builds, as pytorch.org names it; their packages are a quarter as large.
-CPU_INDEX ?=
+CPU_INDEX ?= $(shell cat $(VENV)/cpu-index 2>/dev/null)
 GPU_ONLY := ^(cuda|nvidia|triton)
 
 IMAGE ?= driftrec:0.1.0
@@ -64,6 +64,7 @@ $(VENV)/.runtime: requirements/runtime.lock pyproject.toml
 	    || { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV): minutes, and $(if $(CPU_INDEX),2,7) GB on disk, most of it PyTorch ..."
 ifneq ($(CPU_INDEX),)
+	@echo "$(CPU_INDEX)" > $(VENV)/cpu-index    # the next make has it, too
 	$(BIN)/pip install --quiet --no-deps --index-url "$(CPU_INDEX)" $$(grep -E '^torch(vision)?==' requirements/runtime.lock)
 endif
 	$(BIN)/pip install --quiet -r <(grep -vE '$(if $(CPU_INDEX),$(GPU_ONLY),^$$)' requirements/runtime.lock)

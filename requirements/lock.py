@@ -26,6 +26,9 @@ def closure(requirements: list[str]) -> dict[str, str]:
         if requirement.marker and not requirement.marker.evaluate({"extra": parent_extra}):
             continue
         installed = distribution(requirement.name)
+        if "+" in installed.version:
+            build = f"{requirement.name} {installed.version}"
+            raise SystemExit(f"{build} is a build of an index of its own: lock from a .venv without CPU_INDEX")
         name = canonicalize_name(requirement.name)
         found[name] = installed.version
         new = {(name, extra) for extra in ("", *requirement.extras)} - seen

@@ -165,7 +165,7 @@ class Restorer:
     def restore_file(
         self, source: str | Path, target: str | Path, key: str | None = None, seed: int = 0, **options: Unpack[Options]
     ) -> Restored:
-        """One file in, one file out, in the format that the target's name promises: PNG, JPEG, WEBP or TIFF.
+        """One file in, one file out, in the format that the target's name promises: PNG, JPEG, WEBP, TIFF, a plugin's.
 
         The bytes are those that `driftrec restore` writes with the same settings, where PyTorch uses one thread as its
         workers do (`torch.set_num_threads(1)`). `key` is the file's name below INPUT; by default it lies right there.

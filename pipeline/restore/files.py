@@ -14,7 +14,7 @@ from driftrec.image.encoding import SAME
 from driftrec.image.sniff import identify
 from pipeline.inputs.containers import CONTAINERS
 from pipeline.inputs.kinds import HEAD
-from pipeline.inputs.names import output_format, output_name, suffix
+from pipeline.inputs.names import output_format, output_name, printable, suffix
 from pipeline.runs.ledger import RUN
 
 PIPE = "-"  # stdin, or stdout
@@ -74,7 +74,7 @@ def find_comparison(name: str, todo: Sequence[File], overwrite: bool) -> File:
 
 def name_of(source: Path | None) -> str:
     """By which a file's noise is drawn, and its output named."""
-    return source.name if source else "stdin"
+    return printable(source.name) if source else "stdin"
 
 
 def _source(given: str, most_bytes: int) -> Path | None:

@@ -92,7 +92,7 @@ class RestoreSettings(ShardSettings):
     max_file_bytes: Free[int] = Field(2**30, ge=1)  # largest file, or unpacked row group of Parquet, that is read
 
     # What is written:
-    format: Format = "png"  # of the outputs; same: as the input's name says
+    format: Format = "png"  # of outputs, or a plugin's; same: as the input's name says
     png_level: int = Field(4, ge=0, le=9)  # zlib level of PNG outputs: from fast to small
     jpeg_quality: int | None = Field(None, ge=1, le=100)  # of JPEG outputs; None: 95, or the input's if that is higher
     jpeg_subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"  # of JPEG outputs

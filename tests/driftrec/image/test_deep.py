@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from driftrec.errors import BadImage
-from driftrec.image import Picture, decode, encode, from_pil, not_kept, to_pil
+from driftrec.errors import BadImage, InvalidInput
+from driftrec.image import ENCODERS, Encoder, Picture, decode, encode, format_of, from_pil, not_kept, to_pil
 from driftrec.restoration.options import Sampling
 from driftrec.restoration.restorer import Restorer
 from driftrec.restoration.tiling import Canvas, tiles
@@ -55,6 +55,31 @@ def test_a_tiff_holds_every_bit(mode):
         assert refused(data).reason == "unsupported"  # Pillow knows no such kind
     else:
         assert np.array_equal(decode(data).rgb, picture.rgb)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("holds_16", [False, True])
+def test_a_plugins_format_gets_what_it_holds(mode: str, depth: int, holds_16: bool) -> None:
+    seen, picture = list[Picture](), deep(mode) if depth == 16 else deep(mode).in_8_bits()
+
+    def write(told: Picture) -> bytes:
+        seen.append(told)
+        return b"written"
+
+    ENCODERS["mine"] = Encoder(".bmp", write, holds_16)
+    try:
+        assert encode(picture, "mine", record={"steps": 1}) == b"written"
+        assert not_kept(picture, "mine") == ("16 bits rounded to 8" if depth == 16 and not holds_16 else "")
+        assert format_of("a.BMP") == "mine"
+    finally:
+        del ENCODERS["mine"]
+    with pytest.raises(InvalidInput, match=r"no image is written as \.bmp"):
+        format_of("a.bmp")
+    expected = picture if holds_16 else picture.in_8_bits()
+    assert np.array_equal(seen[0].rgb, expected.rgb)
+    assert seen[0].depth == (depth if holds_16 else 8)
+    assert b'"steps":1' in (seen[0].xmp or b"").replace(b"&quot;", b'"')
 
 
 @pytest.mark.parametrize("kind", ["webp", "jpeg"])

@@ -70,9 +70,10 @@ def test_a_long_listing_says_how_far_it_is_while_it_goes_on(
     store.makedirs(f"{tmp_path}/in", exist_ok=True)
     for number in range(10):
         store.pipe(f"{tmp_path}/in/{number}.jpg", b"data")
-    url = list_input(f"{place}{tmp_path}/in").source.url
+    source = list_input(f"{place}{tmp_path}/in").source
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"listing {url}", *(f"listing {url}: {n} names so far" for n in (4, 8) if not wait_s)]
+    expected = [f"listing {source.store.url}: {n} names so far" for n in (4, 8) if not wait_s]
+    assert said == [f"listing {source.url}", *expected]
 
 
 def test_every_file_of_a_folder_is_read_once_or_counted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,18 @@ def test_it_comes_out_upright(
     stored.save(tmp_path / "a.jpg", quality=90, exif=exif)
     assert restore(capsys, tmp_path / "a.jpg", tmp_path / "b.png", "--model", small_model)[0] == 0
     assert Image.open(tmp_path / "b.png").size == ((40, 72) if orientation > 4 else (72, 40))
+
+
+@pytest.mark.parametrize("name", [b"n\xff.jpg", "n\u00e4.jpg".encode(), b"a\nb.jpg"])
+@pytest.mark.parametrize("target", ["b.png", "out/"])
+def test_any_name_is_taken(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: bytes, target: str
+) -> None:
+    source = photos / os.fsdecode(name)
+    shutil.copy(photos / "small.jpg", source)
+    code, told = restore(capsys, source, f"{tmp_path}/{target}", "--model", "identity")
+    assert (code, told["images"][0]["status"]) == (0, "ok")
+    assert Image.open(told["images"][0]["output"]).size == (56, 40)
 
 
 def test_one_that_fails_takes_no_other_along(

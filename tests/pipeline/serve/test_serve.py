@@ -217,6 +217,47 @@ def test_a_picture_that_nobody_waits_for_any_more_is_given_up(rounds: int, small
     assert restoring.restore(*given)[0] == expected
 
 
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_who_waits_no_more_leaves_room(waiting: int, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restoring = app.Restoring(ServeSettings(model=str(small_model), max_waiting=waiting))
+    monkeypatch.setattr(app, "LOOK_S", 0.01)
+    inside, go_on, left = threading.Event(), threading.Event(), threading.Event()
+    restore = app.Single.restore
+
+    def slow(self: app.Single, *given: Any, **changes: Any) -> Any:
+        inside.set()
+        go_on.wait(60)
+        return restore(self, *given, **changes)
+
+    monkeypatch.setattr(app.Single, "restore", slow)
+    ends = list[str]()
+
+    def ask(gone: Any) -> None:
+        try:
+            restoring.restore(PICTURES["clean.png"], "faithful", "png", "a", 0, gone)
+            ends.append("done")
+        except app.Abandoned:
+            ends.append("abandoned")
+
+    def begin(gone: Any) -> threading.Thread:
+        thread = threading.Thread(target=ask, args=(gone,))
+        thread.start()
+        return thread
+
+    first = begin(lambda: False)
+    assert inside.wait(60)
+    others = [begin(left.is_set) for _ in range(waiting)]
+    left.set()
+    for thread in others:
+        thread.join(60)
+    assert ends == ["abandoned"] * waiting
+    last = [begin(lambda: False) for _ in range(waiting)]  # none is told that all places are taken
+    go_on.set()
+    for thread in (first, *last):
+        thread.join(60)
+    assert ends == ["abandoned"] * waiting + ["done"] * (1 + waiting)
+
+
 @pytest.mark.parametrize("leaves", ["while it waits", "in its turn"])
 def test_who_closes_the_connection_waits_no_more(
     leaves: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
