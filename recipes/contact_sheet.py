@@ -1,6 +1,7 @@
-"""Makes docs/images/contact-sheet.jpg: `python -m recipes.contact_sheet [--model tiny]`. Needs data/photos and ffmpeg.
+"""Makes docs/images/contact-sheet.webp: `python -m recipes.contact_sheet [--rows 6] [--model tiny]`. Needs data/photos
+and ffmpeg.
 
-Twelve photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
+Some photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
 model's mean, what it recommends: a sample of 3 evaluations.
 """
 
@@ -16,17 +17,18 @@ from driftrec.jpeg.codec import encode_jpeg
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Sampling
 
-QUALITY, QP, ROWS, GAP = 10, 20, 12, 4
+QUALITY, QP, GAP = 10, 20, 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--rows", type=int, default=6, help="photographs")
     parser.add_argument("--photos", type=Path, default=Path("data/photos/devtest"))
-    parser.add_argument("--out", type=Path, default=Path("docs/images/contact-sheet.jpg"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/contact-sheet.webp"))
     args = parser.parse_args()
     files = sorted(args.photos.glob("*.png"))
-    files = files[3 :: len(files) // ROWS][:ROWS]
+    files = files[3 :: len(files) // args.rows][: args.rows]
     clean = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     jpegs = [encode_jpeg(image, QUALITY, "4:2:0") for image in clean]
     pictures = [open_picture(data) for data in jpegs]
@@ -38,11 +40,11 @@ def main() -> None:
     mean, sample = by(Sampling(fidelity=1.0)), by(Sampling())
     columns = [clean, [picture.rgb for picture in pictures], list(spp(jpegs, QP)), mean, sample]
     side = clean[0].shape[0] + GAP
-    sheet = np.full((ROWS * side - GAP, len(columns) * side - GAP, 3), 255, np.uint8)
+    sheet = np.full((args.rows * side - GAP, len(columns) * side - GAP, 3), 255, np.uint8)
     for x, column in enumerate(columns):
         for y, image in enumerate(column):
             sheet[y * side : (y + 1) * side - GAP, x * side : (x + 1) * side - GAP] = image
-    Image.fromarray(sheet).save(args.out, quality=90, subsampling=0)
+    Image.fromarray(sheet).save(args.out, quality=80)
 
 
 if __name__ == "__main__":

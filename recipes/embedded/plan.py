@@ -33,6 +33,7 @@ FEATURES = Path("data/standins/efficientnet_lite0.safetensors")  # what the disc
 BLOCKING = 0.05
 LOSS: Loss = "log"
 SEED = 0
+MANTISSA = 4  # bits that parts keep which alone are trained: of what changed a repository keeps every version
 WARMUP = 0.01  # share of the minutes over which the learning rate rises
 # Start and steps until the end, which chooses. The reverse SDE: from t = 1 its samples keep less of the noise than the
 # ODE's, whose errors nothing forgets.
@@ -52,7 +53,7 @@ class Stage:
 
 STAGES = (
     Stage("mean", 0.4, TimeDensity(power=2.5, share_at_one=0.75)),
-    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=5.0, perceptual=8.0),
+    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=15.0, perceptual=8.0),
 )
 
 

@@ -11,12 +11,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import DriftRecError
@@ -191,7 +192,7 @@ class Run:
     def save_model(self, recommended: dict[str, Any], more: dict[str, Any]) -> None:
         """The averaged weights, with what is recommended and the card; `more` is for the card."""
         denoiser = self.learner.denoiser
-        weights = self.learner.ema.state_of(denoiser.network)
+        weights = rounded(self.learner.ema.state_of(denoiser.network), self.only, plan.MANTISSA)
         checkpoint.save(self.out / MODEL, denoiser, weights, recommended, self.card() | more, torch.bfloat16)
 
     def card(self) -> dict[str, Any]:
@@ -252,9 +253,28 @@ def train_only(denoiser: Denoiser, parts: Sequence[str]) -> None:
     """
     weights = dict(denoiser.network.named_parameters())
     for part in parts:
-        if not any(f"{name}.".startswith(f"{part}.") for name in weights):
+        if not any(_of(name, [part]) for name in weights):
             whole = dict.fromkeys(name.split(".")[0] for name in weights)
             raise ValueError(f"--only: this network has no {part}; it has {', '.join(whole)}, and parts of them (up.1)")
     for name, weight in weights.items():
         if parts:
-            weight.requires_grad_(any(f"{name}.".startswith(f"{part}.") for part in parts))
+            weight.requires_grad_(_of(name, parts))
+
+
+def rounded(weights: Mapping[str, Tensor], parts: Sequence[str], bits: int) -> dict[str, Tensor]:
+    """The same, but kernels and matrices of these parts with so many bits of mantissa behind the leading one."""
+    return {
+        name: _rounded(weight, bits) if weight.ndim > 1 and _of(name, parts) else weight
+        for name, weight in weights.items()
+    }
+
+
+def _rounded(weight: Tensor, bits: int) -> Tensor:
+    mantissa, exponent = torch.frexp(weight)  # from 1/2 to 1
+    scale = 2.0 ** (bits + 1)
+    return torch.ldexp((mantissa * scale).round() / scale, exponent)
+
+
+def _of(name: str, parts: Sequence[str]) -> bool:
+    """Whether a weight belongs to one of these parts of the network."""
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)

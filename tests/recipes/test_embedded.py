@@ -30,7 +30,7 @@ from recipes.embedded import pack, plan, recommend
 from recipes.embedded import run as runs
 from recipes.embedded.__main__ import main
 from recipes.embedded.data import Batches, read_photographs
-from recipes.embedded.run import LOG, MODEL, STATE, Run, take_over
+from recipes.embedded.run import LOG, MODEL, STATE, Run, rounded, take_over
 
 SMALL = replace(NetworkConfig.tiny(), width=8, extra=())
 PATCHES = PatchConfig(size=32, per_image=1, quality_max=20)
@@ -287,6 +287,17 @@ def test_the_plan_goes_down_and_ends() -> None:
         plan.STAGES[-1].name,
         plan.STAGES[-1].name,
     ]
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7])
+def test_weights_keep_so_many_bits(bits: int) -> None:
+    weights = {"up.1.a": torch.randn(40, 50) ** 3, "up.10.a": torch.randn(4, 4), "up.1.bias": torch.randn(40)}
+    short = rounded(weights, ["up.1"], bits)
+    assert all(torch.equal(short[name], weights[name]) for name in ("up.10.a", "up.1.bias"))
+    assert (short["up.1.a"] / weights["up.1.a"] - 1).abs().max() <= 2.0 ** -(bits + 1) * 1.0001
+    assert torch.equal(rounded(short, ["up.1"], bits)["up.1.a"], short["up.1.a"])
+    assert torch.equal(short["up.1.a"].bfloat16().float(), short["up.1.a"])
+    assert torch.equal(rounded({"up.1.a": torch.zeros(2, 2)}, ["up.1"], bits)["up.1.a"], torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("only", [("output",), ("up.1", "output"), ()])
