@@ -53,7 +53,7 @@ class Stage:
 
 STAGES = (
     Stage("mean", 0.4, TimeDensity(power=2.5, share_at_one=0.75)),
-    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=15.0, perceptual=8.0),
+    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=5.0, perceptual=8.0),
 )
 
 
