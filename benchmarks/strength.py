@@ -50,7 +50,7 @@ def main() -> None:
 
 def row(restorer: Restorer, clean: Set, quality: int, subsampling: str) -> str:
     """A line of the table."""
-    applied = adaptive.strength(quality, subsampling)
+    applied = adaptive.strength(quality)
     best, gains = list[float](), list[list[float]]()
     for number, truth in enumerate(clean):
         picture = open_picture(encode_jpeg(truth, quality, subsampling), projection=False)

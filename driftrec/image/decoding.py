@@ -123,14 +123,13 @@ def _decode(data: bytes, source_format: str, name: str, max_pixels: int, frames:
     found = found.upright(orientation, stored)
     picture = _picture(image, found, layers, found.orientation)
     video = Video(behind, found.told and xmp.without_claims(found.told, xmp.GAIN_MAP)) if motion else None
-    quality, steps, subsampling = None, None, ""
+    quality = steps = None
     if source_format == "JPEG":
         with contextlib.suppress(BadImage):  # without tables; Pillow could read it all the same
             info = inspect(data)
-            quality, steps, subsampling = info.quality, next(iter(info.tables), None), info.subsampling
+            quality, steps = info.quality, next(iter(info.tables), None)
     note = joined(_lie(name, source_format), picture.note, *notes)
-    of_jpeg = {"video": video, "quality": quality, "steps": steps, "subsampling": subsampling}
-    kept = {"chunks": chunks, "orientation": orientation, **of_jpeg}
+    kept = {"chunks": chunks, "video": video, "quality": quality, "steps": steps, "orientation": orientation}
     return replace(picture, source_format=source_format, note=note, **kept)
 
 

@@ -60,7 +60,6 @@ class Picture:
     chunks: tuple[Chunk, ...] = ()  # text and colour chunks of a PNG, as found
     quality: int | None = None  # of the JPEG file, 1 to 100, estimated from its tables
     steps: tuple[int, ...] | None = None  # of the JPEG file's luma, 64 in row order
-    subsampling: str = ""  # of the JPEG file: "4:2:0", ...
     orientation: int = 1  # EXIF's, 1 to 8, from which it was turned upright: a JPEG's grid begins at the stored corner
 
     def __post_init__(self) -> None:

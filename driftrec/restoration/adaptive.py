@@ -10,9 +10,8 @@ network's settings are recommended:
 - of the change that the network proposes only a share is applied, its `strength`. A small network changes the finest
   file nearly as much as a coarse one: the first embedded one by 0.009 at quality 98 and 0.010 at 60. The share that
   gave the best PSNR with that one, mean over 50 photographs of 256x256, was 1.06 at quality 60, 0.83 at 75, 0.58 at 85,
-  0.39 at 90, 0.19 at 95 and 0.06 at 98; `strength` follows it. It is near the best share of today's for 4:4:4. Files
-  of 4:2:0 have lost three quarters of their chroma besides, and bear more: theirs is about the least of the best shares
-  of 40 photographs (`benchmarks.strength`).
+  0.39 at 90, 0.19 at 95 and 0.06 at 98; `strength` follows it. It is near the best share of today's for 4:4:4, and
+  below it for 4:2:0 (`benchmarks.strength`).
 
 A file that was compressed before, at a lower quality, has lost what that took: it goes by that quality, with a full
 start. One that is no JPEG goes by the quality that its pixels still show, and is left as it is where none shows: a
@@ -31,7 +30,6 @@ from driftrec.jpeg.double_compression import older_compression, once_jpeg
 from driftrec.jpeg.headers import damage, standard_tables
 
 NOTHING, EVERYTHING = 0.0067, 0.0174  # damage at which nothing and all of the network's change is applied
-QUARTER_EVERYTHING = 0.0135  # the latter where a quarter of the chroma is left
 SMALLEST = 16  # pixels, the side of an MCU
 MEAN_ONLY = 0.42  # of the damage of quality 10: from quality 73 on
 
@@ -41,10 +39,9 @@ def share(quality: int) -> float:
     return min(1.0, damage(quality) / damage(10))
 
 
-def strength(quality: int, subsampling: str = "") -> float:
+def strength(quality: int) -> float:
     """Share of the network's change, 0 to 1, that a JPEG of this quality bears."""
-    everything = QUARTER_EVERYTHING if subsampling == "4:2:0" else EVERYTHING
-    return min(1.0, max(0.0, (damage(quality) - NOTHING) / (everything - NOTHING)))
+    return min(1.0, max(0.0, (damage(quality) - NOTHING) / (EVERYTHING - NOTHING)))
 
 
 class History(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile, get_sampling
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from driftrec.errors import BadImage
@@ -34,8 +34,6 @@ File = str | Path | bytes  # a path, or the bytes themselves
 Array = NDArray[np.unsignedinteger[Any]]  # uint8 or uint16 (H, W, 3)
 Source = File | Image.Image | Array | Tensor
 PEAK = 65_535  # of the pictures that tensors become
-# What a picture knows of its JPEG file that a PIL image has not told yet.
-OF_FILE = ("constraint", "coefficients", "older", "quality", "subsampling")
 
 
 @dataclass(frozen=True)
@@ -99,18 +97,13 @@ def _of_image(image: Image.Image, projection: bool) -> Picture:
     picture = from_pil(image)
     with contextlib.suppress(KeyError, IndexError):  # of no tables
         steps = tuple(image.quantization[image.layer[0][3]])
-        picture = replace(picture, quality=estimate_quality((steps,))[0], steps=steps, subsampling=_subsampling(image))
+        picture = replace(picture, quality=estimate_quality((steps,))[0], steps=steps)
     with contextlib.suppress(BadImage):  # another file has taken its place
         found = open_picture(data, projection=projection)
         if np.array_equal(found.stored, picture.rgb):
-            said = {name: getattr(found, name) for name in OF_FILE}
+            said = {name: getattr(found, name) for name in ("constraint", "coefficients", "older", "quality")}
             return replace(picture, source_format="JPEG", **said)
     return picture
-
-
-def _subsampling(image: JpegImageFile) -> str:
-    """As its header tells it; "" where Pillow has no word for it."""
-    return {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(get_sampling(image), "")
 
 
 def _file_of(image: JpegImageFile) -> bytes:

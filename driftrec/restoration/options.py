@@ -171,8 +171,7 @@ class Resolved(Sampling):
             return Plan(self, 0.0, quality, "no JPEG damage shows: left as it is")
         if min(picture.height, picture.width) < adaptive.SMALLEST:
             return Plan(self, 0.0, quality, f"a side below {adaptive.SMALLEST} pixels: left as it is")
-        lost = "" if older else picture.subsampling  # what the older file had lost of its chroma nobody knows
-        plan = Plan(self, adaptive.strength(quality, lost), quality, offset=offset)
+        plan = Plan(self, adaptive.strength(quality), quality, offset=offset)
         if older or self._authors:  # whose steps fit a start at 1 alone
             return plan
         part = adaptive.share(quality)
