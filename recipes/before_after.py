@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
             )
             left += shown
         left += GAP
-    sheet.save(target, quality=88, subsampling=0)
+    sheet.save(target, quality=95, subsampling=0)
     return 0
 
 
