@@ -98,8 +98,8 @@ def test_a_restore_without_flags_takes_the_gpus_that_may_come(home: Path, tmp_pa
     source = made.folder(tmp_path / "in", 160, 256, 256)
     result, told = run("restore", source, tmp_path / "out", "--model", small_model, "--allow-local")
     assert (result["exit_code"], result["status"]["ok"]) == (0, 160), told
-    assert "asking for 3 actors of 1 CPU and 1 GPU" in told
-    assert "waiting for a node with 1 CPUs and 1 GPUs; the cluster has 0 CPUs and 0 GPUs now" in told
+    assert "asking for 3 actors of 1.5 CPU and 1 GPU" in told  # what a node has for its one GPU, and a rest to read
+    assert "waiting for a node with 1.5 CPUs and 1 GPUs; the cluster has 0 CPUs and 0 GPUs now" in told
     assert result["workers"] == 3, told
 
 
