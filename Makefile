@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
-# Without a GPU: the index of PyTorch's CPU builds, as pytorch.org names it; their packages are a quarter as large.
+# Without a GPU: the index of PyTorch's CPU builds, as pytorch.org names it. What only a GPU needs is left out then.
 CPU_INDEX ?= $(shell cat $(VENV)/cpu-index 2>/dev/null)
 GPU_ONLY := ^(cuda|nvidia|triton)
 
@@ -62,7 +62,7 @@ $(VENV)/.runtime: requirements/runtime.lock pyproject.toml
 	    || { echo "DriftRec needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	    || { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing into $(VENV): minutes, and $(if $(CPU_INDEX),2,7) GB on disk, most of it PyTorch ..."
+	@echo "Installing into $(VENV): minutes, and $(if $(CPU_INDEX),some GB,7 GB) on disk, most of it PyTorch ..."
 ifneq ($(CPU_INDEX),)
 	@echo "$(CPU_INDEX)" > $(VENV)/cpu-index    # the next make has it, too
 	$(BIN)/pip install --quiet --no-deps --index-url "$(CPU_INDEX)" $$(grep -E '^torch(vision)?==' requirements/runtime.lock)
