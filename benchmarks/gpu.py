@@ -28,7 +28,7 @@ from driftrec.image import encode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import NCSNpp
-from driftrec.noise import gaussian
+from driftrec.noise import gaussian, gaussian_on
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Plan, Sampling
@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, PyTorch {torch.__version__}\n\n| what | |\n|---|---|")
     tell("mean, largest difference from the CPU's", f"{difference(device, 128 if small else 1024):.0f} levels of 255")
+    tell("noise on the device, values that differ from a CPU's", str(unlike_noise(device, 128 if small else 1024)))
     for tile, batch in ((128, 1), (128, 2)) if small else ((256, 1), (256, 16), (512, 1), (512, 8), (512, 32)):
         speed = megapixels_a_second(device, tile, batch)
         tell(f"mean, tiles of {tile}, {batch} at once", f"{speed:.2f} megapixels/s")
@@ -87,6 +88,12 @@ def difference(device: torch.device, side: int) -> float:
         for where in ("cpu", device)
     ]
     return float(np.abs(both[0].astype(int) - both[1].astype(int)).max())
+
+
+def unlike_noise(device: torch.device, side: int) -> int:
+    """Of the noise that is drawn on this device."""
+    here, there = (gaussian_on(where, side, side, key="scene", seed=0).cpu() for where in (torch.device("cpu"), device))
+    return int((here != there).sum())
 
 
 def megapixels_a_second(device: torch.device, tile: int, batch: int) -> float:
@@ -132,7 +139,8 @@ def beside(device: torch.device, side: int) -> dict[str, float]:
     image = torch.from_numpy(pixels.astype(np.float32))
     tasks: dict[str, Callable[[], object]] = {
         "decoding a JPEG": lambda: open_picture(encoded),
-        "noise": lambda: gaussian(side, side, key="scene", seed=0, step=0, sample=0, top=0, left=0),
+        "noise on the CPU": lambda: gaussian(side, side, key="scene", seed=0),
+        "noise on the device": lambda: gaussian_on(device, side, side, key="scene", seed=0),
         "to the device and back": lambda: image.to(device, copy=True).cpu().numpy(),
         "finishing": lambda: finish(picture, canvas, plan, nfe=1),
         "encoding a PNG": lambda: encode(picture, "png"),

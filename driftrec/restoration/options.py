@@ -15,6 +15,7 @@ from driftrec.diffusion.process import Process
 from driftrec.diffusion.sampling import SAMPLERS, Spacing, check_multistep
 from driftrec.image import Picture
 from driftrec.models.checkpoint import RECOMMENDED
+from driftrec.noise import Noise
 from driftrec.restoration import adaptive
 from driftrec.restoration.finishing import Restored as Restored
 from driftrec.restoration.tiling import check_side
@@ -24,7 +25,7 @@ from driftrec.sampling_recipes import settings_of
 WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
 REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance", "last_step")
 SWITCHES = ("color_correction", "color_8bit", "projection", "adaptive", "denoise_last", "float32")
-WORDS = ("sampler", "grid", "spacing")
+WORDS = ("sampler", "grid", "spacing", "noise")
 LEFT_OPEN = (*RECOMMENDED, "t_eps", "grid")  # where None leaves the choice to model and process
 
 
@@ -89,15 +90,14 @@ class Sampling:
     last_step: float = 0.0  # ode: length of a step without noise at the end, one more evaluation
     denoise_last: bool = False  # all but multistep: end with x0hat, at one more evaluation
     float32: bool = False  # the network in float32 where bfloat16 is quicker
+    noise: Noise = "cpu"  # where it is drawn: there, or on the network's "device", with the same values on every one
 
     def __post_init__(self) -> None:
         self._make_plain()
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
-        if self.spacing not in get_args(Spacing):
-            raise ValueError(f"unknown spacing {self.spacing!r}; known: {', '.join(get_args(Spacing))}")
-        if self.grid is not None and self.grid not in GRIDS:
-            raise ValueError(f"unknown grid {self.grid!r}; known: {', '.join(GRIDS)}")
+        words = {"sampler": SAMPLERS, "spacing": get_args(Spacing), "grid": GRIDS, "noise": get_args(Noise)}
+        for name, known in words.items():
+            if (word := getattr(self, name)) is not None and word not in known:
+                raise ValueError(f"unknown {name} {word!r}; known: {', '.join(known)}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.samples < 1:

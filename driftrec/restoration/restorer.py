@@ -32,7 +32,7 @@ from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.interpolation import Model
 from driftrec.models.loading import load
 from driftrec.networks.precision import bfloat16_is_faster
-from driftrec.noise import gaussian
+from driftrec.noise import drawn_by
 from driftrec.restoration import coefficients, opening
 from driftrec.restoration.finishing import Arriving, Unfinished
 from driftrec.restoration.finishing import Restored as Restored
@@ -192,6 +192,7 @@ class Restorer:
             return known
         names = ("sampler", "steps", "start", "samples", "fidelity")
         known |= {"seed": seed} | {name: getattr(done.sampling, name) for name in names}
+        known |= {} if done.sampling.noise == "cpu" else {"noise": done.sampling.noise}
         return known | {"strength": round(done.strength, 4), "projection": bool(done.picture.constraint)}
 
     def restore(
@@ -298,7 +299,8 @@ def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, sett
         return denoiser(x, y, t)
 
     def noise(step: int, sample: int) -> Tensor:
-        named = partial(gaussian, *y.shape[-2:], seed=seed, step=step, sample=sample)
+        draw = drawn_by(settings.noise, y.device)
+        named = partial(draw, *y.shape[-2:], seed=seed, step=step, sample=sample)
         drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
         return _sent(torch.stack(drawn), y.device)
 
@@ -318,7 +320,9 @@ def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, sett
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device; a GPU fetches it when its turn has come, and nobody waits for that."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _sampling(options: Options) -> Sampling:

@@ -1,6 +1,6 @@
-"""What a classifier's first layers make of an image: edges and texture.
+"""What a classifier's first layers make of an image: edges, texture and parts of things.
 
-EfficientNet-Lite0's first five blocks (Tan and Le, ICML 2019; the Lite form has neither squeezing nor swish). The
+EfficientNet-Lite0's first eleven blocks (Tan and Le, ICML 2019; the Lite form has neither squeezing nor swish). The
 reports' own measures take other networks: what a model was trained by does not judge it.
 """
 
@@ -19,7 +19,13 @@ from torch.nn import functional as F
 from driftrec.errors import InvalidInput
 
 STEM = 32  # channels
-BLOCKS = ((32, 1, 3, 1, 16), (16, 6, 3, 2, 24), (24, 6, 3, 1, 24), (24, 6, 5, 2, 40), (40, 6, 5, 1, 40))
+BLOCKS = (  # inputs, widening, kernel, stride, outputs
+    (32, 1, 3, 1, 16),
+    *((16, 6, 3, 2, 24), (24, 6, 3, 1, 24)),
+    *((24, 6, 5, 2, 40), (40, 6, 5, 1, 40)),
+    *((40, 6, 3, 2, 80), (80, 6, 3, 1, 80), (80, 6, 3, 1, 80)),
+    *((80, 6, 5, 1, 112), (112, 6, 5, 1, 112), (112, 6, 5, 1, 112)),
+)
 TAPS = (0, 2, 4)  # blocks whose output is taken: at 1/2, 1/4 and 1/8 of the size
 CHANNELS = tuple(BLOCKS[tap][-1] for tap in TAPS)
 BN_EPS = 1e-3
@@ -48,15 +54,15 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x, found = self.stem((images - CENTRE) / SPREAD), list[Tensor]()
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks[: TAPS[-1] + 1]):
             x = block(x)
             if number in TAPS:
                 found.append(x)
         return found
 
     def rectified(self, images: Tensor) -> list[Tensor]:
-        """What is behind rectifiers, of images as above: the stem's output, and what each block filters, six times as
-        wide as its input.
+        """What is behind rectifiers, of images as above, H and W multiples of 16: the stem's output, and what each
+        block filters, six times as wide as its input: at 1/2, 1/4, 1/8 and, half of them, 1/16 of the size.
         """
         x = self.stem((images - CENTRE) / SPREAD)
         found = [x]

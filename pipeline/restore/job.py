@@ -4,7 +4,9 @@ from collections.abc import Generator
 from functools import partial
 
 from driftrec.errors import InvalidInput
-from pipeline.cluster.graph import Graph, Pool, work_through
+from driftrec.image import encode
+from pipeline.cluster.encoding import SHARE_BESIDE, ByTask
+from pipeline.cluster.graph import ACTOR_CPU_SHARE, Graph, Pool, work_through
 from pipeline.inputs.collisions import OutputName
 from pipeline.inputs.listing import Listing, list_input
 from pipeline.inputs.location import check_apart
@@ -94,9 +96,13 @@ def graph(
 
 
 def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Store) -> Graph:
-    busy = 1.0 + 2 * settings.codec_threads  # the network's thread, those that decode and those that encode
-    pool = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, shards, busy=busy)
-    return Graph(RestoreShard, (settings, weights, output), pool, _output_name(settings))
+    by_task = settings.encode_by == "task"
+    # The network's thread, those that decode and, where they have not handed it on, those that encode.
+    busy = 1.0 + settings.codec_threads * (1 if by_task else 2)
+    share = SHARE_BESIDE if by_task else ACTOR_CPU_SHARE
+    pool = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, shards, share, busy)
+    arguments = (settings, weights, output, None, ByTask() if by_task else encode)
+    return Graph(RestoreShard, arguments, pool, _output_name(settings))
 
 
 def _output_name(settings: RestoreSettings) -> OutputName:

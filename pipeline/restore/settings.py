@@ -79,6 +79,7 @@ class RestoreSettings(ShardSettings):
     last_step: float = Field(0.0, ge=0, lt=1)  # ode: length of a step without noise at the end, one more evaluation
     denoise_last: bool = False  # all but multistep: end with an estimate of the clean image, one more evaluation
     float32: bool = False  # the network in float32 where bfloat16 is quicker
+    noise: Literal["cpu", "device"] = "cpu"  # where it is drawn; device: by the network, the same values on every one
 
     # Which images:
     skip_above: int | None = Field(None, ge=1, le=100)  # leave JPEGs of this quality or more without older damage
@@ -123,6 +124,7 @@ class RestoreSettings(ShardSettings):
     gpus_per_actor: Free[float | None] = Field(None, ge=0)  # GPUs of each actor; None: 1 where the cluster has GPUs
     cpus_per_actor: Free[float | None] = Field(None, gt=0)  # CPUs of each; None: what leaves room for the reading tasks
     codec_threads: Free[int] = Field(2, ge=1)  # threads of an actor that decode, and as many that encode and write
+    encode_by: Free[Literal["actor", "task"]] = "actor"  # task: on any CPU of the cluster, not beside an actor's GPU
     report: Free[bool] = True  # write report.html at the end
 
     @model_validator(mode="before")

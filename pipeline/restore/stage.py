@@ -86,16 +86,22 @@ class RestoreShard(ShardStage):
         weights: the model.
         store: OUTPUT.
         restorer: with these weights; without one they are loaded.
+        encode: what turns a picture into bytes.
     """
 
     def __init__(
-        self, settings: RestoreSettings, weights: Weights, store: Store, restorer: Restorer | None = None
+        self,
+        settings: RestoreSettings,
+        weights: Weights,
+        store: Store,
+        restorer: Restorer | None = None,
+        encode: Callable[..., bytes] = encode,
     ) -> None:
         limit_s, retry, repair = settings.image_timeout_s, settings.retry_failed, settings.repair
         super().__init__(store, image_timeout_s=limit_s, retry=retry, repair=repair)
         self.outputs: Outputs = Tree(store)
         torch.set_num_threads(1)  # more actors use more cores; and sums in one order give the same bytes everywhere
-        self.settings = settings
+        self.settings, self.encode = settings, encode
         self.sampling = sampling_of(settings)
         self.whole = settings.on_clash == "suffix"  # names of inputs stay whole in those of outputs
         self.decoders = ThreadPoolExecutor(settings.codec_threads, "decode")
@@ -256,7 +262,7 @@ class RestoreShard(ShardStage):
         """Encode and put a restored picture."""
         settings = self.settings
         kind = output_format(item.key, settings.format)
-        data = encode(
+        data = self.encode(
             picture,
             kind,
             png_level=settings.png_level,

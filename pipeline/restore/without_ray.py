@@ -21,8 +21,8 @@ from pipeline.storage import open_store
 log = logging.getLogger(__name__)
 
 ARCHIVES_ONLY = (  # settings that mean nothing of a file
-    "actors allow_local batch_size codec_threads copy_failed cpus_per_actor decode_s_per_megapixel exclude frames "
-    "gpus_per_actor image_column image_timeout_s include layout limit max_cost max_failed on_clash only_listed "
+    "actors allow_local batch_size codec_threads copy_failed cpus_per_actor decode_s_per_megapixel encode_by exclude "
+    "frames gpus_per_actor image_column image_timeout_s include layout limit max_cost max_failed on_clash only_listed "
     "price_per_hour progress_s repair report retry_failed shard_bytes shard_images skip_above skipped status_s"
 ).split()
 BETWEEN = 8  # pixels

@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,12 +31,14 @@ def picture(seed: int, height: int = 40, width: int = 56) -> Picture:
     return from_pil(Image.fromarray(pixels))
 
 
-def test_batch_and_order_change_nothing(restorer: Restorer) -> None:
+@pytest.mark.parametrize("noise", ["cpu", "device"])
+def test_batch_and_order_change_nothing(restorer: Restorer, noise: Any) -> None:
+    sampling = replace(SAMPLING, noise=noise)
     pictures = [picture(i, 40 + i, 56) for i in range(4)]
     keys = [f"{i}.jpg" for i in range(4)]
-    together = restorer.restore(pictures, keys, 5, SAMPLING)
+    together = restorer.restore(pictures, keys, 5, sampling)
     for i in (2, 0, 3, 1):
-        alone = restorer.restore([pictures[i]], [keys[i]], 5, SAMPLING)[0]
+        alone = restorer.restore([pictures[i]], [keys[i]], 5, sampling)[0]
         assert np.array_equal(alone.picture.rgb, together[i].picture.rgb)
         assert alone.nfe == together[i].nfe == 2
 
@@ -71,13 +73,13 @@ def test_one_that_is_told_to_stop_begins_no_more_tiles(small_model: Path, thread
 
 
 @pytest.mark.parametrize("together", [1, 3, 16])
-@pytest.mark.parametrize("tile", [128, None])
+@pytest.mark.parametrize(("tile", "noise"), [(128, "cpu"), (None, "cpu"), (128, "device")])
 def test_tiles_of_many_pictures_in_one_batch_finish_in_any_order_on_any_thread(
-    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, tile: int | None, together: int
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, tile: int | None, noise: Any, together: int
 ) -> None:
     """As on a GPU, whose batches hold tiles of several pictures and several tiles of one."""
     pictures = [picture(i, 150, 150 + 60 * (i % 2)) for i in range(5)]
-    keys, sampling = [f"{i}.jpg" for i in range(5)], replace(SAMPLING, tile=tile)
+    keys, sampling = [f"{i}.jpg" for i in range(5)], replace(SAMPLING, tile=tile, noise=noise)
     alone = restorer.restore(pictures, keys, 5, sampling)
     split = type(restorer)._batches
 
@@ -116,6 +118,14 @@ def test_seed_and_key_choose_the_sample_but_not_the_size(restorer: Restorer) -> 
 )
 def test_evaluations_are_counted(restorer: Restorer, settings: Sampling, nfe: int) -> None:
     assert restorer.restore([picture(0)], ["a"], 0, settings)[0].nfe == nfe
+
+
+def test_noise_is_another_where_the_device_draws_it(restorer: Restorer) -> None:
+    ways: tuple[Literal["cpu", "device"], ...] = ("cpu", "device")
+    done = {noise: restorer.restore([picture(0)], ["a"], 5, replace(SAMPLING, noise=noise))[0] for noise in ways}
+    assert not np.array_equal(done["cpu"].picture.rgb, done["device"].picture.rgb)
+    said = {noise: restorer.record(one, 5).get("noise") for noise, one in done.items()}
+    assert said == {"cpu": None, "device": "device"}  # outputs are as they were where nothing else is asked for
 
 
 def test_fidelity_mixes_mean_and_sample(restorer: Restorer) -> None:

@@ -92,11 +92,12 @@ def test_rectified_features_are_those_that_the_blocks_filter() -> None:
             parameter.normal_(std=0.3)
     x = images(2)
     found = features.rectified(x)
-    shapes = [(32, 16, 16), (96, 16, 16), (144, 8, 8), (144, 8, 8), (240, 4, 4)]
+    shapes = [(32, 16, 16), *[(96, 16, 16)], *[(144, 8, 8)] * 2, *[(240, 4, 4)] * 2]
+    shapes += [*[(480, 2, 2)] * 3, *[(672, 2, 2)] * 2]
     assert [tuple(one.shape[1:]) for one in found] == shapes
     assert all(one.min() >= 0 and one.max() <= 6 for one in found)
-    last = features.blocks[4]
-    before = features(x)[-1] - last.project(last.filter(found[-1]))
-    torch.testing.assert_close(last.narrowed(found[-1], before), features(x)[-1])
+    last, wide = features.blocks[TAPS[-1]], found[TAPS[-1]]
+    before = features(x)[-1] - last.project(last.filter(wide))
+    torch.testing.assert_close(last.narrowed(wide, before), features(x)[-1])
     for one, alone in zip(found, features.rectified(x[:1]), strict=True):
         torch.testing.assert_close(one[:1], alone)
