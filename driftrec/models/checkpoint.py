@@ -120,6 +120,17 @@ def save(
     return hashlib.sha256(data).hexdigest()
 
 
+def is_one(path: Path) -> bool:
+    """Whether a file says that it is of this package."""
+    if not path.is_file() or is_pickle(path):
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return HEADER in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a file of `save`, or an embedded model by its name ("tiny"). Raises InvalidInput naming the file, what is
     wrong and the remedy.

@@ -12,11 +12,11 @@ import torch
 
 from driftrec.bounds import shown
 from driftrec.errors import InvalidInput
-from driftrec.models import fbcnn, qgac
+from driftrec.models import fbcnn, qgac, unconditional
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.tensors import derived_sha256
 
-Model = Checkpoint | fbcnn.Weights | qgac.Weights
+Model = Checkpoint | fbcnn.Weights | qgac.Weights | unconditional.Weights
 
 
 def between(first: Model, second: Model, alpha: float) -> Model:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from driftrec.models import checkpoint, fbcnn, qgac
+from driftrec.models import checkpoint, fbcnn, qgac, unconditional
 from driftrec.models.interpolation import Model, between
-from driftrec.models.source import FBCNN, OURS, QGAC, ModelSource, fraction, whole_number
+from driftrec.models.source import DDRM, FBCNN, OURS, QGAC, ModelSource, fraction, whole_number
 
 
 def load(text: str) -> Model:
@@ -25,4 +25,5 @@ LOADERS: dict[str, Callable[[str, ModelSource], Model]] = {
     OURS: lambda place, _: checkpoint.load(place),
     FBCNN: _fbcnn,
     QGAC: lambda place, _: qgac.load(place),
+    DDRM: lambda place, _: unconditional.load(place),
 }

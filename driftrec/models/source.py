@@ -3,6 +3,7 @@
     tiny, PATH or URL             a checkpoint of this package
     fbcnn:PATH?quality=10         FBCNN; without `quality` it estimates the quality itself
     qgac:PATH                     QGAC
+    ddrm:PATH                     DDRM by a network that never saw a JPEG
     interpolate:A,B?alpha=0.7     (1 - alpha) A + alpha B, A and B each one of the above; what they are told stands
                                   behind the one ?, too
 
@@ -18,9 +19,10 @@ from driftrec.bounds import shown
 from driftrec.errors import InvalidInput
 from driftrec.urls import redact
 
-OURS, FBCNN, QGAC = "", "fbcnn:", "qgac:"
+OURS, FBCNN, QGAC, DDRM = "", "fbcnn:", "qgac:", "ddrm:"
 INTERPOLATE = "interpolate:"
-OPTIONS: dict[str, tuple[str, ...]] = {OURS: (), FBCNN: ("quality",), QGAC: ()}  # what a network of each kind is told
+# What a network of each kind is told.
+OPTIONS: dict[str, tuple[str, ...]] = {OURS: (), FBCNN: ("quality",), QGAC: (), DDRM: ()}
 BLEND_OPTIONS = ("alpha",)
 
 

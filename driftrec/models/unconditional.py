@@ -1,22 +1,28 @@
-"""Networks of unconditional diffusion from files that others publish: ADM (ImageNet 256, and I2SB's, which was trained
-from it) and the DDPM of SDEdit (CelebA-HQ 256).
+"""Networks of unconditional diffusion, and the model that DDRM makes of one: those that others publish, ADM (ImageNet
+256, and I2SB's, which was trained from it) and the DDPM of SDEdit (CelebA-HQ 256), and checkpoints of this package that
+were trained on clean images alone.
 
-Three layouts: a plain state dict; the same as .safetensors; and I2SB's, {"net": a state dict whose names begin with
-`diffusion_model.`, "ema": {"shadow_params": moving averages without names, in the order of the net}, ...}, of which the
-averages are taken. No pickle is executed, and the `options.pkl` beside I2SB's file is not needed.
+Others' are of three layouts: a plain state dict; the same as .safetensors; and I2SB's, {"net": a state dict whose names
+begin with `diffusion_model.`, "ema": {"shadow_params": moving averages without names, in the order of the net}, ...},
+of which the averages are taken. No pickle is executed, and the `options.pkl` beside I2SB's file is not needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from driftrec.diffusion.baselines import Conditional
+from driftrec.diffusion.ddrm import Code, ddrm, linear_levels, of_denoiser
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput
+from driftrec.models import checkpoint
 from driftrec.models import tensors as tensor_files
 from driftrec.models.pickles import is_pickle, unpickle
 from driftrec.networks.adm import ADM, ADMConfig
@@ -24,6 +30,61 @@ from driftrec.networks.ddpm import DDPM, DDPMConfig
 
 PREFIX = "diffusion_model."
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network read from a file, by which DDRM restores what it never saw."""
+
+    network: nn.Module
+    sha256: str  # of the file
+    denoiser: Denoiser | None = None  # of this package, around the network; without one it gives the noise in x
+    sampling: dict[str, Any] = field(default_factory=dict[str, Any])  # in a sampler's terms: nothing to recommend
+
+    @property
+    def shape(self) -> dict[str, object]:
+        """What two of them must share to be interpolated."""
+        of: Any = self.network.config
+        process = asdict(self.denoiser.process) if self.denoiser else {}
+        return {"network": type(self.network).__name__, **asdict(of), **process}
+
+    @property
+    def stride(self) -> int:
+        """Of which both sides of an image must be multiples."""
+        config: Any = self.network.config
+        return config.stride
+
+    def restore(self, y: Tensor, code: Code, noise: Callable[[int], Tensor], indices: Sequence[int]) -> Tensor:
+        """y: decoded files, (B, 3, H, W) in [0, 1]; code: of these, of images in [-1, 1]; noise: by step, like y;
+        indices: of the steps, as `ddrm.times` gives them. The same in [0, 1].
+        """
+        if self.denoiser:
+            estimate, levels = of_denoiser(self.denoiser, self.denoiser.process, indices)
+        else:
+            estimate, levels = partial(self._noise, indices=indices), linear_levels(indices)
+        return (ddrm(estimate, 2 * y - 1, code, noise, levels) + 1) / 2
+
+    def _noise(self, x: Tensor, i: int, indices: Sequence[int]) -> Tensor:
+        return self.network(x, torch.tensor(indices[i], device=x.device))[:, :3]  # ADM tells its variance, too
+
+
+def load(path: str | Path) -> Weights:
+    """Of an ADM or DDPM of the published shape, or of this package. Raises InvalidInput naming the file, what is wrong
+    and the remedy.
+    """
+    path = Path(path)
+    if checkpoint.is_one(path):
+        ours = checkpoint.load(path)
+        if not isinstance(ours.denoiser.process, Conditional):
+            told = f"{path}: its process is {ours.denoiser.process.name}, and DDRM takes a model that never saw a JPEG"
+            raise InvalidInput(f"{told}: process conditional, trained with grey as the damaged image")
+        return Weights(ours.network, ours.sha256, ours.denoiser)
+    tensors = _tensors(path)
+    network = read_ddpm(path) if "conv_in.weight" in tensors else read_adm(path)
+    if isinstance(network, ADM) and network.config.image_channels != 3:
+        channels = network.config.image_channels
+        raise InvalidInput(f"{path}: its network sees {channels} channels, and one that never saw a JPEG sees 3")
+    return Weights(network, tensor_files.file_sha256(path))
 
 
 def read_adm(path: str | Path, config: ADMConfig | None = None) -> ADM:

@@ -27,7 +27,7 @@ from driftrec.diffusion.denoiser import Denoiser
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.image import Picture, Pixels, encode, format_of
-from driftrec.models import fbcnn, qgac
+from driftrec.models import fbcnn, qgac, unconditional
 from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.interpolation import Model
 from driftrec.models.loading import load
@@ -78,8 +78,8 @@ class Restorer:
     @classmethod
     def from_pretrained(cls, source: str = "tiny", device: str | torch.device | None = None) -> Restorer:
         """An embedded model by name, the path or URL of a .safetensors file, "fbcnn:PATH" (public weights of FBCNN),
-        "qgac:PATH", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput naming what is
-        wrong with it.
+        "qgac:PATH", "ddrm:PATH", or "interpolate:A,B?alpha=0.7" (see `driftrec.models.source`). Raises InvalidInput
+        naming what is wrong with it.
         """
         return cls(load(source), device)
 
@@ -200,7 +200,7 @@ class Restorer:
     ) -> list[Restored]:
         """One result a picture, in order. Each is restored as its file stores it, so that the network sees a JPEG's
         grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN
-        and QGAC heed nothing of `sampling`, so that their results are the published ones.
+        and QGAC heed nothing of `sampling`, so that their results are the published ones, and DDRM its `tile` alone.
         """
         return [finish() for finish in self.begin(pictures, keys, seed, sampling)]
 
@@ -217,7 +217,8 @@ class Restorer:
             return [partial(Restored, picture, 0) for picture in pictures]
         settings = (sampling or Sampling()).resolve(self.recommended)
         if not isinstance(model, Checkpoint):
-            settings = replace(settings, tile=None, color_correction=False, projection=False, adaptive=False)
+            tile = settings.tile if isinstance(model, unconditional.Weights) else None
+            settings = replace(settings, tile=tile, color_correction=False, projection=False, adaptive=False)
         elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
             settings = replace(settings, adaptive=False)
         plans = [settings.adapted(p, self.process) if self.process else Plan(settings, 1.0, None) for p in pictures]
@@ -259,6 +260,10 @@ class Restorer:
         if isinstance(model, qgac.Weights):
             restored = [coefficients.restore(model, picture) for picture in pictures]  # tables differ: one by one
             return Arriving(torch.cat(restored)), 1
+        if isinstance(model, unconditional.Weights):
+            noise = partial(_noise, y.device, places, seed, settings)
+            results, nfe = coefficients.restore_held(model, y, pictures, noise)
+            return Arriving(results), nfe
         denoiser = self._in_float32(model.denoiser) if settings.float32 else model.denoiser
         results, nfe = _sampled(denoiser, y, places, seed, settings)
         return Arriving(results), nfe
@@ -298,12 +303,7 @@ def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, sett
         calls += 1
         return denoiser(x, y, t)
 
-    def noise(step: int, sample: int) -> Tensor:
-        draw = drawn_by(settings.noise, y.device)
-        named = partial(draw, *y.shape[-2:], seed=seed, step=step, sample=sample)
-        drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
-        return _sent(torch.stack(drawn), y.device)
-
+    noise = partial(_noise, y.device, places, seed, settings, *y.shape[-2:])
     mean = torch.zeros_like(y)
     if weight > 0 or settings.start < 1:
         t = torch.ones((), dtype=torch.float64)
@@ -316,6 +316,22 @@ def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, sett
             drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
             result += (1 - weight) / settings.samples * drawn
     return result, calls
+
+
+def _noise(
+    device: torch.device,
+    places: Sequence[Place],
+    seed: int,
+    settings: Resolved,
+    height: int,
+    width: int,
+    step: int,
+    sample: int = 0,
+) -> Tensor:
+    """Of parts of images, from their corners on: (B, 3, height, width) on the device."""
+    named = partial(drawn_by(settings.noise, device), height, width, seed=seed, step=step, sample=sample)
+    drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
+    return _sent(torch.stack(drawn), device)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

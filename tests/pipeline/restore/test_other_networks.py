@@ -1,5 +1,6 @@
 """Runs with networks of others: QGAC's rows, FBCNN's quality in the ledger, and one run for each thing told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from driftrec.diffusion.baselines import Conditional
+from driftrec.diffusion.denoiser import Denoiser
 from driftrec.errors import InvalidInput, Reason
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.models import fbcnn
+from driftrec.models.checkpoint import save
+from driftrec.networks.config import NetworkConfig
 from driftrec.networks.qgac import QGAC, QGACConfig
 from tests import made
 from tests.pipeline import offline
@@ -53,16 +58,33 @@ def test_a_run_does_not_go_on_with_another_quality(small_fbcnn: Path, tmp_path: 
     assert again["state"] == "done"
 
 
+def kinds_of_files(folder: Path) -> Path:
+    folder.mkdir()
+    pixels = made.pixels(0, 48, 64)
+    (folder / "420.jpg").write_bytes(encode_jpeg(pixels, 20, "4:2:0"))
+    (folder / "444.jpg").write_bytes(encode_jpeg(pixels, 20, "4:4:4"))
+    (folder / "grey.jpg").write_bytes(encode_jpeg(pixels[..., 0], 20))
+    Image.fromarray(pixels).save(folder / "image.png")
+    return folder
+
+
+def test_ddrm_has_a_row_for_every_file(tmp_path: Path) -> None:
+    """A network that sees no noise anywhere, so that what is left is the file's own code."""
+    denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8, extra=()), Conditional(), "x0", residual_std=0.25)
+    save(tmp_path / "prior.safetensors", denoiser)
+    source = kinds_of_files(tmp_path / "in")
+    offline.restore(source, tmp_path / "out", model=f"ddrm:{tmp_path / 'prior.safetensors'}", max_failed="100%")
+    rows = offline.ledger(tmp_path / "out")
+    nfe = {key: (row["nfe"], row["reason"]) for key, row in rows.items()}
+    assert nfe.pop("image.png") == (None, Reason.unsupported)
+    assert "this PNG is no JPEG" in rows["image.png"]["detail"]
+    assert all(found in ((20, None), (None, Reason.implausible)) for found in nfe.values()), nfe
+
+
 def test_qgac_has_a_row_for_every_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(QGAC(QGACConfig(4, 8, 4, 2, 4)).state_dict(), tmp_path / "qgac.pth")
-    source = tmp_path / "in"
-    source.mkdir()
-    pixels = made.pixels(0, 48, 64)
-    (source / "420.jpg").write_bytes(encode_jpeg(pixels, 20, "4:2:0"))
-    (source / "444.jpg").write_bytes(encode_jpeg(pixels, 20, "4:4:4"))
-    (source / "grey.jpg").write_bytes(encode_jpeg(pixels[..., 0], 20))
-    Image.fromarray(pixels).save(source / "image.png")
+    source = kinds_of_files(tmp_path / "in")
     offline.restore(source, tmp_path / "out", model=f"qgac:{tmp_path / 'qgac.pth'}", max_failed="100%")
     rows = offline.ledger(tmp_path / "out")
     assert {key: row["status"] for key, row in rows.items()} == {
