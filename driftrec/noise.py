@@ -76,7 +76,7 @@ def gaussian_on(
     left: int = 0,
 ) -> Tensor:
     """As `gaussian`, but for the values, drawn on the device: (3, height, width) float32, the same on all. A value is
-    the sum of two of 65536 quantiles, at most 6.1.
+    the sum of two of 65536 quantiles, at most 6.12.
     """
     stream = philox_key(seed, key)
     rows = torch.arange(top, top + height, device=device)[:, None].expand(height, width)

@@ -24,6 +24,13 @@ INTERPOLATE = "interpolate:"
 # What a network of each kind is told.
 OPTIONS: dict[str, tuple[str, ...]] = {OURS: (), FBCNN: ("quality",), QGAC: (), DDRM: ()}
 BLEND_OPTIONS = ("alpha",)
+# Settings of sampling that each kind heeds; None: all. By `projection` a file is opened, whatever restores it.
+HEEDED: dict[str, tuple[str, ...] | None] = {
+    OURS: None,
+    FBCNN: ("projection",),
+    QGAC: ("projection",),
+    DDRM: ("projection", "tile", "noise"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,9 @@ class ModelSource:
         return self.files[0].kind
 
     @property
-    def sampled(self) -> bool:
-        """Whether settings of sampling mean anything to it."""
-        return self.kind == OURS
+    def heeded(self) -> tuple[str, ...] | None:
+        """Settings of sampling that mean anything to it; None: all."""
+        return HEEDED[self.kind]
 
     @property
     def known(self) -> tuple[str, ...]:

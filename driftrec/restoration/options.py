@@ -96,7 +96,7 @@ class Sampling:
         self._make_plain()
         words = {"sampler": SAMPLERS, "spacing": get_args(Spacing), "grid": GRIDS, "noise": get_args(Noise)}
         for name, known in words.items():
-            if (word := getattr(self, name)) is not None and word not in known:
+            if (word := getattr(self, name)) not in known and (word is not None or name not in LEFT_OPEN):
                 raise ValueError(f"unknown {name} {word!r}; known: {', '.join(known)}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")

@@ -99,6 +99,11 @@ class Restorer:
         """What is sampled; None for a model that is not."""
         return self.checkpoint.denoiser.process if isinstance(self.checkpoint, Checkpoint) else None
 
+    @property
+    def _held(self) -> bool:
+        """Whether DDRM holds it to what the file's encoder makes of an image."""
+        return isinstance(self.checkpoint, unconditional.Weights)
+
     @overload
     def __call__(
         self, images: File, keys: str | None = None, seed: int = 0, **options: Unpack[Options]
@@ -190,9 +195,11 @@ class Restorer:
         known: dict[str, Any] = {"version": __version__, "model": self.fingerprint[:16]}
         if done.sampling is None:
             return known
+        drawn = {"seed": seed} | ({} if done.sampling.noise == "cpu" else {"noise": done.sampling.noise})
+        if not isinstance(self.checkpoint, Checkpoint):
+            return known | (drawn | {"method": "ddrm", "steps": done.nfe} if self._held else {})
         names = ("sampler", "steps", "start", "samples", "fidelity")
-        known |= {"seed": seed} | {name: getattr(done.sampling, name) for name in names}
-        known |= {} if done.sampling.noise == "cpu" else {"noise": done.sampling.noise}
+        known |= drawn | {name: getattr(done.sampling, name) for name in names}
         return known | {"strength": round(done.strength, 4), "projection": bool(done.picture.constraint)}
 
     def restore(
@@ -200,7 +207,7 @@ class Restorer:
     ) -> list[Restored]:
         """One result a picture, in order. Each is restored as its file stores it, so that the network sees a JPEG's
         grid at the corner, and comes back upright. On a GPU pictures of one size share the network's batch. FBCNN
-        and QGAC heed nothing of `sampling`, so that their results are the published ones, and DDRM its `tile` alone.
+        and QGAC heed nothing of `sampling`, so that their results are the published ones, DDRM `tile` and `noise`.
         """
         return [finish() for finish in self.begin(pictures, keys, seed, sampling)]
 
@@ -215,9 +222,11 @@ class Restorer:
         model = self.checkpoint
         if model is None:
             return [partial(Restored, picture, 0) for picture in pictures]
+        for picture in pictures:  # before any has cost something
+            coefficients.check(model, picture)
         settings = (sampling or Sampling()).resolve(self.recommended)
         if not isinstance(model, Checkpoint):
-            tile = settings.tile if isinstance(model, unconditional.Weights) else None
+            tile = settings.tile if self._held else None
             settings = replace(settings, tile=tile, color_correction=False, projection=False, adaptive=False)
         elif not model.knows_jpeg:  # a JPEG's quality tells nothing of what it restores
             settings = replace(settings, adaptive=False)
@@ -262,7 +271,7 @@ class Restorer:
             return Arriving(torch.cat(restored)), 1
         if isinstance(model, unconditional.Weights):
             noise = partial(_noise, y.device, places, seed, settings)
-            results, nfe = coefficients.restore_held(model, y, pictures, noise)
+            results, nfe = coefficients.restore_held(model, y, pictures[0], noise)
             return Arriving(results), nfe
         denoiser = self._in_float32(model.denoiser) if settings.float32 else model.denoiser
         results, nfe = _sampled(denoiser, y, places, seed, settings)
@@ -280,7 +289,8 @@ class Restorer:
     def _batches(self, sizes: Sequence[tuple[int, int]], plans: Sequence[Plan]) -> list[list[Part]]:
         """What goes through the network together: on a GPU as many tiles of one size and one plan as there are
         pictures. On a CPU a batch gains nothing, and one by one no kernel can depend on it; the ODE solver gives every
-        image steps of its own, which only then are counted as its own. Pictures of strength 0 are left out.
+        image steps of its own, which only then are counted as its own, and DDRM rounds at every step. Pictures of
+        strength 0 are left out.
         """
         parts: list[Part] = []
         alike: dict[tuple[Resolved, tuple[int, int]], list[Part]] = {}
@@ -288,7 +298,7 @@ class Restorer:
             for tile in tiles(*size, sampling.tile) if strength > 0 else []:
                 parts.append((i, tile))
                 alike.setdefault((sampling, tile.size), []).append((i, tile))
-        if self.device.type == "cpu" or any(plan.sampling.sampler == "ode" for plan in plans):
+        if self.device.type == "cpu" or self._held or any(plan.sampling.sampler == "ode" for plan in plans):
             return [[part] for part in parts]
         count = len(sizes)
         return [same[i : i + count] for same in alike.values() for i in range(0, len(same), count)]

@@ -124,8 +124,8 @@ def _model(text: str, opened: dict[str, Weights]) -> Model:
     source, query = _with_options(source, query)
     parsed = ModelSource.parse(source)
     values = _values(flag, query, parsed.known)
-    sampled = source != IDENTITY and parsed.sampled
-    if not sampled and (others := values.keys() - {"projection"}):
+    heeded = ("projection",) if source == IDENTITY else parsed.heeded
+    if heeded is not None and (others := values.keys() - {*heeded}):
         raise InvalidInput(f"{flag}: this model is not sampled, {', '.join(sorted(others))} means nothing")
     try:
         given = settings_of(values.pop("recipe")) if "recipe" in values else {}

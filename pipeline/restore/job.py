@@ -101,7 +101,8 @@ def _graph(shards: int, settings: RestoreSettings, weights: Weights, output: Sto
     busy = 1.0 + settings.codec_threads * (1 if by_task else 2)
     share = SHARE_BESIDE if by_task else ACTOR_CPU_SHARE
     pool = Pool.fit(settings.actors, settings.cpus_per_actor, settings.gpus_per_actor, shards, share, busy)
-    arguments = (settings, weights, output, None, ByTask() if by_task else encode)
+    encoder = ByTask(settings.image_timeout_s / 4) if by_task else encode  # waiting counts as work on the image
+    arguments = (settings, weights, output, None, encoder)
     return Graph(RestoreShard, arguments, pool, _output_name(settings))
 
 

@@ -54,7 +54,7 @@ class RestoreSettings(ShardSettings):
     output: Free[Place[str]]  # folder or URL prefix that this run owns; the same command again finishes what is missing
 
     # How it is restored:
-    model: Place[str] = "tiny"  # embedded model, .safetensors (path, URL), fbcnn:PATH, qgac:PATH, ddrm:PATH; identity: none
+    model: Place[str] = "tiny"  # embedded, .safetensors (path, URL), fbcnn:, qgac: or ddrm:PATH; identity: no network
     seed: int = Field(0, ge=0)  # seed of all noise
     look: Free[Literal["faithful", "natural"] | None] = None  # faithful: closest, smooth; natural: with texture
     recipe: Free[Literal["driftrec-paper"] | None] = None  # a name for settings, which stand where nothing else is said

@@ -70,7 +70,9 @@ def pieces_of(files: Sequence[tuple[str, bytes]], max_pixels: int) -> list[Piece
 def time_pieces(
     restorer: Restorer, pieces: Sequence[Piece], sampling: Sampling, limits: Limits, turn: int
 ) -> Timed:
-    """Restore and encode them, from the `turn`-th on, until the time is over; at least one, if there is one."""
+    """Restore and encode them, from the `turn`-th on, until the time is over; at least one, if there is one that the
+    model takes.
+    """
     import torch
 
     torch.set_num_threads(1)  # as the actors of a restore
@@ -78,7 +80,10 @@ def time_pieces(
     if not pieces:
         return total
     warm = _part(pieces[0].picture, WARM_SIDE)
-    restorer.restore([warm], ["warm"], limits.seed, sampling)  # the first call is slower
+    try:
+        restorer.restore([warm], ["warm"], limits.seed, sampling)  # the first call is slower
+    except BadImage:
+        return total  # a model that takes whole files alone
     begun = time.perf_counter()
     while not total.pieces or time.perf_counter() - begun < limits.seconds:
         key, picture, decoding = pieces[(turn + total.pieces) % len(pieces)]

@@ -5,8 +5,8 @@ or with others; what it cannot take is told.
 import io
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ddpm import DDPM, DDPMConfig
 from driftrec.noise import gaussian
 from driftrec.restoration.opening import open_picture
-from driftrec.restoration.options import Sampling
+from driftrec.restoration.options import Plan, Sampling
 from tests import made
 
 Kind = Literal["ours", "adm", "ddpm"]
@@ -82,8 +82,8 @@ def test_it_is_the_sampler_with_the_files_encoder(
     assert isinstance(model, unconditional.Weights)
     done = restorers[kind].restore([picture], ["a"], 7)[0]
     assert done.nfe == 20
-    if model.denoiser:
-        estimate, levels = of_denoiser(model.denoiser, model.denoiser.process, times())
+    if model.ours:
+        estimate, levels = of_denoiser(model.ours.denoiser, model.ours.denoiser.process, times())
     else:
         levels = linear_levels(times())
         estimate = lambda x, i: model.network(x, torch.tensor(times()[i]))[:, :3]  # noqa: E731
@@ -113,20 +113,28 @@ def test_any_size_whole_and_in_tiles(
     assert done.nfe == 20
 
 
-def test_batch_and_order_change_nothing(restorers: dict[Kind, Restorer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of several tables and subsamplings in one batch, as on a GPU."""
-    restorer = restorers["adm"]
-    pictures = [
-        opened(i, 48, 40, quality, subsampling, progressive=bool(i % 2))
-        for i, (quality, subsampling) in enumerate([(10, "4:2:0"), (50, "4:4:4"), (10, "4:2:2"), (90, "4:2:0")])
-    ]
+def test_batch_and_order_change_nothing(restorers: dict[Kind, Restorer]) -> None:
+    """Files of several tables and subsamplings; one by one on any device, since what is rounded must not differ."""
+    restorer, kinds = restorers["adm"], [(10, "4:2:0"), (50, "4:4:4"), (10, "4:2:2"), (90, "4:2:0")]
+    pictures = [opened(i, 48, 40, *kind, progressive=bool(i % 2)) for i, kind in enumerate(kinds)]
     keys = [f"{i}.jpg" for i in range(4)]
-    alone = [restorer.restore([one], [key], 3)[0].picture.rgb for one, key in zip(pictures, keys, strict=True)]
-    monkeypatch.setattr(restorer, "_batches", lambda *of: [[*chain(*Restorer._batches(restorer, *of))]])
     together = restorer.restore(pictures, keys, 3)
-    for i, one in enumerate(alone):  # a kernel may add in another order, and a coefficient then be rounded otherwise
-        off = [np.abs(one.astype(float) - other.picture.rgb).mean() for other in together]
-        assert off[i] < 1 < 10 < min(off[:i] + off[i + 1 :])
+    for i in (2, 0, 3, 1):
+        alone = restorer.restore([pictures[i]], [keys[i]], 3)[0]
+        assert np.array_equal(alone.picture.rgb, together[i].picture.rgb)
+    on_a_gpu = SimpleNamespace(device=torch.device("cuda"), _held=True)
+    plans = [Plan(Sampling().resolve({}), 1.0, 10)] * 4
+    batches = Restorer._batches(on_a_gpu, [(48, 40)] * 4, plans)  # type: ignore[arg-type]
+    assert [len(batch) for batch in batches] == [1] * 4
+
+
+def test_the_record_says_what_was_done(restorers: dict[Kind, Restorer], ours: Path) -> None:
+    restorer, others = restorers["ours"], Sampling(steps=3, samples=4, fidelity=1.0, noise="device")
+    done = restorer.restore([opened(0, 32, 48)], ["a"], 7, others)[0]
+    record = restorer.record(done, 7)
+    assert record.keys() == {"version", "model", "seed", "noise", "method", "steps"}
+    assert (record["method"], record["steps"], record["noise"]) == ("ddrm", 20, "device")
+    assert restorer.fingerprint != Restorer.from_pretrained(str(ours), "cpu").fingerprint
 
 
 def test_grey_files_and_turned_ones(restorers: dict[Kind, Restorer]) -> None:
@@ -143,13 +151,32 @@ def test_grey_files_and_turned_ones(restorers: dict[Kind, Restorer]) -> None:
 def test_what_it_cannot_take_is_told(restorers: dict[Kind, Restorer], small_model: Path, tmp_path: Path) -> None:
     png = io.BytesIO()
     Image.fromarray(made.pixels(0, 32, 32)).save(png, "PNG")
-    for picture, told in ((open_picture(png.getvalue(), "a.png"), "PNG is no JPEG"), (opened(0, 32, 32), "")):
-        if told:
-            with pytest.raises(BadImage, match=told) as caught:
-                restorers["ours"].restore([picture], ["a"])
-            assert caught.value.reason == Reason.unsupported
-    with pytest.raises(InvalidInput, match="its process is ouve, and DDRM takes a model that never saw a JPEG"):
-        Restorer.from_pretrained(f"ddrm:{small_model}")
+    evaluations: list[int] = []
+    restorers["ours"].tell = lambda done, of: evaluations.append(done)
+    good = opened(0, 32, 32)
+    assert good.coefficients is not None
+    coarse = replace(good.coefficients, steps=(*good.coefficients.steps[:2], 2 * good.coefficients.steps[2]))
+    bad = {
+        "PNG is no JPEG": open_picture(png.getvalue(), "a.png"),
+        "this one has two": replace(good, coefficients=coarse),
+    }
+    for told, picture in bad.items():
+        with pytest.raises(BadImage, match=told) as caught:
+            restorers["ours"].restore([good, good, picture], ["a", "b", "c"])
+        assert caught.value.reason == Reason.unsupported
+    assert not evaluations  # none was done in vain
+    network = replace(NetworkConfig.tiny(), width=8, extra=())
+    conditional: dict[str, tuple[Conditional, dict[str, Any]]] = {
+        "its process has grey 0 and noise 0.5": (Conditional(grey=0.0), {}),
+        "its process has grey 0.5 and noise 1": (Conditional(noise=1.0), {}),
+        "it was trained on JPEGs": (Conditional(), {"data": {"clean": "x"}}),
+    }
+    for i, (process, card) in enumerate(conditional.values()):
+        save(tmp_path / f"{i}.safetensors", Denoiser.create(network, process, "x0", residual_std=0.25), card=card)
+    paths = {told: tmp_path / f"{i}.safetensors" for i, told in enumerate(conditional)}
+    for told, path in {"its process is ouve": small_model, **paths}.items():
+        with pytest.raises(InvalidInput, match=f"{told}, and DDRM takes a model that never saw a JPEG"):
+            Restorer.from_pretrained(f"ddrm:{path}")
     with pytest.raises(InvalidInput, match=r"none\.pt.*no such file"):
         Restorer.from_pretrained(f"ddrm:{tmp_path / 'none.pt'}")
 
@@ -163,13 +190,17 @@ def test_published_files_are_told_apart(channels: int, tmp_path: Path, monkeypat
     for kind, network in networks.items():
         torch.save(network.state_dict(), tmp_path / f"{kind}.pt")
         if kind == "adm" and channels == 6:
-            with pytest.raises(InvalidInput, match=r"adm\.pt: its network sees 6 channels"):
+            with pytest.raises(InvalidInput, match=r"adm\.pt: a network from 6 channels to 6, and DDRM takes one"):
                 unconditional.load(tmp_path / "adm.pt")
             continue
         found = unconditional.load(tmp_path / f"{kind}.pt")
         assert type(found.network) is type(network)
         for name, value in found.network.state_dict().items():
             assert torch.equal(value, network.state_dict()[name])
+    net = {f"diffusion_model.{name}": value for name, value in networks["adm"].state_dict().items()}
+    torch.save({"net": net, "ema": {"shadow_params": [*net.values()]}}, tmp_path / "i2sb.pt")
+    with pytest.raises(InvalidInput, match=r"i2sb\.pt: a network of I2SB's, and DDRM takes one that gives the noise"):
+        unconditional.load(tmp_path / "i2sb.pt")
     if channels == 3:
         both = [f"ddrm:{tmp_path / kind}.pt" for kind in networks]
         with pytest.raises(InvalidInput, match="network: 'ADM' and 'DDPM'"):

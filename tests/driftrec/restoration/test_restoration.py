@@ -200,7 +200,15 @@ def test_bfloat16_stays_close_to_float32(small_model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sampler": "euler"}, {"steps": 0}, {"samples": 0}, {"fidelity": 1.5}], ids=lambda bad: next(iter(bad))
+    "bad",
+    [
+        {"sampler": "euler"},
+        {"steps": 0},
+        {"samples": 0},
+        {"fidelity": 1.5},
+        *[{name: None} for name in ("sampler", "spacing", "noise")],
+    ],
+    ids=str,
 )
 def test_refuses_bad_settings(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):

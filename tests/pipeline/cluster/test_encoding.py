@@ -1,6 +1,7 @@
 """An output encoded by a task is the one that its actor would have made, whoever makes it in the end."""
 
 import itertools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def made_by(encoder: Any, of: Picture, kind: str) -> bytes | Reason:
 
 def test_formats_modes_depths_and_sizes_give_the_bytes_of_the_actor() -> None:
     """Or are refused for the same reason. The large ones go through the object store."""
-    encoder, refused = ByTask(), 0
+    encoder, refused = ByTask(100.0), 0
     for kind, mode, depth, side in itertools.product(ENCODERS, MODES, (8, 16), (1, 300)):
         expected = made_by(encode, picture(mode, depth, side), kind)
         refused += isinstance(expected, Reason)
@@ -50,15 +51,32 @@ def test_formats_modes_depths_and_sizes_give_the_bytes_of_the_actor() -> None:
         encoder(picture("L", 8, 1), "bmp")
 
 
-@pytest.mark.parametrize("by", ["a CPU that is not free", "workers that end"])
+def ends(*_: Any) -> bytes:
+    os._exit(1)
+
+
+def lacks_a_plugin(*_: Any) -> bytes:
+    raise ModuleNotFoundError("No module named 'formats'")
+
+
+class Full:
+    """An object store that takes no more."""
+
+    @staticmethod
+    def remote(*_: Any) -> None:
+        raise ray.exceptions.ObjectStoreFullError
+
+
+@pytest.mark.parametrize("by", ["a CPU that is not free", "workers that end", "nodes that lack a plugin", "no room"])
 def test_what_no_task_does_the_actor_does(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, of = ByTask(), picture("RGB", 8, 20)
-    if by == "a CPU that is not free":
-        monkeypatch.setattr(encoding, "PATIENCE_S", 0.5)
-        monkeypatch.setattr(encoding, "_encode", encoding._encode.options(num_cpus=100))
-    else:
-        ends = ray.remote(num_cpus=1, max_retries=0)(lambda *_: __import__("os")._exit(1))
-        monkeypatch.setattr(encoding, "_encode", ends)
+    encoder, of, remote = ByTask(0.5 if "CPU" in by else 100.0), picture("RGB", 8, 20), ray.remote(max_retries=0)
+    ways: dict[str, Any] = {
+        "a CPU that is not free": encoding._encode.options(num_cpus=100),
+        "workers that end": remote(ends),
+        "nodes that lack a plugin": remote(lacks_a_plugin),
+        "no room": Full,
+    }
+    monkeypatch.setattr(encoding, "_encode", ways[by])
     assert encoder(of, "png") == encode(of, "png")
     begun = time.monotonic()
     assert encoder(of, "webp") == encode(of, "webp")

@@ -62,6 +62,7 @@ def test_what_a_model_itself_is_told_stands_among_its_settings(source: Path, sma
     ("settings", "told"),
     [
         ({"model": ["fbcnn:a.pth?steps=3"]}, "this model is not sampled, steps means nothing"),
+        ({"model": ["ddrm:a.pth?tile=128&noise=device&steps=3"]}, "this model is not sampled, steps means nothing"),
         ({"model": ["fbcnn:a.pth?quality=0"]}, r"quality must be a whole number in 1\.\.100, got '0'"),
         ({"model": ["identity?step=3"]}, "unknown setting 'step'; did you mean steps"),
         ({"model": ["{m}?steps=many"]}, "steps is 'many': Input should be a valid integer"),

@@ -16,6 +16,8 @@ from driftrec.models import fbcnn
 from driftrec.models.checkpoint import save
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.qgac import QGAC, QGACConfig
+from pipeline.restore.estimate import estimate_restore
+from pipeline.restore.settings import RestoreSettings
 from tests import made
 from tests.pipeline import offline
 
@@ -98,3 +100,17 @@ def test_qgac_has_a_row_for_every_file(tmp_path: Path) -> None:
         assert told in rows[key]["detail"]
     restored = np.asarray(Image.open(tmp_path / "out/images/420.png"))
     assert restored.shape == (48, 64, 3)
+
+
+def test_a_run_does_not_go_on_by_another_method(tmp_path: Path) -> None:
+    """A checkpoint and DDRM by it are two models, also where the run's settings are the same."""
+    path = tmp_path / "prior.safetensors"
+    denoiser = Denoiser.create(replace(NetworkConfig.tiny(), width=8, extra=()), Conditional(), "x0", residual_std=0.25)
+    save(path, denoiser)
+    source = made.folder(tmp_path / "in", 1)
+    offline.restore(source, tmp_path / "out", model=str(path), max_failed="100%")
+    with pytest.raises(InvalidInput, match="weights"):
+        offline.restore(source, tmp_path / "out", model=f"ddrm:{path}", max_failed="100%")
+    given = RestoreSettings(input=str(source), output=str(tmp_path / "new"), model=f"ddrm:{path}")
+    estimate = estimate_restore(given)["estimate"]
+    assert (estimate["images"], estimate["seconds"]) == (1, None)  # no piece of a picture is a file
