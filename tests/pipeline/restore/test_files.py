@@ -222,6 +222,7 @@ def test_what_is_for_archives_is_named(photos: Path, tmp_path: Path, capsys: pyt
     assert set(ARCHIVES_ONLY) < RestoreSettings.model_fields.keys()
     values = {"max_failed": "5%", "only_listed": "a", "include": "*", "exclude": "*", "frames": "skip", "layout": "tar"}
     values |= {"retry_failed": "all", "skipped": "list", "max_cost": "1", "image_column": "a", "on_clash": "row"}
+    values |= {"encode_by": "task"}
     switches = {"report": "--no-report", "repair": "--repair", "copy_failed": "--copy-failed"}
     switches |= {"allow_local": "--allow-local"}
     for name in ARCHIVES_ONLY:
