@@ -2,7 +2,6 @@
 
 import logging
 import re
-from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from pipeline.inputs.names import log_tags
 from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
-from pipeline.restore.stage import RestoreShard
 from tests import made
 from tests.pipeline.offline import ledger, no_ray
 
@@ -33,7 +31,7 @@ def test_an_image_that_failed_by_our_fault_is_named(
     def failing(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(RestoreShard, "__init__", partialmethod(RestoreShard.__init__, encode=failing))
+    monkeypatch.setattr("pipeline.restore.job.encode", failing)
     source, output = made.folder(tmp_path / "in", 3), tmp_path / "out"
     with no_ray():
         settings = RestoreSettings(input=str(source), output=str(output), model="identity", max_failed="3")
