@@ -28,7 +28,7 @@ from driftrec.image import encode, from_pil
 from driftrec.jpeg.codec import encode_jpeg
 from driftrec.networks.config import NetworkConfig
 from driftrec.networks.ncsnpp import NCSNpp
-from driftrec.noise import gaussian, gaussian_on
+from driftrec.noise import gaussian
 from driftrec.restoration.finishing import finish
 from driftrec.restoration.opening import open_picture
 from driftrec.restoration.options import Plan, Sampling
@@ -92,7 +92,7 @@ def difference(device: torch.device, side: int) -> float:
 
 def unlike_noise(device: torch.device, side: int) -> int:
     """Of the noise that is drawn on this device."""
-    here, there = (gaussian_on(where, side, side, key="scene", seed=0).cpu() for where in (torch.device("cpu"), device))
+    here, there = (gaussian(side, side, key="scene", seed=0, device=of).cpu() for of in (torch.device("cpu"), device))
     return int((here != there).sum())
 
 
@@ -140,7 +140,7 @@ def beside(device: torch.device, side: int) -> dict[str, float]:
     tasks: dict[str, Callable[[], object]] = {
         "decoding a JPEG": lambda: open_picture(encoded),
         "noise on the CPU": lambda: gaussian(side, side, key="scene", seed=0),
-        "noise on the device": lambda: gaussian_on(device, side, side, key="scene", seed=0),
+        "noise on the device": lambda: gaussian(side, side, key="scene", seed=0, device=device),
         "to the device and back": lambda: image.to(device, copy=True).cpu().numpy(),
         "finishing": lambda: finish(picture, canvas, plan, nfe=1),
         "encoding a PNG": lambda: encode(picture, "png"),

@@ -9,8 +9,7 @@ table; what rounds is one addition, so that every device draws the same values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from driftrec.random import philox_key
 
 BLOCK = 64  # side of a block, pixels
+CHANNELS = 3
 
 # Philox4x32-10 (Salmon et al., SC 2011): multipliers of the first and third word, what is added to the key's words in
 # every round, and rounds.
@@ -43,47 +43,36 @@ def gaussian(
     sample: int = 0,
     top: int = 0,
     left: int = 0,
-    channels: int = 3,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """Standard normal noise for the region (top, left, height, width) of the image `key`: (channels, height, width)
-    float32.
+    """Standard normal noise for the region (top, left, height, width) of the image `key`: (3, height, width) float32.
+    By NumPy, or with other values on a device, the same on all: sums of two of 65536 quantiles, at most 6.12.
     """
+    stream = philox_key(seed, key)
+    if device is not None:
+        return _on_device(height, width, stream, step, sample, top, left, device)
     rows = range(top // BLOCK, -(-(top + height) // BLOCK))
     columns = range(left // BLOCK, -(-(left + width) // BLOCK))
-    stream = philox_key(seed, key)
-    blocks = [[_block(stream, (sample << 32) + step, row, column, channels) for column in columns] for row in rows]
+    blocks = [[_block(stream, (sample << 32) + step, row, column) for column in columns] for row in rows]
     whole = np.concatenate([np.concatenate(line, axis=2) for line in blocks], axis=1)
     y, x = top - rows.start * BLOCK, left - columns.start * BLOCK
     return torch.from_numpy(np.ascontiguousarray(whole[:, y : y + height, x : x + width]))
 
 
-def _block(stream: int, step: int, row: int, column: int, channels: int) -> np.ndarray:
+def _block(stream: int, step: int, row: int, column: int) -> np.ndarray:
     counter = np.array([0, step, row, column], dtype=np.uint64)  # the first word counts the draws
     generator = np.random.Generator(np.random.Philox(key=stream, counter=counter))
-    return generator.standard_normal((channels, BLOCK, BLOCK), dtype=np.float32)
+    return generator.standard_normal((CHANNELS, BLOCK, BLOCK), dtype=np.float32)
 
 
-def gaussian_on(
-    device: torch.device,
-    height: int,
-    width: int,
-    *,
-    seed: int,
-    key: str,
-    step: int = 0,
-    sample: int = 0,
-    top: int = 0,
-    left: int = 0,
+def _on_device(
+    height: int, width: int, stream: int, step: int, sample: int, top: int, left: int, device: torch.device
 ) -> Tensor:
-    """As `gaussian`, but for the values, drawn on the device: (3, height, width) float32, the same on all. A value is
-    the sum of two of 65536 quantiles, at most 6.12.
-    """
-    stream = philox_key(seed, key)
     rows = torch.arange(top, top + height, device=device)[:, None].expand(height, width)
     columns = torch.arange(left, left + width, device=device).expand(height, width)
     words = philox((columns, rows, torch.full_like(rows, step), torch.full_like(rows, sample)), stream)
     table = quantiles(device)
-    return torch.stack([table[word & (2**HALF - 1)] + table[word >> HALF] for word in words[:3]])
+    return torch.stack([table[word & (2**HALF - 1)] + table[word >> HALF] for word in words[:CHANNELS]])
 
 
 def philox(counter: Words, key: int) -> Words:
@@ -104,8 +93,3 @@ def quantiles(device: torch.device) -> Tensor:
     lower = np.array([NormalDist().inv_cdf((part + 0.5) / parts) for part in range(parts // 2)])
     both = np.concatenate([lower, -lower[::-1]])
     return torch.from_numpy((both / np.sqrt(2 * both.var())).astype(np.float32)).to(device)
-
-
-def drawn_by(way: Noise, device: torch.device) -> Callable[..., Tensor]:
-    """`gaussian` for "cpu", and for "device" the other, with its device."""
-    return gaussian if way == "cpu" else partial(gaussian_on, device)

@@ -32,7 +32,7 @@ from driftrec.models.checkpoint import Checkpoint
 from driftrec.models.interpolation import Model
 from driftrec.models.loading import load
 from driftrec.networks.precision import bfloat16_is_faster
-from driftrec.noise import drawn_by
+from driftrec.noise import gaussian
 from driftrec.restoration import coefficients, opening
 from driftrec.restoration.finishing import Arriving, Unfinished
 from driftrec.restoration.finishing import Restored as Restored
@@ -339,7 +339,8 @@ def _noise(
     sample: int = 0,
 ) -> Tensor:
     """Of parts of images, from their corners on: (B, 3, height, width) on the device."""
-    named = partial(drawn_by(settings.noise, device), height, width, seed=seed, step=step, sample=sample)
+    there = device if settings.noise == "device" else None
+    named = partial(gaussian, height, width, seed=seed, step=step, sample=sample, device=there)
     drawn = [named(key=key, top=tile.rows.start, left=tile.columns.start) for key, tile in places]
     return _sent(torch.stack(drawn), device)
 

@@ -41,6 +41,9 @@ class ByTask:
                 return self._by_task(shown, format, options, min(patience, self.most_s))
             except BadImage:
                 raise
+            except ray.exceptions.GetTimeoutError:
+                log.warning("no CPU had an output encoded in time: actors do it for %g s", PAUSE_S)
+                self._asks_again = time.monotonic() + PAUSE_S
             except Exception as error:  # what is wrong with that node, or with the settings, shows here as well
                 log.warning("an output is encoded by its actor: %s", type(error).__name__)
         return encode(picture, format, **options)
@@ -52,8 +55,6 @@ class ByTask:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.GetTimeoutError:
-            log.warning("no CPU had an output encoded in %.3g s: actors do it for %g s", patience, PAUSE_S)
-            self._asks_again = time.monotonic() + PAUSE_S
             ray.cancel(task)
             raise
 

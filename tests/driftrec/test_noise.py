@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from driftrec.noise import gaussian, gaussian_on, philox, quantiles
+from driftrec.noise import gaussian, philox, quantiles
 from driftrec.random import philox_key
 
 CPU = torch.device("cpu")
-WAYS: dict[str, Callable[..., Tensor]] = {"cpu": gaussian, "device": partial(gaussian_on, CPU)}
+WAYS: dict[str, Callable[..., Tensor]] = {"cpu": gaussian, "device": partial(gaussian, device=CPU)}
 both_ways = pytest.mark.parametrize("draw", WAYS.values(), ids=WAYS)
 Draw = Callable[..., Tensor]
 
@@ -101,7 +101,7 @@ def test_the_table_is_symmetric_and_of_half_the_variance() -> None:
 def test_values_on_a_device_are_sums_of_two_entries_and_rounded_once() -> None:
     """What makes them equal on every device: nothing but integers, a table and one float32 addition."""
     table = quantiles(CPU).numpy()
-    noise = gaussian_on(CPU, 5, 7, seed=2, key="a", step=3, sample=4, top=1000, left=2000).numpy()
+    noise = gaussian(5, 7, seed=2, key="a", step=3, sample=4, top=1000, left=2000, device=CPU).numpy()
     rows, columns = np.meshgrid(np.arange(1000, 1005), np.arange(2000, 2007), indexing="ij")
     words = [torch.from_numpy(of) for of in (columns, rows, np.full_like(rows, 3), np.full_like(rows, 4))]
     bits = philox((words[0], words[1], words[2], words[3]), philox_key(2, "a"))
@@ -112,5 +112,5 @@ def test_values_on_a_device_are_sums_of_two_entries_and_rounded_once() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_the_same_values() -> None:
-    here, there = (gaussian_on(torch.device(of), 300, 200, seed=2, key="a").cpu() for of in ("cpu", "cuda"))
+    here, there = (gaussian(300, 200, seed=2, key="a", device=torch.device(of)).cpu() for of in ("cpu", "cuda"))
     assert torch.equal(here, there)
