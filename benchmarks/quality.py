@@ -1,11 +1,12 @@
 """How good is a restored image, beside its JPEG and beside what other tools make of it? Means over photographs.
 
 python -m benchmarks.quality data/photos/devtest data/standins [--quality 5,10,20,30,40] [--subsampling 4:2:0,4:4:4]
-                             [--model tiny] [--steps 8] [--start 0.1,0.2] [--limit N] [--no-rivals] [--no-average]
+                             [--model tiny] [--steps 8] [--start 0.1,0.2] [--coarse-fidelity 1] [--limit N]
+                             [--no-rivals] [--no-average]
 
 Prints a table a condition: the JPEG itself; ffmpeg's spp at the quantiser whose PSNR is best for that condition, and
 jpegqs (`apt-get install ffmpeg jpegqs`); the model's mean, a sample, the average of four samples, and what the model's
-file recommends; with --start also samples that start at these times. The model has never seen the images of devtest.
+file recommends; with --start that sample starts at each of these times. The model has never seen the images of devtest.
 The inputs are JPEG files, so that the projection works as in `driftrec restore`.
 """
 
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--subsampling", default="4:2:0,4:4:4")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--start", default="", help="comma-separated times: a further sample from each")
+    parser.add_argument("--start", default="", help="comma-separated times: a sample from each")
+    parser.add_argument("--coarse-fidelity", type=float, help="of all samples; none given: as the model recommends")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--no-average", action="store_true", help="leave out the average of four samples, the slowest")
@@ -51,7 +53,8 @@ def main() -> None:
         for quality in map(int, args.quality.split(",")):
             jpegs = [encode_jpeg(image, quality, subsampling) for image in clean]
             print(f"\nquality {quality}, {subsampling}\n\n" + header("", "s/image"), flush=True)
-            arms = candidates(restorer, names, args.steps, [float(start) for start in args.start.split(",") if start])
+            sampling = Sampling(steps=args.steps, coarse_fidelity=args.coarse_fidelity)
+            arms = candidates(restorer, names, sampling, [float(start) for start in args.start.split(",") if start])
             if args.no_average:
                 del arms[AVERAGE]
             if not args.no_rivals:
@@ -68,7 +71,7 @@ def decoded(jpegs: list[bytes]) -> Set:
 
 
 def candidates(
-    restorer: Restorer, names: list[str], steps: int, starts: Sequence[float]
+    restorer: Restorer, names: list[str], sampling: Sampling, starts: Sequence[float]
 ) -> dict[str, Callable[[list[bytes]], Set]]:
     """What the model can be asked for: JPEG files -> restored pixels."""
 
@@ -79,13 +82,13 @@ def candidates(
 
         return restore
 
-    sample = Sampling(steps=steps, fidelity=0.0)
+    sample, steps = replace(sampling, fidelity=0.0), sampling.steps
+    started = {f"from t = {start}, {steps} steps": by(replace(sample, start=start)) for start in starts}
     return {
         "mean": by(Sampling(fidelity=1.0)),
-        f"sample, {steps} steps": by(sample),
+        **(started or {f"sample, {steps} steps": by(sample)}),
         AVERAGE: by(replace(sample, samples=4)),
-        "as recommended": by(Sampling()),
-        **{f"from t = {start}, {steps} steps": by(replace(sample, start=start)) for start in starts},
+        "as recommended": by(replace(sampling, steps=None)),
     }
 
 

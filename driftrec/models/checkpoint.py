@@ -40,7 +40,12 @@ DTYPES = ("F32", "BF16", "F16")
 LONGEST_HEADER = 2**22  # bytes, of the whole safetensors header, the card included
 MOST_STEPS = 10_000
 WHOLE = {"steps": (1, MOST_STEPS), "order": (1, 2)}  # whole numbers that a file may recommend, and their ranges
-REAL = {"fidelity": (0.0, 1.0), "start": (0.01, 1.0), "eta": (0.0, 2.0)}  # and other numbers
+REAL = {  # and other numbers
+    "fidelity": (0.0, 1.0),
+    "coarse_fidelity": (0.0, 1.0),
+    "start": (0.01, 1.0),
+    "eta": (0.0, 2.0),
+}
 RECOMMENDED = (*WHOLE, *REAL)
 EMBEDDED = Path(__file__).parent
 

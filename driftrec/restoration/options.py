@@ -23,7 +23,7 @@ from driftrec.sampling_recipes import settings_of
 
 # Fields of Sampling by their kind.
 WHOLE = ("steps", "samples", "tile", "order", "corrector_steps")
-REAL = ("fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance", "last_step")
+REAL = ("fidelity", "coarse_fidelity", "start", "t_eps", "eta", "corrector_ratio", "tolerance", "last_step")
 SWITCHES = ("color_correction", "color_8bit", "projection", "adaptive", "denoise_last", "float32")
 WORDS = ("sampler", "grid", "spacing", "noise")
 LEFT_OPEN = (*RECOMMENDED, "t_eps", "grid")  # where None leaves the choice to model and process
@@ -61,9 +61,9 @@ def _word(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an image is to be restored, as a user says it. None in `steps`, `fidelity`, `start`, `eta` or `order` means
-    what the model's file recommends, and where it does not, as in `t_eps` and `grid`, the process's own, or the
-    sampler's.
+    """How an image is to be restored, as a user says it. None in `steps`, `fidelity`, `coarse_fidelity`, `start`, `eta`
+    or `order` means what the model's file recommends, and where it does not, as in `t_eps` and `grid`, the process's
+    own, or the sampler's.
 
     Numbers are kept in one kind each, however they are given: they are written into outputs.
     """
@@ -73,6 +73,7 @@ class Sampling:
     samples: int = 1  # samples that are averaged
     # 0: a sample, which is a posterior one if it starts at 1; 1: the posterior mean (one evaluation); between: a mix
     fidelity: float | None = None
+    coarse_fidelity: float | None = None  # of a sample that starts below 1: the same for its coarse structure
     color_correction: bool = True  # give every channel the JPEG's mean (paper, IV-H)
     color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the authors' script does
     tile: int | None = 512  # pixels; images with a longer side are restored in overlapping tiles; None: whole
@@ -102,8 +103,9 @@ class Sampling:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
-        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
-            raise ValueError(f"fidelity must be in 0..1, got {self.fidelity}")
+        for name in ("fidelity", "coarse_fidelity"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {value}")
         start = 1.0 if self.start is None else self.start
         if not 0 < self._last < start <= 1:
             raise ValueError(f"need 0 < t_eps < start <= 1, got t_eps = {self._last}, start = {start}")
@@ -148,6 +150,7 @@ class Resolved(Sampling):
 
     steps: int = 8
     fidelity: float = 0.0
+    coarse_fidelity: float = 0.0
     start: float = 1.0
     eta: float = 0.0
     order: int = 2

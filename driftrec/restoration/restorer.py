@@ -24,6 +24,7 @@ from torch import Tensor
 
 from driftrec import __version__
 from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.detail import on_coarse_mean
 from driftrec.diffusion.process import Process
 from driftrec.errors import InvalidInput
 from driftrec.image import Picture, Pixels, encode, format_of
@@ -200,6 +201,8 @@ class Restorer:
             return known | (drawn | {"method": "ddrm", "steps": done.nfe} if self._held else {})
         names = ("sampler", "steps", "start", "samples", "fidelity")
         known |= drawn | {name: getattr(done.sampling, name) for name in names}
+        if coarse := done.sampling.coarse_fidelity:
+            known["coarse_fidelity"] = coarse
         return known | {"strength": round(done.strength, 4), "projection": bool(done.picture.constraint)}
 
     def restore(
@@ -324,6 +327,8 @@ def _sampled(denoiser: Denoiser, y: Tensor, places: list[Place], seed: int, sett
         guess = mean if settings.start < 1 else None
         for sample in range(settings.samples):
             drawn = sampler(denoise, process, y, partial(noise, sample=sample), times, guess)
+            if guess is not None and settings.coarse_fidelity > 0:
+                drawn = on_coarse_mean(drawn, guess, settings.coarse_fidelity)
             result += (1 - weight) / settings.samples * drawn
     return result, calls
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.detail import on_coarse_mean
 from driftrec.diffusion.process import Process, per_image
 from driftrec.diffusion.sampling import check_diffusion, reverse_drift, transition
 from driftrec.metrics.blockiness import boundary_excess
@@ -32,7 +33,7 @@ from driftrec.training.features import perceptual_distance
 # a decibel counts alike in one that is hardly damaged and in one that is (as Chen et al. train NAFNet, ECCV 2022); or
 # IR-SDE's distance to the best step.
 Loss = Literal["mean", "half-sum", "log", "matching"]
-STARTS = (0.1, 0.3)  # least and greatest time of a sample that the discriminator sees
+STARTS = (0.15, 0.35)  # least and greatest time of a sample that the discriminator sees
 STEP = 1 / 100  # of "matching": theirs
 FLOOR = 0.1  # of "log", added to an image's mean: below it, what is left of the error counts less
 
@@ -124,13 +125,14 @@ class Objective(nn.Module):
     def of_samples(
         self, discriminator: Discriminator, x0: Tensor, y: Tensor, mean: Tensor, z: Tensor, starts: Tensor
     ) -> Tensor:
-        """Loss of samples as they are drawn: from the posterior mean with noise, at the times `starts`: (B,). Such a
-        state tells no more of x0 than y does, so that the error alone would make the mean of it again. All pulls
-        together are about as strong as the error's alone would be, so that the mean is learnt as well beside them.
+        """Loss of samples as they are drawn: from the posterior mean with noise, at the times `starts`: (B,), and with
+        a `coarse_fidelity` of 1. Such a state tells no more of x0 than y does, so that the error alone would make the
+        mean of it again. All pulls together are about as strong as the error's alone would be, so that the mean is
+        learnt as well beside them.
         """
         x = self.denoiser.process.state(mean, y, starts, z)
         output = self.denoiser.network_output(x, y, starts)
-        restored = self.denoiser.estimate(output, x, y, starts)
+        restored = on_coarse_mean(self.denoiser.estimate(output, x, y, starts), mean)
         error = self.error(output, x0, x, y, starts)
         discriminator.accumulate(x0, restored, y)
         loss = error + balanced(discriminator.generator_loss(restored, y), error, output, self.adversarial)

@@ -142,7 +142,7 @@ class TrainSettings(Settings):
     validate_every: Free[int] = Field(1000, ge=1)  # steps between two validations
     track: Free[tuple[Literal["wandb", "mlflow"], ...]] = ()  # where else the metrics go; needs wandb or mlflow-skinny
     weights_dtype: Free[Literal["float32", "bfloat16"]] = "bfloat16"  # dtype of model.safetensors
-    recommend: Free[Values | None] = None  # steps, fidelity, start, eta, order of a restore, unless it says otherwise
+    recommend: Free[Values | None] = None  # settings of a restore unless it says otherwise: steps, fidelity, ...
     data_licence: Free[str | None] = None  # licence of the data, for the model card
 
     @model_validator(mode="after")

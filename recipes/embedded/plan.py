@@ -25,7 +25,7 @@ PATCHES = PatchConfig(
     quality_max=100,
     quality_power=2.0,
     share_444=0.4,
-    share_reduced=0.2,
+    share_reduced=0.5,
     share_scaled=0.3,
     share_recoloured=0.1,
 )
@@ -37,7 +37,7 @@ MANTISSA = 4  # bits that parts keep which alone are trained: of what changed a 
 WARMUP = 0.01  # share of the minutes over which the learning rate rises
 # Start and steps until the end, which chooses. The reverse SDE: from t = 1 its samples keep less of the noise than the
 # ODE's, whose errors nothing forgets.
-RECOMMENDED = {"start": 0.2, "steps": 2, "fidelity": 0.0, "eta": 1.0, "order": 1}
+RECOMMENDED = {"start": 0.3, "steps": 1, "fidelity": 0.0, "coarse_fidelity": 1.0, "eta": 1.0, "order": 1}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Stage:
 
 STAGES = (
     Stage("mean", 0.4, TimeDensity(power=2.5, share_at_one=0.75)),
-    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=5.0, perceptual=8.0),
+    Stage("samples", 1.0, TimeDensity(power=1.5, share_at_one=0.5), adversarial=10.0, perceptual=16.0),
 )
 
 

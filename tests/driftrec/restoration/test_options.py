@@ -15,8 +15,8 @@ from driftrec.networks.config import NetworkConfig
 from driftrec.restoration.options import Resolved, Sampling
 
 CONFIG = NetworkConfig(width=8, multipliers=(1, 1), blocks=1)
-FILES = {"steps": 3, "fidelity": 0.5, "start": 0.25, "eta": 0.5, "order": 1}
-USERS = {"steps": 4, "fidelity": 0.75, "start": 0.3, "eta": 2.0, "order": 2}
+FILES = {"steps": 3, "fidelity": 0.5, "coarse_fidelity": 0.5, "start": 0.25, "eta": 0.5, "order": 1}
+USERS = {"steps": 4, "fidelity": 0.75, "coarse_fidelity": 0.25, "start": 0.3, "eta": 2.0, "order": 2}
 
 
 @pytest.mark.parametrize("process", [OUVE(), I2SB()], ids=lambda process: process.name)

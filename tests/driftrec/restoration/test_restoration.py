@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,29 @@ def test_fidelity_mixes_mean_and_sample(restorer: Restorer) -> None:
     assert np.abs(restored(0.25) - mixed).max() <= 1.5  # levels: three roundings
 
 
+@pytest.mark.parametrize("sampler", ["multistep", "euler-maruyama", "ode"])
+@pytest.mark.parametrize(("start", "fidelity", "samples"), list(product([0.3, 1.0], [0.0, 0.5, 1.0], [1, 2])), ids=str)
+def test_what_is_coarse_has_a_fidelity_of_its_own(
+    restorer: Restorer, sampler: str, start: float, fidelity: float, samples: int
+) -> None:
+    settings = Sampling(sampler, steps=2, samples=samples, start=start, fidelity=fidelity, tolerance=0.1)
+    done = {
+        share: restorer.restore([picture(0), picture(1)], ["a", "b"], 0, replace(settings, coarse_fidelity=share))
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert len({tuple(one.nfe for one in results) for results in done.values()}) == 1  # it costs no evaluation
+    pixels = {share: [one.picture.rgb for one in results] for share, results in done.items()}
+    for i in range(2):
+        # The mean has nothing else, and a sample that starts at 1 is one of the posterior: it stays as it is.
+        same = fidelity == 1 or start == 1
+        assert np.array_equal(pixels[0.0][i], pixels[1.0][i]) == same
+        assert np.array_equal(pixels[0.0][i], pixels[0.5][i]) == same
+        alone = restorer.restore([picture(i)], ["ab"[i]], 0, replace(settings, coarse_fidelity=1.0))[0]
+        assert np.array_equal(alone.picture.rgb, pixels[1.0][i])
+    said = [restorer.record(results[0], 0).get("coarse_fidelity") for results in done.values()]
+    assert said == [None, 0.5, 1.0]
+
+
 def flat() -> Picture:
     """Far from 0 and 255, so that nothing clips."""
     return from_pil(Image.new("RGB", (48, 32), (110, 130, 150)))
@@ -206,6 +230,7 @@ def test_bfloat16_stays_close_to_float32(small_model: Path) -> None:
         {"steps": 0},
         {"samples": 0},
         {"fidelity": 1.5},
+        {"coarse_fidelity": -0.1},
         *[{name: None} for name in ("sampler", "spacing", "noise")],
     ],
     ids=str,

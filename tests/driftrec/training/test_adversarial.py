@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from driftrec.diffusion.denoiser import Denoiser
+from driftrec.diffusion.detail import on_coarse_mean
 from driftrec.diffusion.drift import OUVE
 from driftrec.networks.config import NetworkConfig
 from driftrec.training.adversarial import Discriminator, balanced
@@ -126,6 +127,24 @@ def test_samples_are_of_images_at_the_end_of_time(
     value.backward()
     gradients = [parameter.grad for parameter in denoiser.parameters() if parameter.requires_grad]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_what_is_judged_is_what_a_restore_draws(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    """The first step of a sample, its detail on the mean's coarse structure."""
+    denoiser, judge, seen = Denoiser.create(CONFIG, OUVE(), "x0"), discriminator(), list[Tensor]()
+    for parameter in denoiser.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    monkeypatch.setattr(judge, "accumulate", lambda x0, restored, y: seen.append(restored))
+    objective = Objective(denoiser, TimeDensity(), discriminator=judge)
+    objective.adversarial = 1.0
+    x0, y, z, starts = images(2, 1), images(2, 2), torch.randn(2, 3, 32, 32), torch.tensor([0.15, 0.35]).double()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        objective(x0, y, torch.ones(2, dtype=torch.float64), z, starts)
+        mean = denoiser(denoiser.process.state(x0, y, torch.ones(2), z), y, torch.ones(2).double())
+        sample = denoiser(denoiser.process.state(mean, y, starts, z), y, starts)
+    assert torch.allclose(seen[0], on_coarse_mean(sample.float(), mean.float()), atol=2e-2 if bf16 else 1e-5)
+    assert not torch.allclose(seen[0].float(), sample.float(), atol=2e-2)
 
 
 @pytest.mark.parametrize("after", [0, 2])

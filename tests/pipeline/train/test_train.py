@@ -243,7 +243,7 @@ def test_the_command_answers_exit_2_before_anything_starts(
         "set validation": [str(data), output, "--set", f"validation_corrupted={data}"],
         "min_workers must not be above workers": [str(data), output, "--min-workers", "3"],
         "max_skipped": [str(data), output, "--set", "max_skipped=many"],
-        "recommend takes steps, order, fidelity, start, eta": [str(data), output, "--set", "recommend.samples=3"],
+        "recommend takes steps, order, fidelity, coarse_fidelity": [str(data), output, "--set", "recommend.samples=3"],
         "'wandb' or 'mlflow'": [str(data), output, "--set", "track=[tensorbored]"],
         "DATA": [str(tmp_path / "nowhere"), output],
         "holds no image": [str(tmp_path / "empty"), output],
