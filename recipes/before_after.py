@@ -1,4 +1,4 @@
-"""README's picture, after `make demo`: `python -m recipes.before_after out/demo docs/images/before-after.jpg`."""
+"""README's picture, after `make demo`: `python -m recipes.before_after out/demo docs/images/before-after.webp`."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
             )
             left += shown
         left += GAP
-    sheet.save(target, quality=95, subsampling=0)
+    sheet.save(target, quality=85)
     return 0
 
 

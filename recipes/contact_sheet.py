@@ -1,8 +1,8 @@
-"""Makes docs/images/contact-sheet.webp: `python -m recipes.contact_sheet [--rows 6] [--model tiny]`. Needs data/photos
+"""Makes docs/images/contact-sheet.webp: `python -m recipes.contact_sheet [--rows 4] [--model tiny]`. Needs data/photos
 and ffmpeg.
 
 Some photographs of the development test at quality 10, 4:2:0; from left to right: clean, JPEG, ffmpeg's spp=6:20, the
-model's mean, what it recommends: a sample of 3 evaluations.
+model's mean, what it recommends: a sample of 2 evaluations.
 """
 
 import argparse
@@ -23,7 +23,7 @@ QUALITY, QP, GAP = 10, 20, 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--rows", type=int, default=6, help="photographs")
+    parser.add_argument("--rows", type=int, default=4, help="photographs")
     parser.add_argument("--photos", type=Path, default=Path("data/photos/devtest"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/contact-sheet.webp"))
     args = parser.parse_args()

@@ -62,7 +62,7 @@ class RestoreSettings(ShardSettings):
     steps: int | None = Field(None, ge=1)  # steps of the sampler; None: as the model recommends
     samples: int = Field(1, ge=1)  # number of samples that are averaged
     fidelity: float | None = Field(None, ge=0, le=1)  # 0: a sample, 1: the mean; None: as the model recommends
-    coarse_fidelity: float | None = Field(None, ge=0, le=1)  # that of what is coarse, with a start below 1
+    coarse_fidelity: float | None = Field(None, ge=0, le=1)  # fidelity of coarse structure, with a start below 1
     color_correction: bool = True  # give every channel the input's mean
     color_8bit: bool = False  # by the mean of values that are rounded to 8 bits before, as the paper's authors do it
     tile: int | None = Field(512, ge=128)  # pixels; images with a longer side are restored in tiles; null: whole

@@ -36,13 +36,13 @@ def recommend(
     restorer = Restorer.from_pretrained(str(model), device)
     tried = [{"fidelity": 1.0} | scores(restorer, MEAN, tiles)]
     for start, steps in product(STARTS, STEPS):
-        sampling = RECOMMENDED | {"start": start, "steps": steps}
-        tried.append(sampling | scores(restorer, Sampling(**sampling), tiles))
+        varied = {"start": start, "steps": steps}
+        tried.append(varied | scores(restorer, Sampling(**RECOMMENDED | varied), tiles))
     near = [row for row in tried[1:] if row["psnr"] >= tried[0]["psnr"] - BELOW and row["flat"] > 0]
     if not near:
         return None, tried
     best = min(near, key=lambda row: abs(math.log(row["flat"])))
-    return {name: best[name] for name in RECOMMENDED}, tried
+    return RECOMMENDED | {name: best[name] for name in ("start", "steps")}, tried
 
 
 def scores(restorer: Restorer, sampling: Sampling, tiles: Mapping[str, Pixels]) -> dict[str, float]:
