@@ -26,19 +26,9 @@ from pipeline.inputs.loose import LooseFiles
 from pipeline.inputs.names import name_digest, name_digests, printable
 from pipeline.inputs.shards import Incoming, Shard
 from pipeline.runs.integrity import keys_at_fault
-from pipeline.runs.ledger import (
-    GONE,
-    IMAGES,
-    MEMBER,
-    AnyRow,
-    BrokenPart,
-    ForeignPart,
-    Ledger,
-    member_of,
-    part_name,
-    texts,
-)
+from pipeline.runs.ledger import GONE, IMAGES, MEMBER, AnyRow, Ledger, member_of, part_name, texts
 from pipeline.runs.outputs import Tar, read_beside, read_output
+from pipeline.runs.parts import BrokenPart, ForeignPart
 from pipeline.runs.settling import WRITE
 from pipeline.storage.base import NotFound, Store
 

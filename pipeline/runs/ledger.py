@@ -1,17 +1,14 @@
 """What is done: one Parquet part per shard, one row per image. Written last, create-only: readers trust parts only.
 
 Jobs that give an image several rows (one per condition and candidate, say) have schemas of their own. Knows a store and
-rows; no Ray, no pixels. `seconds` and `done` are what differs between two runs of the same work. A part says of
-which run and shard it is, and is sealed by a digest of all else in it: one that is broken, or of another run, counts as
-none.
+rows; no Ray, no pixels. `seconds` and `done` are what differs between two runs of the same work. A part that is broken,
+or of another run, counts as none (`pipeline.runs.parts`).
 """
 
-import hashlib
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,16 +17,13 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVa
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from driftrec.errors import DriftRecError, Failed, one_line
+from driftrec.errors import Failed
 from pipeline.inputs.names import IMAGE_SUFFIXES, name_digest, name_digests, place_among, suffix
+from pipeline.runs.parts import BrokenPart, ForeignPart, pack, unpack
 from pipeline.runs.threads import pooled
 from pipeline.storage.base import PART_PREFIX, PART_SUFFIX, NotFound, Store
 
-NOTE = "driftrec"  # name of the note in the file's footer
-BLANK = b"0" * 32  # stands where the seal will be
-NOTED = re.compile(rb'\{"run": "([0-9a-f]*)", "shard": "([0-9a-f]*)", "seal": "([0-9a-f]{32})"\}')
 RUN, RESULT, STATUS = "run.json", "_RESULT.json", "status.json"
 FOLDER, IMAGES, SHARDS = "ledger", "images", "shards"
 MEMBER = ".tar#"  # in the name of an output that lies in a tar, between the tar and its member
@@ -331,72 +325,3 @@ def _is_leftover(store: Store, folder: str, name: str, outputs: np.ndarray, kept
 def part_name(shard_id: str) -> str:
     """Of the part of a shard."""
     return f"{FOLDER}/{shard_id}.parquet"
-
-
-class BrokenPart(DriftRecError):
-    """A ledger part is not whole, or was changed."""
-
-
-class ForeignPart(DriftRecError):
-    """A ledger part belongs to another run or shard than its place says."""
-
-
-def pack(table: pa.Table, run: str, shard: str) -> bytes:
-    """The rows of a shard as a part of the run with this fingerprint."""
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({NOTE: json.dumps({"run": run, "shard": shard, "seal": BLANK.decode()})})
-    data = sink.getvalue()
-    note = _noted(data)
-    assert note
-    return data[: note.start(3)] + _seal(data, note) + data[note.end(3) :]
-
-
-def unpack(
-    data: bytes, runs: Collection[str], shard: str, noted: bool = True, columns: list[str] | None = None
-) -> pa.Table:
-    """The rows of a part; all its columns, or some.
-
-    Args:
-        data: the file.
-        runs: fingerprints of the run that it should be of.
-        shard: id of the shard that it should be of.
-        noted: whether it must say so: parts of older versions say nothing.
-        columns: None for all.
-
-    Raises BrokenPart or ForeignPart, with the reason in a few words.
-    """
-    if not data:
-        raise BrokenPart("it is empty")
-    note = _noted(data)
-    if note:
-        if _seal(data, note) != note[3]:
-            raise BrokenPart("it is not whole, or was changed")
-        if note[1].decode() not in runs:
-            raise ForeignPart("it is of another run")
-        if note[2].decode() != shard:
-            raise ForeignPart(f"it is the part of shard {note[2].decode()} under another name")
-    table = rows_of_any(data, columns)
-    if noted and not note:
-        raise ForeignPart("it does not say of which run it is")
-    return table
-
-
-def rows_of_any(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part, whosever it is, and if it was changed. Raises BrokenPart if it cannot be read."""
-    try:
-        return pq.read_table(io.BytesIO(data), columns=columns).replace_schema_metadata(None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BrokenPart(f"it cannot be read: {one_line(error, 100)}") from None
-
-
-def _noted(data: bytes) -> re.Match[bytes] | None:
-    """The last note: rows may hold anything, and lie before it."""
-    start = data.rfind(b'{"run": "')
-    return NOTED.match(data, start) if start >= 0 else None
-
-
-def _seal(data: bytes, note: re.Match[bytes]) -> bytes:
-    unsealed = data[: note.start(3)] + BLANK + data[note.end(3) :]
-    return hashlib.blake2b(unsealed, digest_size=16).hexdigest().encode()

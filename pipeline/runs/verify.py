@@ -36,14 +36,12 @@ from pipeline.runs.ledger import (
     SHARDS,
     SKIPPED,
     AnyRow,
-    BrokenPart,
-    ForeignPart,
     Ledger,
     part_name,
     reasons_of,
-    rows_of_any,
     statuses_of,
 )
+from pipeline.runs.parts import BrokenPart, ForeignPart, rows_of_any
 from pipeline.runs.threads import pooled
 from pipeline.storage import open_store
 from pipeline.storage.base import NO_FILE, StorageError, Store, is_of_object

@@ -29,7 +29,8 @@ from pipeline.inputs import listing
 from pipeline.restore.job import run_restore
 from pipeline.restore.settings import RestoreSettings
 from pipeline.runs.documents import sealed
-from pipeline.runs.ledger import Ledger, pack
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.parts import pack
 from pipeline.runs.verify import KINDS, verify
 from pipeline.storage import open_store
 from pipeline.survey.job import run_survey

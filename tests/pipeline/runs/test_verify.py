@@ -22,8 +22,9 @@ import pytest
 from driftrec.errors import DriftRecError, InvalidInput
 from jobs.cli import main
 from pipeline.inputs import listing
-from pipeline.runs.ledger import Ledger, pack, unpack
+from pipeline.runs.ledger import Ledger
 from pipeline.runs.outputs import read_output
+from pipeline.runs.parts import pack, unpack
 from pipeline.runs.verify import FIRST, verify
 from pipeline.storage import open_store
 from tests import made
