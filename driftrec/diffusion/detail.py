@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from driftrec.jpeg.codec import LUMA
+
 COARSE = 1.0  # pixels: standard deviation of the Gaussian that leaves what is coarse
 AROUND = 3.0  # pixels: that of the window in which a place is flat
 FLAT = 4 / 255  # deviation of the mean's luma at which a place is flat by 1 / e
-LUMA = (0.299, 0.587, 0.114)
 REACH = 3.0  # standard deviations at which a window ends
 
 

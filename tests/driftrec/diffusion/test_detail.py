@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from driftrec.diffusion.detail import AROUND, COARSE, FLAT, LUMA, REACH, blurred, flatness, on_coarse_mean
+from driftrec.diffusion.detail import AROUND, COARSE, FLAT, REACH, blurred, flatness, on_coarse_mean
+from driftrec.jpeg.codec import LUMA
 
 SIZES = [(1, 1), (1, 40), (7, 9), (96, 96), (130, 61)]
 
@@ -18,16 +19,17 @@ def images(height: int, width: int, spread: float = 0.2, count: int = 2) -> Tens
     return 0.5 + spread * torch.randn(count, 3, height, width, generator=generator)
 
 
-@pytest.mark.parametrize(("size", "spread"), list(product(SIZES, [0.002, 0.02, 0.3])))
-def test_as_scipy_filters(size: tuple[int, int], spread: float) -> None:
+@pytest.mark.parametrize(("size", "spread", "bf16"), list(product(SIZES, [0.002, 0.02, 0.3], [False, True])))
+def test_as_scipy_filters(size: tuple[int, int], spread: float, bf16: bool) -> None:
     mean, change = images(*size, spread=spread), images(*size, spread=0.1) - 0.5
-    found = on_coarse_mean(mean + change, mean).numpy()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):  # as in training
+        found, found_flat = on_coarse_mean(mean + change, mean).numpy(), flatness(mean).numpy()
     axes = (2, 3)
     coarse = gaussian_filter(change.double().numpy(), COARSE, axes=axes, mode="nearest", truncate=REACH)
     luma = np.tensordot(mean.double().numpy(), LUMA, axes=(1, 0))[:, None]
     square, level = (gaussian_filter(of, AROUND, axes=axes, mode="nearest", truncate=REACH) for of in (luma**2, luma))
     flat = np.exp(-np.sqrt(np.maximum(square - level**2, 0)) / FLAT)
-    assert np.abs(flatness(mean).numpy() - flat).max() < 0.02  # a square root of what is nearly 0
+    assert np.abs(found_flat - flat).max() < 0.02  # a square root of what is nearly 0
     assert np.abs(found - ((mean + change).numpy() - (1 - flat) * coarse)).max() < 2e-3
 
 
