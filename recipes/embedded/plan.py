@@ -37,7 +37,7 @@ MANTISSA = 4  # bits that parts keep which alone are trained: of what changed a 
 WARMUP = 0.01  # share of the minutes over which the learning rate rises
 # Start and steps until the end, which chooses. The reverse SDE: from t = 1 its samples keep less of the noise than the
 # ODE's, whose errors nothing forgets.
-RECOMMENDED = {"start": 0.3, "steps": 1, "fidelity": 0.0, "coarse_fidelity": 1.0, "eta": 1.0, "order": 1}
+RECOMMENDED = {"start": 0.25, "steps": 1, "fidelity": 0.0, "coarse_fidelity": 1.0, "eta": 1.0, "order": 1}
 
 
 @dataclass(frozen=True)
